@@ -1,0 +1,44 @@
+# Each command sets up .venv by itself, with every version from constraints.txt.
+# Narrow the tests with ARGS: make test ARGS="-k channel"
+PYTHON ?= python3
+PY := .venv/bin/python
+ARGS ?=
+export NO_MKDOCS_2_WARNING := 1
+
+.PHONY: help serve site lab test check clean
+help:
+	@echo "make serve   build the site and serve it on http://127.0.0.1:8000, with live reload"
+	@echo "make site    build the site into site/"
+	@echo "make lab     open the notebooks in JupyterLab"
+	@echo "make test    run every test (narrow with ARGS=\"-k channel\")"
+	@echo "make check   lint, formatting and types"
+	@echo "make clean   remove what the other commands made, .venv included"
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet -c constraints.txt -e '.[test]'
+	touch $@
+
+.venv/installed-lab: .venv/installed
+	$(PY) -m pip install --quiet -c constraints.txt -e '.[lab]'
+	touch $@
+
+serve: .venv/installed
+	$(PY) -m mkdocs serve --dev-addr 127.0.0.1:8000 $(ARGS)
+
+site: .venv/installed
+	$(PY) -m mkdocs build $(ARGS)
+
+lab: .venv/installed-lab
+	$(PY) -m jupyterlab --notebook-dir notebooks $(ARGS)
+
+test: .venv/installed
+	$(PY) -m pytest $(ARGS)
+
+check: .venv/installed
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+clean:
+	rm -rf .venv .cache site dist

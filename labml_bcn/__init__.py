@@ -1,0 +1,27 @@
+"""Batch-channel normalization and weight standardization in PyTorch."""
+
+from labml_bcn.batch_channel_norm import (
+    BatchChannelNorm,
+    ChannelNorm,
+    EstimatedBatchNorm,
+)
+from labml_bcn.batch_norm import BatchNorm
+from labml_bcn.weight_standardization import (
+    WSConv1d,
+    WSConv2d,
+    WSConv3d,
+    weight_standardization,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BatchChannelNorm",
+    "BatchNorm",
+    "ChannelNorm",
+    "EstimatedBatchNorm",
+    "WSConv1d",
+    "WSConv2d",
+    "WSConv3d",
+    "weight_standardization",
+]

@@ -1,0 +1,92 @@
+"""The rules for arguments and inputs, and the words for breaking them."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def positive_int(name: str, value: int) -> int:
+    """Return `value` where it is a positive whole number, else raise."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(
+            f"{name} must be an int, got {value!r} "
+            f"({type(value).__name__}); pass a whole number"
+        )
+    if value < 1:
+        raise ValueError(
+            f"{name} must be at least 1, got {value}; pass the number of "
+            f"{name} of the layer's input"
+        )
+    return value
+
+
+def divisor(groups: int, channels: int) -> int:
+    """Return `groups` where it splits `channels` evenly, else raise."""
+    positive_int("groups", groups)
+    if channels % groups:
+        fits = [g for g in range(1, channels + 1) if channels % g == 0]
+        raise ValueError(
+            f"groups must divide channels, got groups={groups} and "
+            f"channels={channels}; choose one of {fits}"
+        )
+    return groups
+
+
+def positive_eps(eps: float) -> float:
+    """Return `eps` where it is finite and above zero, else raise."""
+    if not 0 < eps < math.inf:
+        raise ValueError(
+            f"eps must be positive and finite, got {eps}; it keeps the "
+            "square root away from zero, 1e-5 is usual"
+        )
+    return eps
+
+
+def momentum_in_range(momentum: float) -> float:
+    """Return `momentum` where it lies in [0, 1], else raise."""
+    if momentum is None or not 0 <= momentum <= 1:
+        raise ValueError(
+            f"momentum must lie between 0 and 1, got {momentum}; it is the "
+            "weight of the new value, as in PyTorch: 0 keeps the old "
+            "statistics, 1 replaces them"
+        )
+    return momentum
+
+
+def one_of(name: str, value: str, names: tuple[str, ...]) -> str:
+    """Return `value` where it is one of `names`, else raise."""
+    if value not in names:
+        listed = " or ".join(repr(n) for n in names)
+        raise ValueError(f"{name} must be {listed}, got {value!r}")
+    return value
+
+
+def channels_first(x: Tensor, channels: int) -> None:
+    """Raise unless `x` is floating and `[B, channels, *]`."""
+    if not x.is_floating_point():
+        raise TypeError(
+            f"expected a floating-point input, got {x.dtype}; convert it "
+            "first, for instance with x.float()"
+        )
+    if x.dim() < 2 or x.shape[1] != channels:
+        raise ValueError(
+            f"expected an input of shape [B, {channels}, *], got "
+            f"{list(x.shape)}; channels are dimension 1, and a single "
+            "sample needs a batch dimension: x.unsqueeze(0)"
+        )
+
+
+def several_values(x: Tensor, variance_of: str, remedy: str) -> None:
+    """Raise where a channel has one value only, and so no variance."""
+    if x.numel() == x.shape[1]:
+        raise ValueError(
+            f"expected more than one value per channel for {variance_of}, "
+            f"got an input of shape {list(x.shape)}: the variance of one "
+            f"value is zero; {remedy}"
+        )
+
+
+def statistics_dtype(x: Tensor) -> torch.dtype:
+    """Return the dtype of statistics: float64 for float64, else float32."""
+    return torch.promote_types(x.dtype, torch.float32)

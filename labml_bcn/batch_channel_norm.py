@@ -1,0 +1,469 @@
+r"""
+---
+title: Batch-channel normalization
+summary: >
+  Batch-channel normalization in PyTorch, line by line: batch norm with
+  estimated statistics, then a channel norm, for training with one or two
+  images a batch.
+---
+
+# Batch-channel normalization
+
+Detection and segmentation networks fill a GPU with one or two images. At
+such a *micro-batch*, batch normalization breaks down: a mean and a variance
+measured on two images say little about the next two. The usual way out is
+to leave the batch alone and normalize each sample over groups of its
+channels, as group norm and layer norm do. That costs something, and
+batch-channel normalization is the answer to what it costs.
+
+**What channel-only normalization gives up.** A ReLU whose input is always
+negative gives 0 for every image. Its neuron is eliminated, and no gradient
+brings it back. The points of a training run where neurons are consistently
+deactivated are called *elimination singularities*; they form degenerate
+regions of the loss landscape, and training that comes near them is slow and
+ends worse. Batch norm stays away from them by design: each channel is
+centred over the batch, so about half of its values are positive. A norm
+over several channels has no such rule. It centres the *group*, and within
+the group one channel may lie far below the others and stay there.
+
+**What small batches do to batch norm.** Its distance from elimination
+singularities comes from statistics of the data. From one image they are
+noise, and the noise of training is missing in evaluation. But the
+statistics need not come from *this* batch. A running mean and variance,
+collected over many steps, estimate the same numbers from many images.
+
+**The layer.** Batch-channel normalization does one after the other: batch
+norm with estimated statistics, which keeps every channel alive, and then a
+channel norm, which normalizes each sample by its own values and so keeps
+the scale of the activations in hand while the estimates lag behind:
+
+$$y = \operatorname{ChannelNorm}(\operatorname{EstimatedBatchNorm}(x))$$
+
+The papers combine it with
+[weight standardization](weight_standardization.py), which lowers the
+Lipschitz constants of the loss and of its gradients. In this project's
+notes "BCN+WS" means both.
+
+**When not to use it.** Where the batch is large enough for its own
+statistics, plain [batch norm](batch_norm.py) has what it needs, and costs
+less. Where the data drift quickly, running statistics come late; a norm
+without them, such as group norm with weight standardization, is the calmer
+choice. And a trained network keeps the norm that it was trained with.
+
+**Papers.** Qiao, Wang, Liu, Shen and Yuille, *Micro-Batch Training with
+Batch-Channel Normalization and Weight Standardization*,
+[arXiv 1903.10520](https://arxiv.org/abs/1903.10520), and by the same
+authors *Rethinking Normalization and Elimination Singularity in Neural
+Networks*, [arXiv 1911.09738](https://arxiv.org/abs/1911.09738). The layers'
+interface follows labml.ai's annotated implementation.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from labml_bcn._checks import (
+    channels_first,
+    divisor,
+    one_of,
+    positive_eps,
+    positive_int,
+    several_values,
+    statistics_dtype,
+)
+from labml_bcn.batch_norm import BatchNorm, per_channel
+
+
+class EstimatedBatchNorm(BatchNorm):
+    r"""
+    ## Batch norm with estimated statistics
+
+    Batch normalization that trains with its running statistics.
+
+    Each training step first moves the estimates toward the batch, without
+    gradient, and then normalizes with the *updated* estimates:
+
+    $$\mu_c \leftarrow (1 - r) \mu_c + r m_c
+    \qquad
+    \sigma^2_c \leftarrow (1 - r) \sigma^2_c + r v_c$$
+
+    $$y_{b,c,l} = \gamma_c
+    \frac{x_{b,c,l} - \mu_c}{\sqrt{\sigma^2_c + \epsilon}} + \beta_c$$
+
+    Evaluation does the same without the update. So training and evaluation
+    agree, whatever the batch size: right after a step, the same input gives
+    the same output.
+
+    To the gradient, $\mu_c$ and $\sigma^2_c$ are constants. Each output
+    depends on its own input only, and the Jacobian is diagonal:
+
+    $$\frac{\partial y_{b,c,l}}{\partial x_{b,c,l}} =
+    \frac{\gamma_c}{\sqrt{\sigma^2_c + \epsilon}}$$
+
+    The **start** matters. The estimates begin at 0 and 1, whatever the data,
+    and after $n$ steps that start still weighs $(1-r)^n$: at $r = 0.1$ it is
+    gone after some fifty steps, at $r = 0.01$ it is felt for hundreds.
+
+    Under **activation checkpointing** a forward pass runs twice, and so does
+    the update. The estimates then move as if $r$ were
+    $1 - (1 - r)^2 \approx 2 r$, and the second pass normalizes with slightly
+    other values than the first. The way round is to leave the norm outside
+    the checkpointed part; halving `momentum` makes up for the rate alone.
+
+    **Arguments**
+
+    - `channels`: number of channels $C$ of the input.
+    - `eps`: $\epsilon$, added to the variance inside the square root.
+    - `momentum`: $r$, the weight of the new value, as in PyTorch. At one or
+      two images a batch, smaller is steadier.
+    - `affine`: learn $\gamma$ and $\beta$; without, `scale` and `shift` are
+      `None`.
+    - `variance_around`: which mean the batch's variance is taken around,
+      `"batch_mean"` or `"running_mean"`; see
+      [the update](#EstimatedBatchNorm.measure).
+    - `device`, `dtype`: of the parameters and buffers.
+
+    **Shape**
+
+    - Input and output: `[B, C, *]`, with any number of trailing dimensions,
+      in any memory format. The output has the input's dtype; statistics are
+      computed in float32, or in float64 for float64.
+    - `scale`, `shift`, `exp_mean`, `exp_var`: `[C]`.
+
+    **Raises**
+
+    - `ValueError`: an argument out of its range, an input of another shape,
+      or, in training around the batch mean, one value per channel.
+    - `TypeError`: an input that is not floating point.
+
+    **Source**: the papers' estimate-based batch normalization.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = True,
+        *,
+        variance_around: str = "batch_mean",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            channels,
+            eps=eps,
+            momentum=momentum,
+            affine=affine,
+            device=device,
+            dtype=dtype,
+        )
+        self.variance_around = one_of(
+            "variance_around", variance_around, ("batch_mean", "running_mean")
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        r"""
+        Normalize `x` of shape `[B, C, *]`.
+        """
+        channels_first(x, self.channels)
+        values = x.to(statistics_dtype(x))
+        # First learn from the batch, then use what was learned. An empty
+        # batch teaches nothing.
+        if self.training and x.numel() > 0:
+            mean, var = self.update(*self.measure(values))
+        else:
+            mean, var = self.running()
+        return self.normalize(values, mean, var).to(x.dtype)
+
+    @torch.no_grad()
+    def measure(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        r"""
+        ### The batch's part in the update
+
+        The mean $m_c$ is the batch's. For the variance there are two
+        readings, and at a micro-batch they differ.
+
+        Around the **batch mean**, $v_c$ is the spread *within* this batch:
+
+        $$v_c = \frac{1}{B L} \sum_{b,l} (x_{b,c,l} - m_c)^2$$
+
+        Around the **running mean** as it was before this step, it also
+        holds how far this batch lies from the others:
+
+        $$v_c = \frac{1}{B L} \sum_{b,l} (x_{b,c,l} - \mu_c)^2$$
+
+        The second is the first plus $(m_c - \mu_c)^2$. With large batches
+        that term is small. With one image a batch it is the whole
+        difference between images: where half of a channel's variance lies
+        between images, the first settles at half of the total variance, and
+        the second at all of it, as $r$ goes to 0.
+
+        !!! differs "Where the sources differ"
+            The paper's formula and its authors' code take the variance
+            around the running mean. labml's page shows that formula, but
+            its code takes it around the batch mean, as
+            $E[x^2] - E[x]^2$. Both are here, by name. The default is
+            labml's, so that its results can be had again.
+
+            The authors' code keeps $r$ in a buffer that is 0 unless it is
+            set, and then never learns. Here $r$ is `momentum`, 0.1 as on
+            labml's page.
+        """
+        # A running mean still gives one value a variance. Around its own
+        # mean it has none.
+        if self.variance_around == "batch_mean":
+            several_values(
+                x,
+                "the batch's variance",
+                'use variance_around="running_mean", or a larger input',
+            )
+            return self.batch_statistics(x)
+        dims = [d for d in range(x.dim()) if d != 1]
+        old_mean, _ = self.running()
+        var = (x - per_channel(old_mean, x)).square().mean(dims)
+        return x.mean(dims), var
+
+    def extra_repr(self) -> str:
+        """Show the settings in `print(model)`."""
+        mode = f"variance_around={self.variance_around!r}"
+        return f"{super().extra_repr()}, {mode}"
+
+
+class ChannelNorm(nn.Module):
+    r"""
+    ## Channel norm
+
+    Normalization of each sample over groups of its channels, with one scale
+    and one shift per group.
+
+    The channels form $G$ groups of $D = C/G$. Group $g$ of sample $b$ holds
+    $D L$ values $x_{b,g,d,l}$, and has its own mean and variance:
+
+    $$\mu_{b,g} = \frac{1}{D L} \sum_{d,l} x_{b,g,d,l}
+    \qquad
+    \sigma^2_{b,g} = \frac{1}{D L} \sum_{d,l} (x_{b,g,d,l} - \mu_{b,g})^2$$
+
+    $$y_{b,g,d,l} = \gamma_g
+    \frac{x_{b,g,d,l} - \mu_{b,g}}{\sqrt{\sigma^2_{b,g} + \epsilon}}
+    + \beta_g$$
+
+    Nothing is remembered between steps, and no sample sees another: training
+    and evaluation are the same.
+
+    **Why one scale and shift per group?** Batch norm, which runs before it,
+    already gives every channel its own. A second pair per channel would
+    only repeat them. What the channel norm adds is per group, and so are its
+    parameters.
+
+    At initialization the layer equals `nn.GroupNorm(G, C)`. In general it
+    equals group norm with each group's scale and shift repeated $D$ times.
+    With $G = 1$ it is a layer norm over all of a sample, with $G = C$ an
+    instance norm.
+
+    **Arguments**
+
+    - `channels`: number of channels $C$ of the input.
+    - `groups`: number of groups $G$; it must divide `channels`.
+    - `eps`: $\epsilon$, added to the variance inside the square root.
+    - `affine`: learn $\gamma$ and $\beta$; without, `scale` and `shift` are
+      `None`.
+    - `device`, `dtype`: of the parameters.
+
+    **Shape**
+
+    - Input and output: `[B, C, *]`, with any number of trailing dimensions,
+      in any memory format. The output has the input's dtype; statistics are
+      computed in float32, or in float64 for float64.
+    - `scale`, `shift`: `[G]`.
+
+    **Raises**
+
+    - `ValueError`: an argument out of its range, groups that do not divide
+      the channels, an input of another shape, or one value per group.
+    - `TypeError`: an input that is not floating point.
+
+    **Source**: the channel-based half of the papers' batch-channel
+    normalization.
+    """
+
+    scale: nn.Parameter | None
+    shift: nn.Parameter | None
+
+    def __init__(
+        self,
+        channels: int,
+        groups: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.channels = positive_int("channels", channels)
+        self.groups = divisor(groups, channels)
+        self.eps = positive_eps(eps)
+        self.affine = affine
+        for name in ("scale", "shift"):
+            new = torch.empty(groups, device=device, dtype=dtype)
+            wanted = nn.Parameter(new) if affine else None
+            self.register_parameter(name, wanted)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        r"""
+        Start anew, at $\gamma = 1$ and $\beta = 0$.
+        """
+        if self.scale is not None and self.shift is not None:
+            nn.init.ones_(self.scale)
+            nn.init.zeros_(self.shift)
+
+    def forward(self, x: Tensor) -> Tensor:
+        r"""
+        Normalize `x` of shape `[B, C, *]`.
+        """
+        channels_first(x, self.channels)
+        # A group of one value is its own mean: whatever comes in, only the
+        # shift would come out.
+        if x.shape[2:].numel() * self.channels == self.groups:
+            raise ValueError(
+                "expected more than one value per group, got groups="
+                f"{self.groups} for an input of shape {list(x.shape)}; use "
+                "fewer groups or a larger input"
+            )
+        # Splitting dimension 1 in two is a view in any memory format. The
+        # groups then have a dimension of their own: `[B, G, D, *]`.
+        values = x.to(statistics_dtype(x))
+        group_size = self.channels // self.groups
+        grouped = values.reshape(
+            x.shape[0], self.groups, group_size, *x.shape[2:]
+        )
+        # Mean and variance $\mu_{b,g}$, $\sigma^2_{b,g}$ go over the $D$
+        # channels of a group and all positions. As in batch norm, the mean
+        # is subtracted before anything is squared.
+        dims = list(range(2, grouped.dim()))
+        centred = grouped - grouped.mean(dims, keepdim=True)
+        var = centred.square().mean(dims, keepdim=True)
+        # Normalize, and apply the one $\gamma_g$ and $\beta_g$ of the group.
+        y = centred * torch.rsqrt(var + self.eps)
+        if self.scale is not None and self.shift is not None:
+            y = y * per_channel(self.scale, y) + per_channel(self.shift, y)
+        return y.flatten(1, 2).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """Show the settings in `print(model)`."""
+        text = f"{self.channels}, groups={self.groups}, eps={self.eps}"
+        return text + ("" if self.affine else ", affine=False")
+
+
+class BatchChannelNorm(nn.Module):
+    r"""
+    ## The two together
+
+    Batch norm with estimated statistics, followed by a channel norm.
+
+    $$y = \operatorname{ChannelNorm}(\operatorname{EstimatedBatchNorm}(x))$$
+
+    The order matters. The batch norm comes first, for it is the one that
+    centres every channel for itself; the channel norm, which centres groups,
+    then finds channels of comparable height and cannot push one of them far
+    below the others.
+
+    With `estimate=False` the first half is plain
+    [batch norm](batch_norm.py#BatchNorm), which normalizes with the batch's
+    own statistics. That is the form for batches that are large enough.
+
+    !!! differs "Where the sources differ"
+        In the authors' code the plain form is the default, and their
+        estimated batch norm fixes its own $\epsilon$ at $10^{-5}$: the
+        argument reaches the channel norm only. As on labml's page, the
+        estimate is on here, and one `eps` goes to both.
+
+    **Arguments**
+
+    - `channels`: number of channels $C$ of the input.
+    - `groups`: number of groups $G$ of the channel norm; it must divide
+      `channels`.
+    - `eps`: $\epsilon$ of both norms.
+    - `momentum`: $r$, the weight of the new value in the running statistics.
+    - `estimate`: train with the running statistics (`True`), or with the
+      batch's (`False`).
+    - `variance_around`: `"batch_mean"` or `"running_mean"`; see
+      [the update](#EstimatedBatchNorm.measure). It has no effect, and is
+      refused, where `estimate` is off.
+    - `device`, `dtype`: of the parameters and buffers.
+
+    **Shape**
+
+    - Input and output: `[B, C, *]`, with any number of trailing dimensions,
+      in any memory format. The output has the input's dtype.
+    - `batch_norm.scale`, `batch_norm.shift`, `batch_norm.exp_mean`,
+      `batch_norm.exp_var`: `[C]`.
+    - `channel_norm.scale`, `channel_norm.shift`: `[G]`.
+
+    **Raises**
+
+    - `ValueError`: as the two norms do, and for `variance_around` without
+      `estimate`.
+    - `TypeError`: an input that is not floating point.
+
+    **Source**: the papers' batch-channel normalization.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        groups: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        estimate: bool = True,
+        *,
+        variance_around: str = "batch_mean",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if not estimate and variance_around != "batch_mean":
+            raise ValueError(
+                "variance_around belongs to the estimate, got "
+                f"variance_around={variance_around!r} with estimate=False; "
+                "drop one of the two"
+            )
+        self.channels = channels
+        self.groups = groups
+        self.estimate = estimate
+        self.batch_norm: BatchNorm
+        if estimate:
+            self.batch_norm = EstimatedBatchNorm(
+                channels,
+                eps,
+                momentum,
+                variance_around=variance_around,
+                device=device,
+                dtype=dtype,
+            )
+        else:
+            self.batch_norm = BatchNorm(
+                channels,
+                eps=eps,
+                momentum=momentum,
+                device=device,
+                dtype=dtype,
+            )
+        self.channel_norm = ChannelNorm(
+            channels, groups, eps, device=device, dtype=dtype
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        r"""
+        Normalize `x` of shape `[B, C, *]`.
+        """
+        # Every channel is centred for itself, over many images; then each
+        # sample's groups are centred and scaled.
+        y: Tensor = self.channel_norm(self.batch_norm(x))
+        return y
+
+    def extra_repr(self) -> str:
+        """Show the settings in `print(model)`."""
+        text = f"{self.channels}, groups={self.groups}"
+        return f"{text}, estimate={self.estimate}"

@@ -1,0 +1,269 @@
+r"""
+---
+title: Batch normalization
+summary: >
+  Batch normalization in PyTorch, line by line: what it computes, why it
+  helps, and what goes wrong when a batch holds only one or two images.
+---
+
+# Batch normalization
+
+Batch normalization gives every channel a mean of zero and a variance of
+one, measured over the batch. Two good things follow. The loss becomes
+smoother, so larger steps are safe. And about half of a channel's values
+stay positive, so the ReLU behind it rarely goes silent for good.
+
+Both rest on one assumption: that the batch is large enough to measure a
+mean and a variance. With one or two images a batch it is not, and the
+measured values jump from step to step. That is the problem the
+[batch-channel norm](batch_channel_norm.py) solves; this page is its first
+half, and the layer it starts from.
+
+Throughout, an input has $B$ samples, $C$ channels and $L$ positions: $L$ is
+the product of all trailing dimensions, such as height times width, and $1$
+where there are none. A value is $x_{b,c,l}$, with lower-case letters for
+indices and upper-case letters for sizes.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from labml_bcn._checks import (
+    channels_first,
+    momentum_in_range,
+    positive_eps,
+    positive_int,
+    several_values,
+    statistics_dtype,
+)
+
+
+class BatchNorm(nn.Module):
+    r"""
+    ## The layer
+
+    Batch normalization over all dimensions but the channels.
+
+    In training it normalizes with the batch's own mean and variance,
+
+    $$m_c = \frac{1}{B L} \sum_{b,l} x_{b,c,l}
+    \qquad
+    v_c = \frac{1}{B L} \sum_{b,l} (x_{b,c,l} - m_c)^2$$
+
+    and then gives each channel a scale $\gamma_c$ and a shift $\beta_c$ that
+    are learned, so that nothing the network could express is lost:
+
+    $$y_{b,c,l} = \gamma_c
+    \frac{x_{b,c,l} - m_c}{\sqrt{v_c + \epsilon}} + \beta_c$$
+
+    Meanwhile it keeps running averages $\mu_c$ and $\sigma^2_c$ of the mean
+    and the variance. In evaluation these take the place of $m_c$ and $v_c$:
+    there may be one image only, and its result must not depend on others.
+
+    It equals `nn.BatchNorm1d`, `2d` and `3d`, in training and in evaluation,
+    running statistics included, for inputs of any rank from two up.
+
+    **Arguments**
+
+    - `channels`: number of channels $C$ of the input.
+    - `eps`: $\epsilon$, added to the variance inside the square root.
+    - `momentum`: $r$, the weight of the new value in the running averages,
+      as in PyTorch: 0 freezes them, 1 forgets the past.
+    - `affine`: learn $\gamma$ and $\beta$; without, `scale` and `shift` are
+      `None`.
+    - `track_running_stats`: keep $\mu$ and $\sigma^2$; without, evaluation
+      uses the batch's statistics too, and there are no buffers.
+    - `device`, `dtype`: of the parameters and buffers.
+
+    **Shape**
+
+    - Input and output: `[B, C, *]`, with any number of trailing dimensions,
+      in any memory format. The output has the input's dtype; statistics are
+      computed in float32, or in float64 for float64.
+    - `scale`, `shift`, `exp_mean`, `exp_var`: `[C]`.
+
+    **Raises**
+
+    - `ValueError`: an argument out of its range, an input of another shape,
+      or one value per channel where the batch's variance is needed.
+    - `TypeError`: an input that is not floating point.
+
+    **Source**: Ioffe and Szegedy, *Batch Normalization: Accelerating Deep
+    Network Training by Reducing Internal Covariate Shift*, arXiv 1502.03167.
+    """
+
+    scale: nn.Parameter | None
+    shift: nn.Parameter | None
+    exp_mean: Tensor | None
+    exp_var: Tensor | None
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.channels = positive_int("channels", channels)
+        self.eps = positive_eps(eps)
+        self.momentum = momentum_in_range(momentum)
+        self.affine = affine
+        self.track_running_stats = track_running_stats
+        # Scale $\gamma$ and shift $\beta$ are learned by gradients. Where
+        # they are not wanted, they are registered as `None`, so that the
+        # names exist all the same.
+        for name in ("scale", "shift"):
+            new = torch.empty(channels, device=device, dtype=dtype)
+            wanted = nn.Parameter(new) if affine else None
+            self.register_parameter(name, wanted)
+        # The running mean $\mu$ and variance $\sigma^2$ are buffers: saved
+        # with the model, moved with it, never touched by an optimizer. They
+        # keep labml's names, so that its checkpoints load as they are.
+        for name in ("exp_mean", "exp_var"):
+            new = torch.empty(channels, device=device, dtype=dtype)
+            self.register_buffer(name, new if track_running_stats else None)
+        self.reset_parameters()
+
+    def reset_running_stats(self) -> None:
+        r"""
+        Start the running statistics anew, at mean 0 and variance 1.
+
+        They feel this start for about $1/r$ steps: after $n$ steps its
+        weight is $(1-r)^n$.
+        """
+        if self.exp_mean is not None and self.exp_var is not None:
+            self.exp_mean.zero_()
+            self.exp_var.fill_(1)
+
+    def reset_parameters(self) -> None:
+        r"""
+        Start anew: $\gamma = 1$, $\beta = 0$, and the running statistics.
+        """
+        self.reset_running_stats()
+        if self.scale is not None and self.shift is not None:
+            nn.init.ones_(self.scale)
+            nn.init.zeros_(self.shift)
+
+    def forward(self, x: Tensor) -> Tensor:
+        r"""
+        Normalize `x` of shape `[B, C, *]`.
+        """
+        channels_first(x, self.channels)
+        # Sums over many values need room: half precision is widened for the
+        # arithmetic, and the result narrowed again at the end.
+        values = x.to(statistics_dtype(x))
+        # Evaluation uses the running statistics. An empty batch has nothing
+        # to measure and nothing to normalize: it goes through as it is, and
+        # leaves the running statistics alone.
+        if self.track_running_stats and not self.training:
+            return self.normalize(values, *self.running()).to(x.dtype)
+        if x.numel() == 0:
+            zero = values.new_zeros(self.channels)
+            return self.normalize(values, zero, zero + 1).to(x.dtype)
+        several_values(
+            x,
+            "the batch's variance",
+            "use a larger input, or call eval() to use running statistics",
+        )
+        mean, var = self.batch_statistics(values)
+        if self.training and self.track_running_stats:
+            # The stored variance is the unbiased one, for it stands for
+            # *other* images than these. `nn.BatchNorm2d` does the same.
+            #
+            # !!! differs "Where the sources differ"
+            #     labml's page stores the biased variance. We store the
+            #     unbiased one, $\frac{BL}{BL-1} v_c$, so that the layer
+            #     equals PyTorch's.
+            count = x.numel() // self.channels
+            self.update(mean.detach(), var.detach() * (count / (count - 1)))
+        # The batch's statistics depend on $x$, and the gradient flows
+        # through them: each value's gradient loses its mean and its part
+        # along $\hat x$ over the batch.
+        return self.normalize(values, mean, var).to(x.dtype)
+
+    def batch_statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        r"""
+        Return $m_c$ and $v_c$, the mean and biased variance of each channel.
+
+        They are taken in two passes: first the mean, then the mean squared
+        distance from it. The shortcut $E[x^2] - E[x]^2$ would need one pass
+        only, but subtracts two large numbers: at a mean of 10,000 both are
+        near $10^8$, where float32 counts in steps of 8, and a variance of 1
+        is lost between them.
+        """
+        dims = [d for d in range(x.dim()) if d != 1]
+        mean = x.mean(dims)
+        var = (x - per_channel(mean, x)).square().mean(dims)
+        return mean, var
+
+    def running(self) -> tuple[Tensor, Tensor]:
+        r"""
+        Return $\mu_c$ and $\sigma^2_c$ in the precision of statistics.
+        """
+        assert self.exp_mean is not None
+        assert self.exp_var is not None
+        dtype = statistics_dtype(self.exp_mean)
+        return self.exp_mean.to(dtype), self.exp_var.to(dtype)
+
+    @torch.no_grad()
+    def update(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+        r"""
+        Move the running statistics toward new ones, and return them.
+
+        $$\mu_c \leftarrow (1 - r) \mu_c + r m_c
+        \qquad
+        \sigma^2_c \leftarrow (1 - r) \sigma^2_c + r v_c$$
+        """
+        old_mean, old_var = self.running()
+        r = self.momentum
+        new_mean = (1 - r) * old_mean + r * mean
+        new_var = (1 - r) * old_var + r * var
+        # The buffers take the values and keep their storage. What is
+        # returned is a tensor of its own, which no later update changes: a
+        # backward pass may still need it.
+        assert self.exp_mean is not None
+        assert self.exp_var is not None
+        self.exp_mean.copy_(new_mean)
+        self.exp_var.copy_(new_var)
+        return new_mean, new_var
+
+    def normalize(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+        r"""
+        Apply the normalization with a given mean and variance.
+
+        $$\hat x_{b,c,l} =
+        \frac{x_{b,c,l} - \mu_c}{\sqrt{\sigma^2_c + \epsilon}}
+        \qquad
+        y_{b,c,l} = \gamma_c \hat x_{b,c,l} + \beta_c$$
+
+        The mean is subtracted before anything is scaled. Folding both into
+        $a x + b$ would be one operation less, and lose digits where the mean
+        is large.
+        """
+        inverse_std = per_channel(torch.rsqrt(var + self.eps), x)
+        x_hat = (x - per_channel(mean, x)) * inverse_std
+        if self.scale is None or self.shift is None:
+            return x_hat
+        return x_hat * per_channel(self.scale, x) + per_channel(self.shift, x)
+
+    def extra_repr(self) -> str:
+        """Show the settings in `print(model)`."""
+        text = f"{self.channels}, eps={self.eps}, momentum={self.momentum}"
+        text += "" if self.affine else ", affine=False"
+        tracked = self.track_running_stats
+        return text + ("" if tracked else ", track_running_stats=False")
+
+
+def per_channel(values: Tensor, x: Tensor) -> Tensor:
+    r"""
+    Give `[C]` values the shape `[C, 1, …, 1]`, to broadcast against `x`.
+
+    Broadcasting works on any memory format, where a reshape of $x$ itself
+    would fail on a channels-last input or copy it.
+    """
+    return values.reshape(-1, *[1] * (x.dim() - 2))

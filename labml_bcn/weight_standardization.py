@@ -1,0 +1,234 @@
+r"""
+---
+title: Weight standardization
+summary: >
+  Weight standardization in PyTorch, line by line: convolutions whose
+  filters have mean zero and variance one, whatever the optimizer does.
+---
+
+# Weight standardization
+
+A norm between two layers looks at *activations*. Weight standardization
+looks at the *weights* instead: each filter of a convolution is given mean
+zero and variance one before it is used. It needs no batch at all, so a
+micro-batch does it no harm.
+
+**Why it helps.** A step along the gradient assumes that the gradient holds
+still for the length of the step. How far it can change is bounded by the
+Lipschitz constants of the loss and of its gradient, and standardizing the
+weights lowers both: the loss becomes smoother. Batch norm owes part of its
+success to the same effect. Channel-based norms have less of it, which is why
+they gain most from standardized weights.
+
+It goes with any norm. The papers pair it with group norm and with
+[batch-channel norm](batch_channel_norm.py).
+
+**When not to use it.** Without a norm behind it: a standardized filter of
+$I$ weights amplifies its input by about $\sqrt{I}$, and only a norm takes
+that out again. And not on a depthwise or pointwise filter so small that
+standardizing leaves next to nothing to learn.
+
+**Paper.** Qiao, Wang, Liu, Shen and Yuille, *Micro-Batch Training with
+Batch-Channel Normalization and Weight Standardization*,
+[arXiv 1903.10520](https://arxiv.org/abs/1903.10520).
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from labml_bcn._checks import positive_eps, statistics_dtype
+
+
+def weight_standardization(
+    weight: Tensor, eps: float = 1e-5, *, correction: int = 0
+) -> Tensor:
+    r"""
+    ## Standardizing a weight
+
+    Give every output filter mean zero and variance one.
+
+    Filter $o$ holds $I$ weights $W_{o,i}$: one for each input channel of its
+    group and each position of the kernel. With its mean and variance
+
+    $$\mu_o = \frac{1}{I} \sum_i W_{o,i}
+    \qquad
+    \sigma^2_o = \frac{1}{I} \sum_i (W_{o,i} - \mu_o)^2$$
+
+    the standardized weight is
+
+    $$\hat W_{o,i} =
+    \frac{W_{o,i} - \mu_o}{\sqrt{\sigma^2_o + \epsilon}}$$
+
+    The gradient flows through $\mu_o$ and $\sigma^2_o$. What reaches $W_o$
+    therefore sums to zero, and is at a right angle to $W_o$ as $\epsilon$
+    goes to 0: neither a shift nor a longer filter would change the result.
+
+    !!! differs "Where the sources differ"
+        The paper divides the sum of squares by $I$. labml's code, and the
+        authors', divide by $I - 1$: that is `correction=1`. The authors'
+        first code also adds $\epsilon$ to the standard deviation instead of
+        the variance. This function follows the paper's formula, and keeps
+        $\epsilon$ inside the root, where the gradient of a constant filter
+        stays finite.
+
+    **Arguments**
+
+    - `weight`: a weight with filters along dimension 0.
+    - `eps`: $\epsilon$, added to the variance inside the square root.
+    - `correction`: what is subtracted from $I$ in the variance: 0 for the
+      paper's formula, 1 for labml's code.
+
+    **Shape**
+
+    - `weight` and the result: `[O, *]`, with $I \geq 2$ elements a filter.
+
+    **Raises**
+
+    - `ValueError`: a filter of one element, of which nothing would be left,
+      or an argument out of its range.
+    - `TypeError`: a weight that is not floating point.
+
+    **Source**: the paper's weight standardization.
+    """
+    if not weight.is_floating_point():
+        raise TypeError(
+            f"expected a floating-point weight, got {weight.dtype}; convert "
+            "it first, for instance with weight.float()"
+        )
+    positive_eps(eps)
+    per_filter = several_weights(weight)
+    if not 0 <= correction < per_filter:
+        raise ValueError(
+            "correction must be at least 0 and below the number of elements "
+            f"of a filter, got {correction} for {per_filter} elements; use "
+            "0 (the paper) or 1 (labml)"
+        )
+    # Seen as one sample with a channel and a group for each filter, the
+    # weight is standardized by group norm: the same formula, in PyTorch's
+    # own kernel. Written with `mean` and `var` it would cost more than the
+    # convolution itself in the late layers of a network, where the weight
+    # is larger than the image.
+    #
+    # With a correction $k$ the variance is $\frac{I}{I-k} \sigma^2_o$.
+    # Taking the factor out of the root leaves the same group norm with
+    # another $\epsilon$:
+    #
+    # $$\frac{W_{o,i} - \mu_o}{\sqrt{\frac{I}{I-k} \sigma^2_o + \epsilon}} =
+    # \sqrt{\frac{I-k}{I}} \,
+    # \frac{W_{o,i} - \mu_o}{\sqrt{\sigma^2_o + \frac{I-k}{I} \epsilon}}$$
+    factor = (per_filter - correction) / per_filter
+    filters = weight.to(statistics_dtype(weight)).flatten(1)
+    standard = F.group_norm(
+        filters.unsqueeze(0), filters.shape[0], eps=eps * factor
+    )
+    if correction:
+        standard = standard * factor**0.5
+    return standard.reshape(weight.shape).to(weight.dtype)
+
+
+def several_weights(weight: Tensor) -> int:
+    r"""
+    Return $I$, the elements of a filter, where there are two or more.
+    """
+    per_filter = weight.shape[1:].numel() if weight.dim() > 1 else 1
+    if per_filter < 2:
+        raise ValueError(
+            "weight standardization needs filters of two or more elements, "
+            f"got a weight of shape {list(weight.shape)}: minus its own mean "
+            "nothing is left of a single one; use a plain convolution here"
+        )
+    return per_filter
+
+
+class _WSConv:
+    r"""
+    ## Convolutions
+
+    What the three layers share: a convolution that standardizes its weight.
+
+    The stored weight stays as the optimizer left it, and only what the
+    convolution uses is standardized. So the layers have `nn.Conv`'s state
+    dict, and any optimizer works.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(
+        self,
+        *args: Any,
+        eps: float = 1e-5,
+        correction: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        # All other arguments are the convolution's own. Standardizing once
+        # here refuses a weight or an argument that could never work, before
+        # the first step and not in it.
+        super().__init__(*args, **kwargs)
+        self.eps = eps
+        self.correction = correction
+        self.standardized()
+
+    def standardized(self) -> Tensor:
+        """
+        Return the weight as the convolution uses it.
+        """
+        return weight_standardization(
+            self.weight, self.eps, correction=self.correction
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """
+        Convolve `x` with the standardized weight.
+        """
+        # This is the step in which `nn.Conv` applies stride, dilation,
+        # groups, padding and its mode. Handing it another weight honours
+        # them all.
+        return self._conv_forward(x, self.standardized(), self.bias)  # type: ignore[attr-defined, no-any-return]
+
+    def extra_repr(self) -> str:
+        """Show the settings in `print(model)`."""
+        text = super().extra_repr()  # type: ignore[misc]
+        return f"{text}, eps={self.eps}, correction={self.correction}"
+
+
+class WSConv1d(_WSConv, nn.Conv1d):
+    r"""
+    1-d convolution with standardized weights.
+
+    **Arguments**: those of `nn.Conv1d`, and by keyword `eps` and
+    `correction` of [weight_standardization](#weight_standardization).
+
+    **Shape**: input `[B, C, L]` or `[C, L]`, output as `nn.Conv1d`'s.
+
+    **Raises**: `ValueError` for a filter of one element.
+    """
+
+
+class WSConv2d(_WSConv, nn.Conv2d):
+    r"""
+    2-d convolution with standardized weights.
+
+    **Arguments**: those of `nn.Conv2d`, and by keyword `eps` and
+    `correction` of [weight_standardization](#weight_standardization).
+
+    **Shape**: input `[B, C, H, W]` or `[C, H, W]`, output as `nn.Conv2d`'s.
+
+    **Raises**: `ValueError` for a filter of one element.
+    """
+
+
+class WSConv3d(_WSConv, nn.Conv3d):
+    r"""
+    3-d convolution with standardized weights.
+
+    **Arguments**: those of `nn.Conv3d`, and by keyword `eps` and
+    `correction` of [weight_standardization](#weight_standardization).
+
+    **Shape**: input `[B, C, T, H, W]` or `[C, T, H, W]`, output as
+    `nn.Conv3d`'s.
+
+    **Raises**: `ValueError` for a filter of one element.
+    """
