@@ -197,20 +197,20 @@ class EstimatedBatchNorm(BatchNorm):
         difference between images: where half of a channel's variance lies
         between images, the first settles at half of the total variance, and
         the second at all of it, as $r$ goes to 0.
-
-        !!! differs "Where the sources differ"
-            The paper's formula and its authors' code take the variance
-            around the running mean. labml's page shows that formula, but
-            its code takes it around the batch mean, as
-            $E[x^2] - E[x]^2$. Both are here, by name. The default is
-            labml's, so that its results can be had again.
-
-            The authors' code keeps $r$ in a buffer that is 0 unless it is
-            set, and then never learns. Here $r$ is `momentum`, 0.1 as on
-            labml's page.
         """
-        # A running mean still gives one value a variance. Around its own
-        # mean it has none.
+        # A batch of one value per channel has no spread within it. Around a
+        # running mean it still says something.
+        #
+        # !!! differs "Where the sources differ"
+        #     The paper's formula and its authors' code take the variance
+        #     around the running mean. labml's page shows that formula, but
+        #     its code takes it around the batch mean, as $E[x^2] - E[x]^2$.
+        #     Both are here, by name. The default is labml's, so that its
+        #     results can be had again.
+        #
+        #     The authors' code keeps $r$ in a buffer that is 0 unless it is
+        #     set, and then never learns. Here $r$ is `momentum`, 0.1 as on
+        #     labml's page.
         if self.variance_around == "batch_mean":
             several_values(
                 x,

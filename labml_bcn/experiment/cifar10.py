@@ -11,9 +11,9 @@ summary: >
 
 CIFAR-10 is 60,000 colour photographs of 32 by 32 pixels in ten classes:
 small enough that a batch of one or two images trains in milliseconds, and
-hard enough that a normalization makes a visible difference. It was collected
-by Krizhevsky, Nair and Hinton (Krizhevsky, *Learning Multiple Layers of
-Features from Tiny Images*, 2009).
+hard enough that a normalization makes a visible difference. It was
+collected by Krizhevsky, Nair and Hinton (Krizhevsky, *Learning Multiple
+Layers of Features from Tiny Images*, 2009).
 
 All of it fits into memory as 184 MB of bytes. So there is no loader, no
 worker and no queue here: a set of images is one tensor, and a batch is one
@@ -47,6 +47,7 @@ import math
 import os
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -75,6 +76,7 @@ CLASSES = (
 )
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
+BLOCK = 16_384
 STAND_IN = "a procedural stand-in, not CIFAR-10"
 
 log = logging.getLogger(__name__)
@@ -149,16 +151,18 @@ class CIFAR10:
         """
         colours = self.train_images.unbind(1)
         n_v = torch.stack(
-            [c.flatten().bincount(minlength=256) for c in colours]
+            [c.flatten().bincount(minlength=256).cpu() for c in colours]
         ).double()
-        v = torch.arange(256, dtype=torch.float64, device=n_v.device)
+        v = torch.arange(256).double()
         share = n_v / n_v.sum(1, keepdim=True)
-        m = (share * v).sum(1, keepdim=True)
-        s2 = (share * (v - m) ** 2).sum(1, keepdim=True)
-        return m.float()[..., None], s2.sqrt().float()[..., None]
+        m = (share * v).sum(1)
+        s2 = (share * (v - m[:, None]) ** 2).sum(1)
+        both = torch.stack([m, s2.sqrt()]).float()[..., None, None]
+        mean, std = both.to(self.train_images.device)
+        return mean, std
 
     def standardize(self, images: Tensor) -> Tensor:
-        """
+        r"""
         ### Bytes to floats
 
         Each colour with mean 0 and standard deviation 1.
@@ -192,7 +196,7 @@ def load(
     download: bool | None = None,
     progress: bool | None = None,
 ) -> CIFAR10:
-    """
+    r"""
     ## Load
 
     Find CIFAR-10 and read it, in the order at the top of this page.
@@ -234,7 +238,7 @@ def load_or_stand_in(
     download: bool | None = None,
     progress: bool | None = None,
 ) -> CIFAR10:
-    """
+    r"""
     ## Load, or go on without
 
     CIFAR-10 where it can be had, the stand-in of `stand_in` where not.
@@ -263,7 +267,7 @@ def find(
     download: bool | None = None,
     progress: bool | None = None,
 ) -> Path | None:
-    """
+    r"""
     ## Find
 
     The folder with the binary files, or `None` where nothing was named and
@@ -332,7 +336,7 @@ def _download_asked() -> bool:
 
 
 def read(folder: Path) -> CIFAR10:
-    """
+    r"""
     ## Read
 
     The binary files of a folder as tensors.
@@ -450,7 +454,7 @@ def fetch(
     md5: str = MD5,
     progress: bool | None = None,
 ) -> Path:
-    """
+    r"""
     ## Download
 
     The official binary archive: 170,052,171 bytes, checked, and unpacked.
@@ -511,15 +515,13 @@ def _download(
     # brings the file further; this ends, because the file does. A server
     # that cannot be reached brings nothing, and ends it at once.
     requests = _package("requests")
+    broken = requests.exceptions.ChunkedEncodingError
     while True:
         before = _size(part)
         try:
             _continue(url, part, progress)
             break
-        except (requests.ConnectionError, requests.Timeout):
-            if _size(part) <= before:
-                raise
-        except requests.exceptions.ChunkedEncodingError:
+        except (requests.ConnectionError, requests.Timeout, broken):
             if _size(part) <= before:
                 raise
     os.replace(part, output)
@@ -554,7 +556,8 @@ def _continue(url: str, part: Path, progress: bool | None) -> None:
                 start + total, start, "CIFAR-10", progress, unit="B"
             ) as shown,
         ):
-            for block in response.iter_content(1 << 18):
+            # Small blocks, because a block that breaks off is lost.
+            for block in response.iter_content(BLOCK):
                 file.write(block)
                 shown.update(len(block))
     if total and _size(part) < start + total:
@@ -562,7 +565,7 @@ def _continue(url: str, part: Path, progress: bool | None) -> None:
 
 
 def unpack(archive: Path, cache: Path) -> Path:
-    """
+    r"""
     ## Unpack
 
     The seven known files of the archive, and nothing else.
@@ -619,7 +622,7 @@ def _known_files(archive: Path) -> Iterator[tuple[str, bytes]]:
                 file = tar.extractfile(member) if member.isreg() else None
                 if file is not None and member.name in known:
                     yield known[member.name], file.read()
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise DownloadError(
             f"{archive} must be a .tar.gz archive, but cannot be read:"
             f" {error}. Remove it and download it again."
@@ -641,8 +644,8 @@ def stand_in(train: int = 7_728, test: int = 1_000) -> CIFAR10:
     Here $p$ is the pixel, $u_\theta$ the direction across the stripes,
     $a$ and $b$ are random colours, $\varphi$ is a random phase and $n$ is
     noise. A class is one of five angles $\theta$ from lying to standing and
-    one of two wavelengths $\lambda$. The angle wavers, and is mirrored in
-    half of the images, so that flipping an image keeps its class.
+    one of two wavelengths $\lambda$. Both waver, and half of the images are
+    mirrored, so that flipping an image keeps its class.
 
     **Arguments**
 
@@ -673,25 +676,27 @@ def _draw(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     # Everything random comes from the one generator, for all images at
     # once.
     labels = torch.randint(10, (n,), generator=generator)
-    uniform = torch.rand(n, 3, generator=generator)
-    waver, phase, side = uniform.unbind(1)
-    # The class and a little wavering set the angle. Half of the images are
-    # mirrored, which turns the sign of the angle's sine.
-    theta = (labels % 5 + 0.7 * (waver - 0.5)) * math.pi / 8
+    phase, side = torch.rand(2, n, generator=generator)
+    waver, stretch = torch.randn(2, n, generator=generator)
+    # A class sets the angle and the wavelength, but both waver so much that
+    # neighbouring classes overlap: like photographs, some of these images
+    # cannot be told apart. Half of them are mirrored.
+    theta = (labels % 5 + 0.5 * waver) * math.pi / 8
     mirror = torch.where(side < 0.5, -1.0, 1.0)
-    wavelength = torch.where(labels < 5, 5.0, 8.0)
+    wavelength = torch.where(labels < 5, 5.0, 8.0) * (0.15 * stretch).exp()
     u = torch.stack([theta.cos() * mirror, theta.sin()], 1)
     u = u * (2 * math.pi / wavelength)[:, None]
-    # The phase at each pixel, $\langle u_\theta, p \rangle$, is the same for
-    # a row's and a column's share added up.
+    # The phase at a pixel is the sum of a share for its row and a share
+    # for its column, so no grid of pixels is needed.
     p = torch.arange(32.0)
-    rows, columns = u[:, 1, None, None] * p[:, None], u[:, 0, None, None] * p
+    rows = u[:, 1, None, None] * p[:, None]
+    columns = u[:, 0, None, None] * p
     wave = (rows + columns + 2 * math.pi * phase[:, None, None]).cos()
     # The colours are drawn anew for each image: only the stripes tell the
     # class.
     a = 128 + 40 * torch.randn(n, 3, 1, 1, generator=generator)
-    b = 25 * torch.randn(n, 3, 1, 1, generator=generator)
-    images = torch.randn(n, 3, 32, 32, generator=generator).mul_(45)
+    b = 50 * torch.randn(n, 3, 1, 1, generator=generator)
+    images = torch.randn(n, 3, 32, 32, generator=generator).mul_(30)
     images.add_(a).addcmul_(b, wave[:, None])
     return images.round_().clamp_(0, 255).to(torch.uint8), labels
 
@@ -703,7 +708,7 @@ def bar(
     progress: bool | None = None,
     unit: str = " images",
 ) -> Any:
-    """
+    r"""
     ## Progress
 
     A progress bar on the standard error stream, or a mute one.

@@ -1,0 +1,291 @@
+r"""
+---
+title: A VGG with an open block
+summary: >
+  The network of the experiments: 3x3 convolutions and pooling, with the
+  normalization behind each convolution left to the caller.
+---
+
+# A VGG with an open block
+
+To compare normalizations, everything else has to stay the same. A VGG suits
+that well: it is a plain stack of convolutions without shortcuts, so no
+signal can go around a normalization, and what a bad one does to training
+shows at once. (Simonyan and Zisserman, *Very Deep Convolutional Networks
+for Large-Scale Image Recognition*, arXiv 1409.1556.)
+
+The network repeats one block: a 3x3 convolution, a normalization and a
+ReLU. Here the block is a parameter, a function from two numbers of channels
+to a module. The network does not know what is inside.
+
+There are two sizes, with the same code for both:
+
+| | blocks | convolutions | for |
+| --- | --- | --- | --- |
+| `"vgg"` | 64, 128, 256, 512, 512 channels | 13 | a long run |
+| `"small"` | 32, 64, 128 channels | 6 | half a minute on one core |
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from labml_bcn import BatchChannelNorm, BatchNorm, WSConv2d
+
+Block = Callable[[int, int], nn.Module]
+
+BLOCKS = {
+    "vgg": ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3),
+    "small": ((32,) * 2, (64,) * 2, (128,) * 2),
+}
+
+# What each normalization can be told. Momentum is the rate of running
+# statistics, so group norm has none; groups are those of the channel norm,
+# so batch norm has none.
+OPTIONS = {
+    "bn": {"momentum"},
+    "gn": {"groups"},
+    "bcn": {"groups", "momentum", "estimate", "variance_around"},
+    "none": set[str](),
+}
+
+
+class VGG(nn.Module):
+    r"""
+    ## The network
+
+    Blocks of convolutions, each followed by a pooling that halves height
+    and width; then the average over what is left of the image, and a
+    linear layer.
+
+    Five poolings leave one pixel of 32 by 32, and the average is that
+    pixel, as in labml's network. Three leave 4 by 4.
+
+    **Arguments**
+
+    - `blocks`: for each block, the output channels of its convolutions.
+    - `block`: makes one convolution with all that follows it, from the
+      numbers of input and output channels. It must keep height and width.
+    - `in_channels`: channels of the images.
+    - `classes`: how many classes to tell apart.
+
+    **Shape**
+
+    - Input: `[B, in_channels, H, W]`, with `H` and `W` at least 2 to the
+      number of blocks.
+    - Output: `[B, classes]`, the logits.
+
+    **Raises** `ValueError`: there is no block, or one without convolutions.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[Sequence[int]],
+        block: Block,
+        in_channels: int = 3,
+        classes: int = 10,
+    ) -> None:
+        super().__init__()
+        if not blocks or not all(blocks):
+            raise ValueError(
+                "blocks must list at least one number of channels for each"
+                f" of one or more blocks, got {blocks!r}; for instance"
+                " [[32, 32], [64, 64]]"
+            )
+        layers: list[nn.Module] = []
+        channels = in_channels
+        for widths in blocks:
+            for width in widths:
+                layers.append(block(channels, width))
+                channels = width
+            layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Linear(channels, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        r"""
+        Return the logits of the images `x`.
+        """
+        features: Tensor = self.features(x)
+        logits: Tensor = self.head(features.mean((2, 3)))
+        return logits
+
+
+def conv_block(
+    norm: str = "bcn",
+    *,
+    ws: bool = False,
+    groups: int | None = None,
+    momentum: float | None = None,
+    estimate: bool | None = None,
+    variance_around: str | None = None,
+) -> Block:
+    r"""
+    ## The block
+
+    A function that makes convolution, normalization and ReLU.
+
+    The normalization stands before the ReLU, because it decides how many
+    values the ReLU lets through: that is where the methods differ. The
+    convolution keeps its bias, as in labml's network, although a norm that
+    centres each channel takes it out again.
+
+    An option that is left at `None` keeps the layer's own default. One that
+    the normalization does not have is refused: a run should never be
+    labelled with a setting that had no effect.
+
+    **Arguments**
+
+    - `norm`: `"bn"` batch, `"gn"` group or `"bcn"` batch-channel
+      normalization, or `"none"`.
+    - `ws`: standardize the weights of the convolutions.
+    - `groups`: of group and batch-channel norm; by default `groups_for`.
+    - `momentum`: rate of the running statistics of batch and
+      batch-channel norm.
+    - `estimate`, `variance_around`: of batch-channel norm.
+
+    **Returns** a function of the numbers of input and output channels.
+
+    **Raises** `ValueError`: an unknown norm, or an option it does not have.
+    """
+    if norm not in OPTIONS:
+        raise ValueError(
+            f"norm must be one of {', '.join(OPTIONS)}, got {norm!r}"
+        )
+    given = {
+        "groups": groups,
+        "momentum": momentum,
+        "estimate": estimate,
+        "variance_around": variance_around,
+    }
+    options: dict[str, Any] = {
+        name: value for name, value in given.items() if value is not None
+    }
+    if extra := sorted(options.keys() - OPTIONS[norm]):
+        takers = [n for n in OPTIONS if OPTIONS[n].issuperset(extra)]
+        raise ValueError(
+            f"norm {norm!r} has no {' and no '.join(extra)}; leave it out,"
+            f" or choose {' or '.join(takers)}"
+        )
+    convolution = WSConv2d if ws else nn.Conv2d
+
+    def block(in_channels: int, out_channels: int) -> nn.Module:
+        return nn.Sequential(
+            convolution(in_channels, out_channels, 3, padding=1),
+            normalization(norm, out_channels, **options),
+            nn.ReLU(),
+        )
+
+    return block
+
+
+def normalization(
+    norm: str, channels: int, groups: int | None = None, **options: Any
+) -> nn.Module:
+    r"""
+    ## The normalization
+
+    The layer for a name and a number of channels.
+
+    **Arguments**
+
+    - `norm`: `"bn"`, `"gn"`, `"bcn"` or `"none"`.
+    - `channels`: of its input.
+    - `groups`: where it has groups; by default `groups_for(channels)`.
+    - `options`: passed on to the layer.
+
+    **Returns** the layer.
+
+    **Raises** `ValueError`: the groups do not divide the channels, or the
+    layer refuses an option.
+    """
+    if norm == "none":
+        return nn.Identity()
+    if norm == "bn":
+        return BatchNorm(channels, **options)
+    groups = groups_for(channels) if groups is None else groups
+    if groups < 1 or channels % groups:
+        raise ValueError(
+            f"groups must divide the channels of every layer, got"
+            f" groups={groups} and {channels} channels; choose a divisor of"
+            f" {channels}"
+        )
+    if norm == "gn":
+        return nn.GroupNorm(groups, channels)
+    return BatchChannelNorm(channels, groups, **options)
+
+
+def groups_for(channels: int) -> int:
+    r"""
+    ### How many groups
+
+    $\min(8, C/4)$: eight groups where that leaves at least four channels to
+    each, and fewer where it does not. A group of one or two channels would
+    come close to normalizing each channel of each image by itself, and that
+    removes how strongly a feature shows in this image.
+    """
+    return max(1, min(8, channels // 4))
+
+
+def build(
+    model: str = "small",
+    norm: str = "bcn",
+    *,
+    ws: bool = False,
+    groups: int | None = None,
+    momentum: float | None = None,
+    estimate: bool | None = None,
+    variance_around: str | None = None,
+    seed: int = 0,
+) -> VGG:
+    r"""
+    ## A network for a run
+
+    The small or the full network with a method, and weights drawn from a
+    seed.
+
+    **Arguments**
+
+    - `model`: `"small"`, or `"vgg"` for the full one, which has labml's 32
+      groups unless others are given.
+    - `norm`, `ws`, `groups`, `momentum`, `estimate`, `variance_around`: as
+      for `conv_block`.
+    - `seed`: of the first weights. The same seed gives the same weights,
+      and two methods start from the same ones.
+
+    **Returns** the network, in training mode.
+
+    **Raises** `ValueError`: an unknown model, or what `conv_block` refuses.
+    """
+    if model not in BLOCKS:
+        raise ValueError(
+            f"model must be one of {', '.join(BLOCKS)}, got {model!r}"
+        )
+    has_groups = "groups" in OPTIONS.get(norm, ())
+    if model == "vgg" and has_groups and groups is None:
+        groups = 32
+    block = conv_block(
+        norm,
+        ws=ws,
+        groups=groups,
+        momentum=momentum,
+        estimate=estimate,
+        variance_around=variance_around,
+    )
+    valid_seed(seed)
+    # PyTorch draws weights from the global random state. It is put back
+    # afterwards, so that building a network changes nobody else's numbers.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return VGG(BLOCKS[model], block)
+
+
+def valid_seed(seed: int) -> int:
+    r"""
+    Return `seed` where a generator takes it, else raise.
+    """
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed must be from 0 to 2**63 - 1, got {seed}")
+    return seed

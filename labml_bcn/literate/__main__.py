@@ -1,0 +1,198 @@
+"""
+# Pages without MkDocs
+
+`python -m labml_bcn.literate PATH... --out DIR` writes a page for every
+Python file, an index of them, and the stylesheet, script and font that they
+share. The pages need no server, no network, and to be read no script.
+"""
+
+import argparse
+import html
+import os
+import posixpath
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from string import Template
+from urllib.parse import quote, unquote
+
+from labml_bcn.literate.page import Heading, Page, build
+from labml_bcn.literate.parse import Problem, read
+
+ASSETS = Path(__file__).parent / "assets"
+SHARED = (
+    "literate.css",
+    "literate.js",
+    "standalone.css",
+    "stix-two-math.woff2",
+    "OFL-LICENSE.txt",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command, and return its exit status."""
+    options = _parser().parse_args(arguments)
+    problems: list[Problem] = []
+    files = list(_files(options.path, problems))
+    write(files, options.out, problems)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    found = f", {len(problems)} to mend" if problems else ""
+    print(f"{len(files)} files, pages in {options.out}{found}")
+    return 1 if problems and not options.lenient else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m labml_bcn.literate",
+        description="Render annotated Python files as pages: notes on the "
+        "left, code on the right, formulas as MathML.",
+        epilog="What cannot be read or rendered is reported with file and "
+        "line; everything else is written all the same, and the exit status "
+        "is 1.",
+    )
+    parser.add_argument(
+        "path",
+        nargs="+",
+        type=Path,
+        help="a Python file, or a folder of them",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="the folder to write pages to"
+    )
+    parser.add_argument(
+        "--lenient",
+        action="store_true",
+        help="exit with 0 all the same; a formula that does not parse is "
+        "shown as its source",
+    )
+    return parser
+
+
+def _files(paths: list[Path], problems: list[Problem]) -> Iterator[Path]:
+    """Yield each file once, folders searched, hidden ones passed over."""
+    seen = set()
+    for path in paths:
+        found = [path]
+        if path.is_dir():
+            found = sorted(p for p in path.rglob("*.py") if _shown(p, path))
+            if not found:
+                problems.append(Problem(path, 1, "no Python files in it"))
+        elif not path.exists():
+            problems.append(Problem(path, 1, "there is no such file"))
+            continue
+        for file in found:
+            if file.is_file() and file.resolve() not in seen:
+                seen.add(file.resolve())
+                yield file
+
+
+def _shown(path: Path, root: Path) -> bool:
+    return not any(
+        part.startswith(".") or part == "__pycache__"
+        for part in path.relative_to(root).parts
+    )
+
+
+def write(files: list[Path], out: Path, problems: list[Problem]) -> None:
+    """Write the pages of files, their index, and what they share."""
+    places = _places(files)
+    _write_shared(out / "assets")
+    entries = []
+    for file, place in places.items():
+        try:
+            page = build(read(file), _links(file, places))
+        except Problem as problem:
+            problems.append(problem)
+            continue
+        problems += page.problems
+        _write(out / place, _document(page, place))
+        entries.append((place, page))
+    _write(out / "index.html", _index(entries))
+
+
+def _places(files: list[Path]) -> dict[Path, str]:
+    """Give each file its page's path, below the folder that all share."""
+    full = {file: file.resolve() for file in files}
+    shared = os.path.commonpath(
+        [p.parent for p in full.values()] or [Path("/")]
+    )
+    places = {}
+    for file, path in full.items():
+        place = path.relative_to(shared)
+        # The index is index.html. A module of that name gives way.
+        stem = "index.py" if place.stem == "index" else place.stem
+        places[file] = place.with_name(f"{stem}.html").as_posix()
+    return places
+
+
+def _links(file: Path, places: dict[Path, str]) -> Callable[[str, int], str]:
+    """Return what leads links to other files to their pages."""
+    pages = {path.resolve(): place for path, place in places.items()}
+    here = posixpath.dirname(places[file])
+
+    def link(target: str, line: int) -> str:
+        path, mark, fragment = target.partition("#")
+        if not path or re.match(r"[a-z][a-z0-9+.-]*:|/", path):
+            return target
+        place = pages.get((file.parent / unquote(path)).resolve())
+        if place is None:
+            return target
+        return quote(posixpath.relpath(place, here or ".")) + mark + fragment
+
+    return link
+
+
+def _write_shared(folder: Path) -> None:
+    for name in SHARED:
+        _write(folder / name, (ASSETS / name).read_bytes())
+
+
+def _write(path: Path, content: str | bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, str):
+        content = content.encode()
+    path.write_bytes(content)
+
+
+def _document(page: Page, place: str) -> str:
+    template = Template((ASSETS / "page.html").read_text(encoding="utf-8"))
+    return template.substitute(
+        title=html.escape(page.title),
+        description=html.escape(page.description),
+        up="../" * place.count("/"),
+        outline=outline(page.headings),
+        body=page.body,
+    )
+
+
+def outline(headings: list[Heading]) -> str:
+    """Return a page's headings below the first as a list of links."""
+    items = [
+        f'<li class="h{h.level}"><a href="#{html.escape(h.id)}">{h.text}</a>'
+        "</li>"
+        for h in headings
+        if h.level in (2, 3)
+    ]
+    return f"<ul>{''.join(items)}</ul>" if items else ""
+
+
+def _index(entries: list[tuple[str, Page]]) -> str:
+    items = "".join(
+        f'<li><a href="{quote(place)}">{html.escape(page.title)}</a> '
+        f"<code>{html.escape(place.removesuffix('.html'))}</code>"
+        f"<p>{html.escape(page.description)}</p></li>"
+        for place, page in entries
+    )
+    body = (
+        '<div class="lit"><section class="row wide"><div class="note">'
+        f'<h1>Contents</h1><ul class="contents">{items}</ul></div></section>'
+        "</div>"
+    )
+    page = Page("Contents", "", body, "", [], set(), [])
+    return _document(page, "index.html")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,188 @@
+r"""
+# Math in Markdown
+
+A Python-Markdown extension for `$...$`, `$$...$$`, `\(...\)`, `\[...\]` and
+LaTeX's equation environments standing by themselves.
+
+Markdown knows nothing of LaTeX: it would read `_` as emphasis and `\\` as an
+escape. So formulas are taken out before Markdown sees the text, each leaving
+a token, and put back as MathML when it is done.
+"""
+
+import html
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from markdown import Markdown
+from markdown.extensions import Extension
+from markdown.postprocessors import Postprocessor
+from markdown.preprocessors import Preprocessor
+
+from labml_bcn.literate.math import MathError, to_mathml
+
+# What to look for, the first match winning. Code, tags and link targets come
+# first: a dollar in them is a dollar. Then what is escaped, then formulas.
+#
+# Inline math follows Pandoc's rule: a non-space character right after the
+# opening dollar, another right before the closing one, and no digit behind
+# it. So `$5 and $6`, and a lone `$HOME`, stay text. Neither does a formula
+# reach into a code span.
+_PATTERN = re.compile(
+    r"""
+    (?P<skip>
+        ^[ ]*(?P<fence>`{3,}|~{3,}).*?(?:^[ ]*(?P=fence)[`~]*[ ]*$|\Z)
+      | (?<!`)(?P<ticks>`+)(?!`)(?:(?!\n[ ]*\n).)+?(?<!`)(?P=ticks)(?!`)
+      | <!--.*?-->
+      | </?[a-zA-Z][\w-]*
+        (?:\s+[\w:-]+(?:\s*=\s*(?:"[^"]*"|'[^']*'|[^\s"'>]+))?)*\s*/?>
+      | <[a-z]+:[^>\s]*>
+      | \]\([^)\s]*\)
+      | \\\\(?=\$)
+    )
+  | \\(?P<dollar>\$)
+  | \$\$(?P<display>(?:(?!\$\$|\n[ \t]*\n).)+?)\$\$
+  | ^[ \t]*\$\$[ \t]*\n(?P<fenced>(?:(?!\$\$).)+?)\n[ \t]*\$\$[ \t]*$
+  | \\\[(?P<bracket>.+?)\\\]
+  | (?P<environment>
+        \\begin\{(?P<name>
+            align|alignat|cases|eqnarray|equation|flalign|gather|multline
+          | aligned|gathered|split|[bBpvV]?matrix|array)
+        (?P<star>\*?)\}.*?\\end\{(?P=name)(?P=star)\}
+    )
+  | (?P<unclosed>\$\$|\\begin\{(?:align|equation|gather|multline)\*?\})
+  | \\\((?P<paren>.+?)\\\)
+  | \$(?!\s)(?P<inline>(?:\\.|\n(?![ \t]*\n)|[^$`\\\n])+?)(?<!\s)\$(?!\d)
+    """,
+    re.VERBOSE | re.MULTILINE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was taken out of the text: the source, and where it stood."""
+
+    source: str
+    line: int
+    latex: str | None = None
+    display: bool = False
+
+
+def _token(n: int) -> str:
+    # Characters for private use: no text has them, and Markdown leaves them.
+    return f"\ue000{n}\ue001"
+
+
+def _taken_out(match: re.Match[str], line: int) -> Found | None:
+    part = match.groupdict()
+    source = match[0]
+    if part["skip"]:
+        return None
+    if part["dollar"] or part["unclosed"]:
+        return Found(source, line)
+    if part["environment"]:
+        return Found(source, line, source, True)
+    for name in ("display", "fenced", "bracket", "paren", "inline"):
+        if part[name] is not None:
+            display = name not in ("paren", "inline")
+            return Found(source, line, part[name], display)
+    raise AssertionError(source)
+
+
+class _TakeOut(Preprocessor):
+    def __init__(self, md: Markdown, math: "MathExtension") -> None:
+        super().__init__(md)
+        self.math = math
+
+    def run(self, lines: list[str]) -> list[str]:
+        text = "\n".join(lines)
+
+        def replace(match: re.Match[str]) -> str:
+            line = 1 + text.count("\n", 0, match.start())
+            found = _taken_out(match, line)
+            if found is None:
+                return match[0]
+            self.math.found.append(found)
+            return _token(len(self.math.found) - 1)
+
+        return _PATTERN.sub(replace, text).split("\n")
+
+
+# Tokens in code, or in an attribute such as an image's text, are no
+# formulas: Markdown decides what is code, also by indentation.
+_IN_HTML = re.compile(
+    "(?P<alone><p>\ue000(?P<only>\\d+)\ue001</p>)"
+    r"|(?P<verbatim><(?P<tag>pre|code)\b.*?</(?P=tag)>|<[a-zA-Z][^<>]*>)"
+    "|\ue000(?P<n>\\d+)\ue001",
+    re.DOTALL,
+)
+
+
+class _PutBack(Postprocessor):
+    def __init__(self, md: Markdown, math: "MathExtension") -> None:
+        super().__init__(md)
+        self.math = math
+
+    def run(self, text: str) -> str:
+        return _IN_HTML.sub(self._replace, text)
+
+    def _replace(self, match: re.Match[str]) -> str:
+        if match["verbatim"]:
+            return re.sub(
+                "\ue000(\\d+)\ue001",
+                lambda m: html.escape(self.math.found[int(m[1])].source),
+                match[0],
+            )
+        found = self.math.found[int(match["only"] or match["n"])]
+        put = self.math.render(found)
+        if not match["alone"]:
+            return put
+        # A formula alone in its paragraph is a block, and needs none.
+        if found.display and put.startswith("<span class"):
+            return "<div" + put[len("<span") : -len("</span>")] + "</div>"
+        return f"<p>{put}</p>"
+
+
+class MathExtension(Extension):
+    """
+    Python-Markdown's extension: formulas to MathML.
+
+    `report` is called with line and message of each formula that does not
+    parse; its source is then shown in place. By default it raises.
+    """
+
+    def __init__(
+        self, report: Callable[[int, str], None] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.report = report or _raise
+        self.found: list[Found] = []
+
+    def extendMarkdown(self, md: Markdown) -> None:
+        """Register before fenced code (25), and after everything else."""
+        md.preprocessors.register(_TakeOut(md, self), "math", 27)
+        md.postprocessors.register(_PutBack(md, self), "math", -1)
+
+    def render(self, found: Found) -> str:
+        """Return the HTML of what was taken out."""
+        if found.source == r"\$":
+            return "$"
+        try:
+            if found.latex is None:
+                raise MathError(f"{found.source} is opened and never closed")
+            mathml = to_mathml(found.latex, found.display)
+        except MathError as error:
+            self.report(found.line, str(error))
+            return f"<code>{html.escape(found.source)}</code>"
+        kind = ' class="math-block"' if found.display else ""
+        return f"<span{kind}>{mathml}</span>" if kind else mathml
+
+
+def _raise(line: int, message: str) -> None:
+    raise MathError(f"line {line}: {message}")
+
+
+def makeExtension(**kwargs: Any) -> MathExtension:
+    """Return the extension, for Python-Markdown to load it by name."""
+    return MathExtension(**kwargs)

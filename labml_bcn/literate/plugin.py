@@ -1,0 +1,234 @@
+"""
+# The plugin for MkDocs
+
+All that MkDocs needs to show annotated files as pages of a site. It is the
+only file that knows of MkDocs.
+
+    plugins:
+      - literate:
+          sources: [my_package]      # files, or folders of them
+          template: main.html        # the theme's template for these pages
+          lenient: false             # true: show a bad formula's source
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config import base, config_options
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.plugins import BasePlugin, event_priority, get_plugin_logger
+from mkdocs.structure.files import File, Files, InclusionLevel
+from mkdocs.structure.nav import Navigation
+from mkdocs.structure.pages import Page as SitePage
+from mkdocs.structure.toc import get_toc
+from mkdocs.utils.templates import TemplateContext
+
+from labml_bcn.literate.page import Heading, Page, build, plain
+from labml_bcn.literate.parse import Problem, read
+
+log = get_plugin_logger(__name__)
+
+ASSETS = Path(__file__).parent / "assets"
+SHARED = (
+    "literate.css",
+    "literate.js",
+    "stix-two-math.woff2",
+    "OFL-LICENSE.txt",
+)
+
+
+class AnnotatedFile(File):
+    """A Python file that is a page of the site."""
+
+    def is_documentation_page(self) -> bool:
+        """Say yes: MkDocs asks the file's ending, and knows `.md` only."""
+        return True
+
+    def _get_stem(self) -> str:
+        # MkDocs gives README and index the folder's own address.
+        return Path(self.src_uri).stem
+
+
+class LiterateConfig(base.Config):  # type: ignore[no-untyped-call]
+    """What can be set in mkdocs.yml."""
+
+    sources = config_options.ListOfItems(config_options.Type(str))
+    template = config_options.Type(str, default="main.html")
+    lenient = config_options.Type(bool, default=False)
+
+
+class LiteratePlugin(BasePlugin[LiterateConfig]):  # type: ignore[no-untyped-call]
+    """Turns annotated Python files into pages."""
+
+    def on_config(self, config: MkDocsConfig) -> None:
+        """Ask for the shared assets on every page, and watch the sources."""
+        config.extra_css.insert(0, "assets/literate.css")
+        config.extra_javascript.append("assets/literate.js")
+        self._root = Path(config.config_file_path or ".").resolve().parent
+        config.watch += [str(self._root / s) for s in self.config.sources]
+
+    @event_priority(100)
+    def on_files(self, files: Files, config: MkDocsConfig) -> None:
+        """Add the sources and the assets to the files of the site."""
+        self._pages: dict[str, Page] = {}
+        self._problems = 0
+        for path in self._sources():
+            files.append(
+                AnnotatedFile(
+                    path.relative_to(self._root).as_posix(),
+                    str(self._root),
+                    config.site_dir,
+                    config.use_directory_urls,
+                    inclusion=InclusionLevel.INCLUDED,
+                )
+            )
+        for name in SHARED:
+            content = (ASSETS / name).read_bytes()
+            files.append(
+                File.generated(config, f"assets/{name}", content=content)
+            )
+
+    def _sources(self) -> Iterator[Path]:
+        for source in self.config.sources:
+            path = self._root / source
+            if not path.exists():
+                raise PluginError(
+                    f"literate: sources names {source}, and there is no "
+                    f"such file or folder beside {self._root / 'mkdocs.yml'}"
+                )
+            yield from sorted(path.rglob("*.py")) if path.is_dir() else [path]
+
+    def on_page_read_source(
+        self, page: SitePage, config: MkDocsConfig
+    ) -> str | None:
+        """Keep MkDocs from reading Python as Markdown."""
+        return "" if isinstance(page.file, AnnotatedFile) else None
+
+    def on_page_markdown(
+        self,
+        markdown: str,
+        page: SitePage,
+        config: MkDocsConfig,
+        files: Files,
+    ) -> None:
+        """Build the page, so that its title is known in time."""
+        if not isinstance(page.file, AnnotatedFile):
+            return
+        path = Path(page.file.src_uri)
+        to = _Links(page, files)
+        try:
+            source = read(self._root / path)
+            source.path = path
+            built = build(source, to.link)
+        except Problem as unread:
+            self._report(Problem(path, unread.line, unread.message))
+            built = Page(path.name, "", "", "", [], set(), [])
+        for problem in built.problems:
+            self._report(problem)
+        for line, target in to.broken:
+            log.warning(f"{path}:{line}: no page at the link {target}")
+        page.meta.update(built.meta, title=built.title)
+        page.meta["template"] = self.config.template
+        if built.description:
+            page.meta["description"] = built.description
+        page.links_to_anchors = to.anchors
+        self._pages[page.file.src_uri] = built
+
+    def _report(self, problem: Problem) -> None:
+        self._problems += not self.config.lenient
+        (log.info if self.config.lenient else log.error)(str(problem))
+
+    def on_page_content(
+        self, html: str, page: SitePage, config: MkDocsConfig, files: Files
+    ) -> str | None:
+        """Hand over headings and ids, and what the search shall index."""
+        built = self._pages.get(page.file.src_uri)
+        if built is None:
+            return None
+        page.toc = get_toc(_nested(built.headings))  # type: ignore[arg-type]
+        page.present_anchor_ids = built.ids
+        return built.search
+
+    def on_env(self, env: Any, config: MkDocsConfig, files: Files) -> None:
+        """Stop where something was reported: a site has no broken page."""
+        if self._problems:
+            raise PluginError(
+                f"literate: {self._problems} to mend in the annotated files, "
+                "named above"
+            )
+
+    @event_priority(-100)
+    def on_page_context(
+        self,
+        context: TemplateContext,
+        /,
+        *,
+        page: SitePage,
+        config: MkDocsConfig,
+        nav: Navigation,
+    ) -> None:
+        """Put in the page's real content, once the search has indexed it."""
+        built = self._pages.get(page.file.src_uri)
+        if built is not None:
+            page.content = built.body
+
+
+class _Links:
+    """Leads links from an annotated file to pages of the site."""
+
+    def __init__(self, page: SitePage, files: Files) -> None:
+        self.page, self.files = page, files
+        self.broken: list[tuple[int, str]] = []
+        self.anchors: dict[File, dict[str, str]] = {}
+
+    def link(self, target: str, line: int) -> str:
+        """Return the address for a link, and note what must be checked."""
+        path, _, fragment = target.partition("#")
+        if re.match(r"[a-z][a-z0-9+.-]*:|/", target):
+            return target
+        here = self.page.file
+        file: File | None = here
+        if path:
+            folder = Path(here.src_uri).parent
+            file = self.files.get_file_from_path(_normal(folder / path))
+        if file is None:
+            self.broken.append((line, target))
+            return target
+        if fragment:
+            self.anchors.setdefault(file, {})[fragment] = target
+        if not path:
+            return target
+        return file.url_relative_to(here) + (
+            "#" + fragment if fragment else ""
+        )
+
+
+def _normal(path: Path) -> str:
+    parts: list[str] = []
+    for part in path.parts:
+        if part == "..":
+            del parts[-1:]
+        else:
+            parts.append(part)
+    return "/".join(parts)
+
+
+def _nested(headings: list[Heading]) -> list[dict[str, Any]]:
+    """Return headings as MkDocs wants them: those below as children."""
+    top: list[dict[str, Any]] = []
+    around: list[dict[str, Any]] = []
+    for heading in headings:
+        token = {
+            "level": heading.level,
+            "id": heading.id,
+            "name": plain(heading.text),
+            "children": [],
+        }
+        while around and around[-1]["level"] >= heading.level:
+            around.pop()
+        (around[-1]["children"] if around else top).append(token)
+        around.append(token)
+    return top
