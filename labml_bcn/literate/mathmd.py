@@ -112,8 +112,7 @@ class _TakeOut(Preprocessor):
 # Tokens in code, or in an attribute such as an image's text, are no
 # formulas: Markdown decides what is code, also by indentation.
 _IN_HTML = re.compile(
-    "(?P<alone><p>\ue000(?P<only>\\d+)\ue001</p>)"
-    r"|(?P<verbatim><(?P<tag>pre|code)\b.*?</(?P=tag)>|<[a-zA-Z][^<>]*>)"
+    r"(?P<verbatim><(?P<tag>pre|code)\b.*?</(?P=tag)>|<[a-zA-Z][^<>]*>)"
     "|\ue000(?P<n>\\d+)\ue001",
     re.DOTALL,
 )
@@ -134,14 +133,7 @@ class _PutBack(Postprocessor):
                 lambda m: html.escape(self.math.found[int(m[1])].source),
                 match[0],
             )
-        found = self.math.found[int(match["only"] or match["n"])]
-        put = self.math.render(found)
-        if not match["alone"]:
-            return put
-        # A formula alone in its paragraph is a block, and needs none.
-        if found.display and put.startswith("<span class"):
-            return "<div" + put[len("<span") : -len("</span>")] + "</div>"
-        return f"<p>{put}</p>"
+        return self.math.render(self.math.found[int(match["n"])])
 
 
 class MathExtension(Extension):
@@ -175,8 +167,9 @@ class MathExtension(Extension):
         except MathError as error:
             self.report(found.line, str(error))
             return f"<code>{html.escape(found.source)}</code>"
-        kind = ' class="math-block"' if found.display else ""
-        return f"<span{kind}>{mathml}</span>" if kind else mathml
+        if not found.display:
+            return mathml
+        return f'<span class="math-block">{mathml}</span>'
 
 
 def _raise(line: int, message: str) -> None:

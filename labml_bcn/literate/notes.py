@@ -93,26 +93,36 @@ def _coloured(match: re.Match[str]) -> str:
 
 # Marks tell where a line went. They stand before the text of lines that
 # begin a paragraph or a list item; other lines share the mark before them.
+# Code and formulas over several lines get none inside.
 _MARKABLE = re.compile(r"( {0,3}(?:[-*+]|\d+\.) +)?(?=[\w$*\\`(\[\"'])")
-_FENCE = re.compile(r" {0,3}(`{3}|~{3})")
 _NOT_TEXT = re.compile(r"\[[^\]]*\]:|[-*_=]{3,}\s*$|.*\|")
+_CLOSING = {"```": r"\s*```", "~~~": r"\s*~~~", "$$": r".*\$\$\s*$"}
+_OPENING = re.compile(r"\s*(?P<open>```|~~~|\$\$(?=\s*$)|\\begin\{.*?\})")
+
+
+def _closing(line: str) -> str:
+    """Return the pattern of the line that ends what begins on this one."""
+    opening = _OPENING.match(line)
+    if not opening:
+        return ""
+    start = opening["open"]
+    end = ".*" + re.escape(start.replace("begin", "end"))
+    end = _CLOSING.get(start, end)
+    return "" if re.match(end, line[opening.end() :]) else end
 
 
 def _with_marks(note: list[Line]) -> tuple[str, list[list[int]]]:
     """Return a note's text with marks, and the line numbers of each mark."""
     texts: list[str] = []
     ids: list[list[int]] = [[]]
-    fence, after_blank = "", True
+    inside, after_blank = "", True
     for line in note:
-        opening = _FENCE.match(line.text)
-        if opening and fence in ("", opening[1]):
-            fence = "" if fence else opening[1]
-        start = _MARKABLE.match(line.text)
         text = line.text
+        start = _MARKABLE.match(text)
+        closing = inside or _closing(text)
         if (
             start
-            and not fence
-            and not opening
+            and not closing
             and (start[1] or after_blank)
             and not _NOT_TEXT.match(text)
         ):
@@ -122,6 +132,10 @@ def _with_marks(note: list[Line]) -> tuple[str, list[list[int]]]:
         ids[-1].append(line.number)
         texts.append(text)
         after_blank = not line.text
+        if inside and re.match(inside, text):
+            inside = ""
+        elif not inside:
+            inside = closing
     return "\n".join(texts), ids
 
 

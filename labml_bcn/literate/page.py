@@ -127,8 +127,9 @@ class _Builder:
         """Return a heading for a page whose author wrote none."""
         named = str(self.source.meta.get("title") or self.source.path.name)
         text = html.escape(named)
-        self.headings.insert(0, Heading(1, self._unique("top"), text))
-        return _div("note", self._show(self.headings[0]))
+        heading = Heading(1, self._unique("top"), text)
+        self.headings.insert(0, heading)
+        return _div("note", _shown(heading, text))
 
     def row(self, row: Row) -> str:
         """Return a row's HTML."""
@@ -168,7 +169,7 @@ class _Builder:
         if not first:
             # The name is the heading that the author left out.
             heading = self._heading(base, target, name)
-            return self._show(heading) + self._fitted(note, shift + 1)
+            return _shown(heading, name) + self._fitted(note, shift + 1)
         # The author's heading gets the name: a link to it is `#name`.
         found = _HEADING.match(note, first.end())
         assert found
@@ -177,7 +178,7 @@ class _Builder:
             text += f" {name}"
         heading = self._heading(int(found["level"]) + shift, target, text)
         rest = self._fitted(note[found.end() :], shift)
-        return note[: first.end()] + self._show(heading) + rest
+        return note[: first.end()] + _shown(heading, text) + rest
 
     def _fitted(self, note: str, shift: int) -> str:
         """Give a note's headings their levels, ids and links."""
@@ -187,7 +188,8 @@ class _Builder:
             slug = re.sub(r"[^\w]+", "-", plain(match["text"]).lower())
             target = given[1] if given else self._unique(slug.strip("-"))
             level = int(match["level"]) + shift
-            return self._show(self._heading(level, target, match["text"]))
+            heading = self._heading(level, target, match["text"])
+            return _shown(heading, match["text"])
 
         return _HEADING.sub(replace, note)
 
@@ -200,15 +202,6 @@ class _Builder:
         text = re.sub(r"</?[ai]\b[^>]*>", "", text)
         self.headings.append(Heading(level, target, text))
         return self.headings[-1]
-
-    def _show(self, heading: Heading) -> str:
-        level, target, text = heading.level, heading.id, heading.text
-        label = html.escape(f"Link to {plain(text)}")
-        return (
-            f'<h{level} id="{html.escape(target)}">{text}'
-            f'<a class="headerlink" href="#{html.escape(target)}" '
-            f'aria-label="{label}">#</a></h{level}>'
-        )
 
     def _unique(self, wanted: str) -> str:
         wanted = wanted or "section"
@@ -238,6 +231,16 @@ class _Builder:
                 f'aria-label="{n}"></a>{code}</span>\n'
             )
         return f"<pre><code>{''.join(lines)}</code></pre>"
+
+
+def _shown(heading: Heading, text: str) -> str:
+    """Return a heading with a link to itself."""
+    target = html.escape(heading.id)
+    label = html.escape(f"Link to {plain(text)}")
+    return (
+        f'<h{heading.level} id="{target}">{text}<a class="headerlink" '
+        f'href="#{target}" aria-label="{label}">#</a></h{heading.level}>'
+    )
 
 
 def _div(css: str, content: str) -> str:
