@@ -87,6 +87,16 @@ def several_values(x: Tensor, variance_of: str, remedy: str) -> None:
         )
 
 
+def several_in_group(x: Tensor, groups: int) -> None:
+    """Raise where a group has one value only, which is its own mean."""
+    if x.shape[1:].numel() == groups:
+        raise ValueError(
+            f"expected more than one value per group, got groups={groups} "
+            f"for an input of shape {list(x.shape)}: minus its own mean "
+            "nothing is left of one value; use fewer groups or a larger input"
+        )
+
+
 def statistics_dtype(x: Tensor) -> torch.dtype:
     """Return the dtype of statistics: float64 for float64, else float32."""
     return torch.promote_types(x.dtype, torch.float32)

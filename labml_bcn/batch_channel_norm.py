@@ -67,6 +67,7 @@ from labml_bcn._checks import (
     one_of,
     positive_eps,
     positive_int,
+    several_in_group,
     several_values,
     statistics_dtype,
 )
@@ -104,10 +105,11 @@ class EstimatedBatchNorm(BatchNorm):
     gone after some fifty steps, at $r = 0.01$ it is felt for hundreds.
 
     Under **activation checkpointing** a forward pass runs twice, and so does
-    the update. The estimates then move as if $r$ were
-    $1 - (1 - r)^2 \approx 2 r$, and the second pass normalizes with slightly
-    other values than the first. The way round is to leave the norm outside
-    the checkpointed part; halving `momentum` makes up for the rate alone.
+    the update. The running mean then moves as if $r$ were
+    $1 - (1 - r)^2 \approx 2 r$, the variance much the same, and the second
+    pass normalizes with slightly other values than the first. The way round
+    is to leave the norm outside the checkpointed part; halving `momentum`
+    makes up for the rate alone.
 
     **Arguments**
 
@@ -323,14 +325,7 @@ class ChannelNorm(nn.Module):
         Normalize `x` of shape `[B, C, *]`.
         """
         channels_first(x, self.channels)
-        # A group of one value is its own mean: whatever comes in, only the
-        # shift would come out.
-        if x.shape[2:].numel() * self.channels == self.groups:
-            raise ValueError(
-                "expected more than one value per group, got groups="
-                f"{self.groups} for an input of shape {list(x.shape)}; use "
-                "fewer groups or a larger input"
-            )
+        several_in_group(x, self.groups)
         # Splitting dimension 1 in two is a view in any memory format. The
         # groups then have a dimension of their own: `[B, G, D, *]`.
         values = x.to(statistics_dtype(x))
@@ -458,6 +453,10 @@ class BatchChannelNorm(nn.Module):
         r"""
         Normalize `x` of shape `[B, C, *]`.
         """
+        # An input that the second norm would refuse must not have moved the
+        # statistics of the first.
+        channels_first(x, self.channels)
+        several_in_group(x, self.groups)
         # Every channel is centred for itself, over many images; then each
         # sample's groups are centred and scaled.
         y: Tensor = self.channel_norm(self.batch_norm(x))

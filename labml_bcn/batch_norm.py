@@ -224,13 +224,16 @@ class BatchNorm(nn.Module):
         new_mean = (1 - r) * old_mean + r * mean
         new_var = (1 - r) * old_var + r * var
         # The buffers take the values and keep their storage. What is
-        # returned is a tensor of its own, which no later update changes: a
-        # backward pass may still need it.
+        # returned are tensors of their own, which no later update changes: a
+        # backward pass may still need them. Their values are those that the
+        # buffers hold, rounded where the buffers are of low precision.
         assert self.exp_mean is not None
         assert self.exp_var is not None
         self.exp_mean.copy_(new_mean)
         self.exp_var.copy_(new_var)
-        return new_mean, new_var
+        rounded_mean = new_mean.to(self.exp_mean.dtype)
+        rounded_var = new_var.to(self.exp_var.dtype)
+        return rounded_mean.to(new_mean.dtype), rounded_var.to(new_var.dtype)
 
     def normalize(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
         r"""

@@ -88,7 +88,7 @@ METHODS = {
 # `TEXT` is a colour that no plot would choose. Matplotlib draws axes and
 # words in it, and `svg` puts the page's text colour in its place.
 STYLE: Any = {
-    "figure.figsize": (6.4, 3.4),
+    "figure.figsize": (5.6, 3.3),
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
@@ -140,8 +140,10 @@ def line(ax: Axes, x: Any, y: Any, method: str, **kwargs: Any) -> Line2D:
     look: dict[str, Any] = {**METHODS[method].style, **kwargs}
     (curve,) = ax.plot(x, y, **look)
     ax.annotate(
-        f" {method}",
+        method,
         (curve.get_xdata()[-1], curve.get_ydata()[-1]),  # type: ignore[index]
+        xytext=(6, 0),
+        textcoords="offset points",
         va="center",
         fontsize=9,
         annotation_clip=False,

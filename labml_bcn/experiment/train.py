@@ -330,12 +330,13 @@ def evenly(count: int, steps: int) -> set[int]:
     return {-(-steps * k // count) for k in range(1, count + 1)}
 
 
-def positive(name: str, value: int) -> None:
+def positive(name: str, value: int) -> int:
     r"""
-    Raise unless `value` is at least one.
+    Return `value` where it is at least one, else raise.
     """
     if value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}")
+    return value
 
 
 def check(
@@ -519,6 +520,13 @@ def run_options(command: argparse.ArgumentParser) -> None:
     )
     add("--device", default="cpu", help="cpu, cuda, mps (default: cpu)")
     add(
+        "--threads",
+        type=int,
+        metavar="T",
+        help="of the CPU; 1 is best for small batches on a busy machine"
+        " (default: torch's choice)",
+    )
+    add(
         "--progress",
         action=argparse.BooleanOptionalAction,
         help="show a progress bar (default: where a terminal is there)",
@@ -562,6 +570,8 @@ def prepare(options: argparse.Namespace) -> tuple[CIFAR10, vgg.VGG]:
             "--ws needs a norm: standardized filters amplify, and only a"
             " norm takes that out again; choose --norm bn, gn or bcn"
         )
+    if options.threads is not None:
+        torch.set_num_threads(positive("threads", options.threads))
     model = vgg.build(
         options.model,
         options.norm,

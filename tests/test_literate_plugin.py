@@ -1,0 +1,169 @@
+"""The plugin, in real MkDocs sites of other people's making."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import yaml
+from mkdocs.commands.build import build
+from mkdocs.config import load_config
+from mkdocs.exceptions import Abort
+
+ANNOTATED = '''"""
+---
+title: The layer
+summary: What it does.
+---
+
+# A layer
+
+Mean $\\mu$, see [home](../docs/index.md) and [two](two.py#Two.go).
+"""
+
+
+class One:
+    """What One is."""
+
+    exp_mean = 1
+'''
+
+TWO = '''"""Second."""
+
+
+class Two:
+    """
+    ## Twice
+    """
+
+    def go(self):
+        """Goes."""
+'''
+
+
+class Site:
+    """A folder with a site in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "docs").mkdir()
+        (root / "code").mkdir()
+        self.write("docs/index.md", "# Home\n\n[One](code/one.py#L13)\n")
+        self.write("code/one.py", ANNOTATED.replace("../docs/", "../"))
+        self.write("code/two.py", TWO)
+        self.options: dict[str, object] = {"sources": ["code"]}
+        self.theme = "mkdocs"
+        self.validation = {"links": {"anchors": "warn"}}
+        self.strict = True
+
+    def write(self, name: str, text: str) -> None:
+        (self.root / name).write_text(text)
+
+    def build(self) -> Path:
+        settings = {
+            "site_name": "Site",
+            "theme": {"name": self.theme},
+            "plugins": ["search", {"literate": self.options}],
+            "strict": self.strict,
+            "validation": self.validation,
+        }
+        self.write("mkdocs.yml", yaml.safe_dump(settings))
+        config = load_config(
+            str(self.root / "mkdocs.yml"), site_dir=str(self.root / "out")
+        )
+        config.plugins.on_startup(command="build", dirty=False)
+        build(config)
+        return self.root / "out"
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    # MkDocs logs warnings through a counter that lives as long as Python.
+    monkeypatch.setenv("NO_MKDOCS_2_WARNING", "1")
+    return Site(tmp_path)
+
+
+def test_a_file_becomes_a_page_with_its_place_in_the_site(site):
+    out = site.build()
+    page = (out / "code" / "one" / "index.html").read_text()
+    assert "<title>The layer - Site</title>" in page
+    assert 'content="What it does."' in page
+    assert '<section class="row">' in page
+    assert 'href="#One"' in page  # the theme's table of contents
+    assert "<math>" in page
+    assert 'href="../.."' in page or 'href="../../"' in page
+    assert 'href="../two/#Two.go"' in page
+    home = (out / "index.html").read_text()
+    assert 'href="code/one/#L13"' in home
+
+
+def test_assets_lie_in_the_site(site):
+    out = site.build()
+    for name in ("literate.css", "literate.js", "stix-two-math.woff2"):
+        assert (out / "assets" / name).is_file()
+
+
+@pytest.mark.parametrize("theme", ["mkdocs", "material"])
+def test_the_search_finds_prose_names_and_classes_but_no_math(site, theme):
+    site.theme = theme
+    out = site.build()
+    index = json.loads((out / "search" / "search_index.json").read_text())
+    text = json.dumps(index["docs"], ensure_ascii=False)
+    for word in ("What One is", "exp_mean", "class One"):
+        assert word in text
+    assert "μ" not in text
+    places = {entry["location"] for entry in index["docs"]}
+    assert {"code/one/#One", "code/two/#Two.go"} <= places
+
+
+def test_a_formula_that_does_not_parse_stops_the_build(site, caplog):
+    site.write("code/bad.py", '"""\nOne.\n\nBad $\\frac{$.\n"""\n')
+    site.strict = False
+    with pytest.raises(Abort):
+        site.build()
+    assert "1 to mend" in caplog.text
+    assert "code/bad.py:4: Expected" in caplog.text
+
+
+def test_all_that_is_wrong_is_named_at_once(site, caplog):
+    site.write("code/bad.py", '"""Bad $\\frac{$."""\n')
+    site.write("code/worse.py", "x = (\n")
+    with pytest.raises(Abort):
+        site.build()
+    assert "2 to mend" in caplog.text
+    assert "code/bad.py:1:" in caplog.text
+    assert "code/worse.py:1: not valid Python" in caplog.text
+
+
+def test_lenient_shows_the_source(site):
+    site.write("code/bad.py", '"""Bad $\\frac{$."""\n')
+    site.options["lenient"] = True
+    page = (site.build() / "code" / "bad" / "index.html").read_text()
+    assert r"<code>$\frac{$</code>" in page
+
+
+@pytest.mark.parametrize(
+    "link", ["missing.py", "two.py#nowhere", "#nowhere", "../no.md"]
+)
+def test_a_broken_link_stops_a_strict_build(site, caplog, link):
+    site.write("code/linking.py", f'"""\nText.\n\n[a]({link})\n"""\n')
+    caplog.set_level(logging.WARNING)
+    with pytest.raises(Abort):
+        site.build()
+    assert link in caplog.text
+    assert "linking.py" in caplog.text
+
+
+def test_a_source_that_is_not_there_is_named(site, caplog):
+    site.options["sources"] = ["nowhere"]
+    with pytest.raises(Abort):
+        site.build()
+    assert "sources names nowhere" in caplog.text
+
+
+def test_two_builds_are_the_same_to_the_byte(site):
+    out = site.build()
+    page = out / "code" / "one" / "index.html"
+    first = page.read_bytes()
+    site.build()
+    assert page.read_bytes() == first
