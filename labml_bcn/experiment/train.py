@@ -176,7 +176,7 @@ def train(
             logits = model(data.standardize(x))
             loss = F.cross_entropy(logits, y)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             meter.add(loss, logits, y)
             # Reading a number waits until the device has computed it. So

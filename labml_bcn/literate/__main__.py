@@ -17,8 +17,14 @@ from pathlib import Path
 from string import Template
 from urllib.parse import quote, unquote
 
-from labml_bcn.literate.page import Heading, Page, build
-from labml_bcn.literate.parse import Problem, read
+try:
+    from labml_bcn.literate.page import Heading, Page, build
+    from labml_bcn.literate.parse import Problem, read
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"the renderer needs {error.name}, which is not installed: "
+        "pip install 'labml-bcn[literate]'"
+    )
 
 ASSETS = Path(__file__).parent / "assets"
 SHARED = (

@@ -40,6 +40,10 @@ SHARED = (
 )
 
 
+# The anchors that a page links to: for each file, anchor and link as written.
+Anchors = dict[File, dict[str, str]]
+
+
 class AnnotatedFile(File):
     """A Python file that is a page of the site."""
 
@@ -73,7 +77,7 @@ class LiteratePlugin(BasePlugin[LiterateConfig]):  # type: ignore[no-untyped-cal
     @event_priority(100)
     def on_files(self, files: Files, config: MkDocsConfig) -> None:
         """Add the sources and the assets to the files of the site."""
-        self._pages: dict[str, Page] = {}
+        self._pages: dict[str, tuple[Page, Anchors]] = {}
         self._problems = 0
         for path in self._sources():
             files.append(
@@ -134,8 +138,7 @@ class LiteratePlugin(BasePlugin[LiterateConfig]):  # type: ignore[no-untyped-cal
         page.meta["template"] = self.config.template
         if built.description:
             page.meta["description"] = built.description
-        page.links_to_anchors = to.anchors
-        self._pages[page.file.src_uri] = built
+        self._pages[page.file.src_uri] = built, to.anchors
 
     def _report(self, problem: Problem) -> None:
         self._problems += not self.config.lenient
@@ -145,11 +148,11 @@ class LiteratePlugin(BasePlugin[LiterateConfig]):  # type: ignore[no-untyped-cal
         self, html: str, page: SitePage, config: MkDocsConfig, files: Files
     ) -> str | None:
         """Hand over headings and ids, and what the search shall index."""
-        built = self._pages.get(page.file.src_uri)
-        if built is None:
+        if page.file.src_uri not in self._pages:
             return None
-        page.toc = get_toc(_nested(built.headings))  # type: ignore[arg-type]
+        built, page.links_to_anchors = self._pages[page.file.src_uri]
         page.present_anchor_ids = built.ids
+        page.toc = get_toc(_nested(built.headings))  # type: ignore[arg-type]
         return built.search
 
     def on_env(self, env: Any, config: MkDocsConfig, files: Files) -> None:
@@ -171,9 +174,8 @@ class LiteratePlugin(BasePlugin[LiterateConfig]):  # type: ignore[no-untyped-cal
         nav: Navigation,
     ) -> None:
         """Put in the page's real content, once the search has indexed it."""
-        built = self._pages.get(page.file.src_uri)
-        if built is not None:
-            page.content = built.body
+        if page.file.src_uri in self._pages:
+            page.content = self._pages[page.file.src_uri][0].body
 
 
 class _Links:
@@ -182,7 +184,7 @@ class _Links:
     def __init__(self, page: SitePage, files: Files) -> None:
         self.page, self.files = page, files
         self.broken: list[tuple[int, str]] = []
-        self.anchors: dict[File, dict[str, str]] = {}
+        self.anchors: Anchors = {}
 
     def link(self, target: str, line: int) -> str:
         """Return the address for a link, and note what must be checked."""

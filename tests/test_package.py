@@ -1,0 +1,92 @@
+"""The wheel, installed beside torch alone in an empty environment."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+pytestmark = pytest.mark.slow
+
+
+def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
+    done = run(
+        sys.executable,
+        *("-m", "build", "--wheel", "--no-isolation", "--outdir", out),
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (found,) = out.glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("empty")
+    assert (
+        run(sys.executable, "-m", "venv", folder, cwd=folder).returncode == 0
+    )
+    found = folder / "bin" / "python"
+    done = run(
+        found,
+        *("-m", "pip", "install", "--quiet"),
+        *("-c", ROOT / "constraints.txt", wheel),
+        cwd=folder,
+    )
+    assert done.returncode == 0, done.stderr
+    return found
+
+
+def test_assets_types_and_licences_are_in_the_wheel(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    assets = {p.name for p in (ROOT / "labml_bcn/literate/assets").iterdir()}
+    for name in assets:
+        assert f"labml_bcn/literate/assets/{name}" in names
+    assert "labml_bcn/py.typed" in names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert not any(name.startswith(("tests", "docs")) for name in names)
+
+
+def test_the_layers_need_torch_alone(python, tmp_path):
+    code = (
+        "import torch, labml_bcn\n"
+        "layer = labml_bcn.BatchChannelNorm(8, 2)\n"
+        "conv = labml_bcn.WSConv2d(3, 8, 3)\n"
+        "print(layer(conv(torch.randn(1, 3, 8, 8))).shape)\n"
+    )
+    done = run(python, "-I", "-c", code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "torch.Size([1, 8, 6, 6])" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [
+        ("labml_bcn.literate", "literate"),
+        ("labml_bcn.experiment.train", "train"),
+    ],
+)
+def test_a_missing_extra_is_named(python, tmp_path, module, extra):
+    done = run(
+        python,
+        *("-I", "-m", module),
+        *(["x.py", "--out", "o"] if extra == "literate" else []),
+        cwd=tmp_path,
+    )
+    assert done.returncode != 0
+    assert f"labml-bcn[{extra}]" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,348 @@
+"""The site as people meet it: built once, then read in a real browser."""
+
+import functools
+import http.server
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from importlib.resources import files
+from pathlib import Path
+from urllib.parse import unquote, urljoin, urlsplit
+
+import nbformat
+import pytest
+from conftest import ROOT, missing
+from playwright.sync_api import Browser, Page, sync_playwright
+
+pytestmark = pytest.mark.slow
+
+WIDTHS = [1440, 390]
+SCHEMES = ["light", "dark"]
+NOTEBOOKS = sorted(p.stem for p in (ROOT / "notebooks").glob("*.py"))
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built as `make site` builds it, into a folder of its own."""
+    out = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(out)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr, done.stderr
+    return out
+
+
+@pytest.fixture(scope="session")
+def address(site: Path) -> Iterator[str]:
+    handler = functools.partial(Quiet, directory=str(site))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = shutil.which("chromium")
+    if path is None:
+        missing("chromium")
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(
+            executable_path=path,
+            args=["--no-sandbox", "--disable-gpu", "--disable-quic"],
+        )
+        yield launched
+        launched.close()
+
+
+def page_paths(site: Path) -> list[str]:
+    paths = [p.relative_to(site).as_posix() for p in site.rglob("*.html")]
+    return sorted(p.removesuffix("index.html") for p in paths)
+
+
+class Reader(HTMLParser):
+    """Gathers what a page loads, where it links to, and its ids."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(
+        self, tag: str, attrs: list[tuple[str, str | None]]
+    ) -> None:
+        found = {name: value or "" for name, value in attrs}
+        if "id" in found:
+            self.ids.append(found["id"])
+        if tag == "a" and "href" in found:
+            self.links.append(found["href"])
+        elif tag == "link" and found.get("rel") not in ("prev", "next"):
+            self.loads.append(found.get("href", ""))
+        elif "src" in found:
+            self.loads.append(found["src"])
+
+
+@pytest.fixture(scope="session")
+def read(site: Path) -> dict[str, Reader]:
+    return {
+        path: Reader((site / (path or ".") / "index.html").read_text())
+        if not path.endswith(".html")
+        else Reader((site / path).read_text())
+        for path in page_paths(site)
+    }
+
+
+# --- Without a browser ------------------------------------------------------
+
+
+def test_every_source_and_notebook_has_its_page(site):
+    assert {
+        "labml_bcn/batch_norm/",
+        "labml_bcn/batch_channel_norm/",
+        "labml_bcn/weight_standardization/",
+        "labml_bcn/experiment/train/",
+        "labml_bcn/literate/parse/",
+        "use/",
+        "glossary/",
+        "reference/",
+        "404.html",
+        "",
+        *(f"notebooks/{name}/" for name in NOTEBOOKS),
+    } <= set(page_paths(site))
+
+
+def test_no_page_loads_anything_from_elsewhere(read, site):
+    for path, page in read.items():
+        for load in page.loads:
+            assert not urlsplit(load).netloc, (path, load)
+    for sheet in site.rglob("*.css"):
+        for load in re.findall(r"url\(([^)]*)\)", sheet.read_text()):
+            assert "//" not in load or "data:" in load, (sheet, load)
+
+
+def test_every_link_leads_somewhere(read, site):
+    root = "http://site/"
+    for path, page in read.items():
+        for link in page.links:
+            if urlsplit(link).scheme or link.startswith("/"):
+                continue
+            parts = urlsplit(urljoin(root + path, link))
+            target = unquote(parts.path.removeprefix("/"))
+            if target in read:
+                ids = {*read[target].ids, "", "__top"}
+                assert unquote(parts.fragment) in ids, (path, link)
+            else:
+                assert (site / target).is_file(), (path, link)
+
+
+def test_ids_are_unique_on_every_page(read):
+    for path, page in read.items():
+        assert len(page.ids) == len(set(page.ids)), path
+
+
+def test_no_latex_is_left_over(site):
+    for path in page_paths(site):
+        name = path if path.endswith(".html") else path + "index.html"
+        text = (site / name).read_text()
+        for verbatim in ("code", "pre", "script", "style"):
+            text = re.sub(
+                rf"<{verbatim}\b.*?</{verbatim}>", "", text, flags=re.DOTALL
+            )
+        text = re.sub(r"<[^>]*>", "", text)
+        assert not re.search(r"\$[^\s$]|\\\(|\\begin\{", text), path
+
+
+def test_the_search_finds_prose_names_and_classes(site):
+    index = json.loads((site / "search" / "search_index.json").read_text())
+    entries = {e["location"]: e["title"] + e["text"] for e in index["docs"]}
+
+    def found(word: str) -> set[str]:
+        return {
+            place.split("#")[0]
+            for place, text in entries.items()
+            if word in text
+        }
+
+    assert "labml_bcn/batch_norm/" in found("exp_mean")
+    assert "labml_bcn/batch_channel_norm/" in found("class ChannelNorm")
+    assert "labml_bcn/batch_channel_norm/" in found("micro-batch")
+    assert not found("<math")
+
+
+def test_the_page_for_what_is_not_found_says_so(site):
+    text = (site / "404.html").read_text()
+    assert re.search("not (here|found)|no page", text, re.IGNORECASE)
+
+
+def test_the_footer_states_the_version(site):
+    version = re.search(
+        r'__version__ = "(.+)"',
+        (ROOT / "labml_bcn" / "__init__.py").read_text(),
+    )
+    assert version is not None
+    for path in ("index.html", "use/index.html"):
+        footer = (site / path).read_text().split("<footer")[1]
+        assert version[1] in footer
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_page_is_lean_and_has_its_downloads(site, name):
+    folder = site / "notebooks" / name
+    page = (folder / "index.html").read_text()
+    assert "mermaid" not in page
+    assert "<math" in page
+    assert "<style" not in page.split("</head>")[1]
+    source = ROOT / "notebooks" / f"{name}.py"
+    assert (folder / f"{name}.py").read_bytes() == source.read_bytes()
+    notebook = nbformat.read(folder / f"{name}.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    code = [c for c in notebook.cells if c.cell_type == "code"]
+    assert any(c.outputs for c in code)
+    assert all(c.execution_count for c in code)
+    stored = json.dumps([c.outputs for c in code])
+    assert "it/s]" not in stored
+    assert str(ROOT) not in stored
+
+
+# --- In a browser -----------------------------------------------------------
+
+
+def open_page(
+    browser: Browser, url: str, width: int, scheme: str
+) -> tuple[Page, list[str], list[str]]:
+    page = browser.new_page(
+        viewport={"width": width, "height": 900}, color_scheme=scheme
+    )
+    errors: list[str] = []
+    asked: list[str] = []
+    page.on(
+        "console",
+        lambda m: errors.append(m.text) if m.type == "error" else None,
+    )
+    page.on("pageerror", lambda e: errors.append(str(e)))
+    page.on("request", lambda r: asked.append(r.url))
+    page.goto(url, wait_until="networkidle")
+    return page, errors, asked
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_pages_fit_ask_nobody_and_raise_no_error(
+    browser, site, address, width, scheme
+):
+    for path in page_paths(site):
+        page, errors, asked = open_page(
+            browser, address + path, width, scheme
+        )
+        assert errors == [], path
+        away = [
+            url
+            for url in asked
+            if not url.startswith((address, "data:", "blob:"))
+        ]
+        assert away == [], path
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= width, path
+        page.close()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_axe_finds_no_violation(browser, site, address, scheme):
+    axe = files("axe_playwright_python").joinpath("axe.min.js").read_text()
+    found = []
+    for path in page_paths(site):
+        page, _, _ = open_page(browser, address + path, 1440, scheme)
+        page.evaluate(axe)
+        result = page.evaluate("axe.run()")
+        found += [
+            (path, v["id"], v["nodes"][0]["html"][:200])
+            for v in result["violations"]
+        ]
+        page.close()
+    assert found == []
+
+
+def test_the_switch_changes_the_scheme(browser, address):
+    page, _, _ = open_page(browser, address, 1440, "light")
+    before = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    for _ in range(2):
+        page.locator("[data-md-component=palette] label:visible").click()
+    after = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    scheme = page.get_attribute("body", "data-md-color-scheme")
+    assert scheme == "slate"
+    assert after != before
+    page.close()
+
+
+@pytest.mark.parametrize("word", ["exp_mean", "ChannelNorm", "micro-batch"])
+def test_searching_shows_results(browser, address, word):
+    page, _, _ = open_page(browser, address, 1440, "light")
+    page.locator("input[data-md-component=search-query]").fill(word)
+    result = page.locator(".md-search-result__item").first
+    result.wait_for()
+    assert "batch" in result.inner_text().lower()
+    page.close()
+
+
+def test_a_line_of_code_is_a_place_to_link_to(browser, address):
+    path = "labml_bcn/batch_channel_norm/"
+    page, _, _ = open_page(browser, address + path, 1440, "light")
+    line = page.locator(".lit .code .l").nth(10)
+    number = line.locator("a").get_attribute("aria-label")
+    line.locator("a").click()
+    assert page.url.endswith(f"#L{number}")
+    assert line.bounding_box()["y"] >= 0
+    page.close()
+
+
+def test_copied_code_has_no_line_numbers(browser, address):
+    path = "labml_bcn/batch_norm/"
+    page, _, _ = open_page(browser, address + path, 1440, "light")
+    text = page.evaluate(
+        """() => {
+            getSelection().selectAllChildren(
+                document.querySelector(".lit .code pre"));
+            return getSelection().toString();
+        }"""
+    )
+    source = (ROOT / "labml_bcn" / "batch_norm.py").read_text()
+    assert text.strip() in source
+    page.close()
+
+
+def test_on_a_phone_code_loses_its_common_indentation(browser, address):
+    path = "labml_bcn/batch_norm/"
+    lines = "document.querySelectorAll('.lit .in').length"
+    page, _, _ = open_page(browser, address + path, 390, "light")
+    assert page.evaluate(lines) > 0
+    assert not page.locator(".lit .in").first.is_visible()
+    page.close()
+
+
+def test_pages_read_whole_without_script(browser, address):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(address + "labml_bcn/batch_channel_norm/")
+    assert page.locator("math").first.is_visible()
+    assert page.locator(".lit .code").first.is_visible()
+    context.close()
