@@ -1,0 +1,164 @@
+"""What MkDocs calls while it builds this site."""
+
+import json
+import logging
+import posixpath
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import notebook_pages
+import quick_reference
+import start_figure
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.plugins import event_priority
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.nav import Navigation
+from mkdocs.structure.pages import Page
+from mkdocs.structure.toc import get_toc
+from mkdocs_jupyter import convert
+
+ROOT = Path(__file__).resolve().parents[1]
+log = logging.getLogger("mkdocs.plugins.site")
+
+
+class _Notebooks:
+    """The notebooks of the build that is running."""
+
+    def __init__(self, config: MkDocsConfig, files: Files) -> None:
+        self.config, self.files = config, files
+        self.data = notebook_pages.find_data()
+        self.folder = notebook_pages.results_folder(ROOT, self.data)
+        self.drawn: dict[str, tuple[Any, notebook_pages.Page]] = {}
+
+    def to_html(self, path: str, **_: object) -> str:
+        """Execute and draw one; this takes the place of the plugin's own."""
+        uri = Path(path).relative_to(ROOT).as_posix()
+        notebook = notebook_pages.executed(Path(path), self.folder, self.data)
+        page = notebook_pages.draw(
+            notebook,
+            self.config,
+            link=self._link(uri),
+            warn=lambda message: log.warning("%s: %s", uri, message),
+        )
+        self.drawn[uri] = (notebook, page)
+        return page.html
+
+    def _link(self, uri: str) -> Callable[[str], str]:
+        here = self.files.get_file_from_path(uri)
+        assert here, "MkDocs asks for notebooks that it was given"
+
+        def link(address: str) -> str:
+            path, _, anchor = address.partition("#")
+            path = posixpath.normpath(posixpath.join("notebooks", path))
+            file = self.files.get_file_from_path(path)
+            if file is None:
+                log.warning("%s: links to %s, which is no page", uri, address)
+                return address
+            return file.url_relative_to(here) + ("#" + anchor) * bool(anchor)
+
+        return link
+
+
+_building: list[_Notebooks] = []
+
+
+def _version() -> str:
+    text = (ROOT / "labml_bcn" / "__init__.py").read_text("utf-8")
+    found = re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)
+    assert found, "labml_bcn/__init__.py states the version"
+    return found[1]
+
+
+def on_config(config: MkDocsConfig) -> None:
+    """Put version, licence and origin into the footer."""
+    config.copyright = (
+        f"labml_bcn {_version()}, MIT licence. Not affiliated with labml.ai."
+    )
+
+
+# Before mkdocs-jupyter, which looks for notebooks among the files.
+@event_priority(100)
+def on_files(files: Files, config: MkDocsConfig) -> None:
+    """Add the notebooks, which lie outside docs/, as pages."""
+    _building.clear()
+    paths = sorted((ROOT / "notebooks").glob("*.py"))
+    for path in paths:
+        uri = path.relative_to(ROOT).as_posix()
+        files.append(
+            File(uri, str(ROOT), config.site_dir, config.use_directory_urls)
+        )
+    if paths:
+        _building.append(_Notebooks(config, files))
+        convert.nb2html = _building[0].to_html
+
+
+def on_nav(nav: Navigation, config: MkDocsConfig, files: Files) -> None:
+    """Let links in notebooks see the pages that plugins added."""
+    for notebooks in _building:
+        notebooks.files = files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
+    """Put in what is made at build: a figure, and the quick reference."""
+    if page.file.src_uri == "index.md":
+        return markdown.replace("<!-- norms -->", start_figure.norms())
+    if page.file.src_uri == "reference.md":
+        return markdown + quick_reference.markdown(ROOT / "labml_bcn")
+    return markdown
+
+
+def on_page_content(html: str, page: Page, **_: object) -> str:
+    """Give a notebook's page its headings and its downloads."""
+    for notebooks in _building:
+        if page.file.src_uri in notebooks.drawn:
+            _, drawn = notebooks.drawn[page.file.src_uri]
+            page.toc = get_toc(drawn.headings)
+            return html.replace("</h1>", "</h1>\n" + _downloads(page), 1)
+    return html
+
+
+def _downloads(page: Page) -> str:
+    name = page.file.name
+    return (
+        f'<p class="downloads">Download: <a href="{name}.py" download>'
+        f'Python file</a>, <a href="{name}.ipynb" download>notebook with '
+        "outputs</a>. Both run where the package is installed.</p>"
+    )
+
+
+def on_post_page(output: str, page: Page, **_: object) -> str:
+    """Mend what an audit finds, and write a notebook's download."""
+    for notebooks in _building:
+        if page.file.src_uri in notebooks.drawn:
+            notebook, _page = notebooks.drawn[page.file.src_uri]
+            target = Path(page.file.abs_dest_path or "").with_name(
+                page.file.name + ".ipynb"
+            )
+            target.parent.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(notebook, indent=1, ensure_ascii=False)
+            target.write_text(text + "\n", "utf-8")
+    return _mended(output)
+
+
+def on_post_template(output_content: str, **_: object) -> str:
+    """Mend the page for what is not found, too."""
+    return _mended(output_content)
+
+
+def _mended(output: str) -> str:
+    # A dialog needs a name.
+    output = output.replace(
+        'data-md-component="search" role="dialog"',
+        'data-md-component="search" role="dialog" aria-label="Search"',
+    )
+    # With this attribute, the theme asks the repository's host for stars.
+    return output.replace(' data-md-component="source"', "")
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Keep no results that nothing asks for any more."""
+    for notebooks in _building:
+        for uri in notebooks.drawn:
+            notebook_pages.prune(ROOT, Path(uri).stem)

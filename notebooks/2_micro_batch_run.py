@@ -1,0 +1,256 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # A short CIFAR-10 run at micro-batch
+#
+# The [first notebook](1_batch_channel_norm.py) looked at tensors. This one
+# trains: the same small network five times, with two images a step, and only
+# the normalization changes. Each run takes about half a minute on one core.
+#
+# That is very short, and it is here so that you can try things out, not to
+# settle them. What such a run [can and cannot
+# show](#what-this-shows-and-what-not) stands at the end, and belongs to the
+# result.
+
+# %%
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import torch
+
+from labml_bcn.experiment import cifar10, figure, vgg
+from labml_bcn.experiment.train import train
+
+torch.set_num_threads(1)
+figure.use_style()
+data = cifar10.load_or_stand_in()
+data = replace(
+    data,
+    test_images=data.test_images[:1000],
+    test_labels=data.test_labels[:1000],
+)
+print("images:", data.source)
+print(f"{len(data.train_images):,} to train on")
+print(f"{len(data.test_images):,} to test with")
+
+# %% [markdown]
+# We test with a thousand images at most, so that a look at them takes a
+# second or two.
+#
+# ## Five variants
+#
+# The network is the [small VGG](../labml_bcn/experiment/vgg.py): six
+# convolutions with 32 to 128 channels, and behind each a norm and a ReLU.
+#
+# - **BN**, batch norm: its statistics come from the two images of the step.
+# - **GN**, group norm: each image by itself.
+# - **GN+WS**: the same with
+#   [standardized weights](../labml_bcn/weight_standardization.py).
+# - **BCN+WS** as it comes: batch-channel norm with its defaults, variance
+#   around the batch mean and momentum 0.1.
+# - **BCN+WS, calm**: variance around the running mean, as in the paper's
+#   formula, and momentum 0.01. Its estimates rest on about a hundred steps
+#   instead of ten.
+
+# %%
+variants = {
+    "BN": {"norm": "bn"},
+    "GN": {"norm": "gn"},
+    "GN+WS": {"norm": "gn", "ws": True},
+    "BCN+WS": {"norm": "bcn", "ws": True},
+    "BCN+WS, calm": {
+        "norm": "bcn",
+        "ws": True,
+        "variance_around": "running_mean",
+        "momentum": 0.01,
+    },
+}
+models = {
+    name: vgg.build("small", **options, seed=0)
+    for name, options in variants.items()
+}
+for name, model in models.items():
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f"{name:14} {parameters:9,} parameters")
+
+# %% [markdown]
+# All start from the same weights. Batch-channel norm has a few parameters
+# more than group norm: a scale and a shift a channel from its first half,
+# and a pair a group from its second.
+#
+# ## The runs
+#
+# The [training loop](../labml_bcn/experiment/train.py) shows every variant
+# the same images in the same order. Two runs go on at a time, each on a core
+# of its own; they share nothing but the images, so the results are the same
+# as one after the other.
+
+
+# %%
+def run(name):
+    return train(
+        models[name],
+        data,
+        batch_size=2,
+        images=5000,
+        lr=0.005,
+        seed=0,
+        points=25,
+    )
+
+
+runs = {}
+print("               train   test")
+with ThreadPoolExecutor(2) as pool:
+    for name, result in zip(variants, pool.map(run, variants), strict=True):
+        runs[name] = result
+        last = result.points[-1].accuracy
+        print(f"{name:13} {last:6.1%} {result.accuracy:6.1%}", flush=True)
+
+# %% [markdown]
+# `train` is the share classified right among the last 200 training images,
+# in training mode; `test` that of the test images, in evaluation mode.
+#
+# ## The loss on the way
+#
+# Every point is an average over 200 images. The learning rate rises for the
+# first third and falls to zero at the end, so the last points are the
+# quietest.
+
+# %%
+looks = {
+    name: figure.METHODS[name.split(",")[0]].style | {"linewidth": 1.4}
+    for name in variants
+}
+looks["BCN+WS, calm"]["linewidth"] = 3
+
+fig, ax = plt.subplots(figsize=(4.8, 3.6), layout="constrained")
+for name, result in runs.items():
+    images, loss, _ = zip(*result.points, strict=True)
+    ax.plot(images, loss, label=name, **looks[name])
+ax.set(xlabel="images seen", ylabel="training loss", xlim=(0, None))
+fig.legend(loc="outside lower center", ncols=3)
+fig.suptitle(f"Training loss: {data.source}", fontsize=11)
+figure.show(
+    fig,
+    "A lower line learns faster. Compare the dashed lines, without weight "
+    "standardization, with the solid ones, and the two violet ones with each "
+    "other.",
+)
+
+# %% [markdown]
+# ## Accuracy on the test images
+#
+# Five looks at the test images on the way, in evaluation mode. For batch
+# norm this is where training and evaluation part: it trained with the
+# statistics of two images, and is tested with running averages. An estimate
+# that trains with small momentum has another weakness: its early looks come
+# while it still remembers its start.
+
+# %%
+fig, ax = plt.subplots(figsize=(4.8, 3.6), layout="constrained")
+for name, result in runs.items():
+    images, accuracy = zip(*result.tests, strict=True)
+    percent = [100 * each for each in accuracy]
+    ax.plot(images, percent, "o", label=name, **looks[name])
+ax.axhline(10, color=figure.TEXT, linewidth=0.8, linestyle=":")
+ax.set(xlabel="images seen", ylabel="test accuracy (%)", ylim=(0, None))
+fig.legend(loc="outside lower center", ncols=3)
+fig.suptitle(f"Test accuracy: {data.source}", fontsize=11)
+figure.show(
+    fig,
+    "Higher is better. The dotted line at 10% is guessing. Where a line "
+    "falls from one look to the next, the run was not at rest yet.",
+)
+
+# %% [markdown]
+# ## The end
+#
+# The test images are a sample as well. Had others been drawn, the accuracy
+# $p$ over $n$ of them would come out a little different, with a standard
+# error of
+#
+# $$\sqrt{\frac{p (1 - p)}{n}}$$
+#
+# It is given with each result. It says nothing of the larger uncertainty,
+# that of the run itself: another seed gives another network.
+
+# %%
+n = len(data.test_images)
+error = {
+    name: (result.accuracy * (1 - result.accuracy) / n) ** 0.5
+    for name, result in runs.items()
+}
+ranking = sorted(runs, key=lambda name: runs[name].accuracy)
+for name in reversed(ranking):
+    print(f"{name:14} {runs[name].accuracy:6.1%} ± {error[name]:.1%}")
+
+# %%
+fig, ax = plt.subplots(figsize=(4.8, 2.5))
+for height, name in enumerate(ranking):
+    percent = 100 * runs[name].accuracy
+    look = {**looks[name], "linestyle": "none", "linewidth": 1.4}
+    ax.errorbar(percent, height, xerr=100 * error[name], fmt="o", **look)
+    ax.annotate(
+        f"{percent:.1f}",
+        (percent, height),
+        xytext=(0, 6),
+        textcoords="offset points",
+        ha="center",
+        fontsize=9,
+    )
+ax.axvline(10, color=figure.TEXT, linewidth=0.8, linestyle=":")
+ax.set(yticks=range(len(ranking)), xlabel="test accuracy (%)", xlim=(0, None))
+ax.set(yticklabels=ranking, ylim=(-0.5, len(ranking) - 0.3))
+fig.suptitle(f"After 5,000 images: {data.source}", fontsize=11, x=0.4)
+figure.show(
+    fig,
+    "Test accuracy at the end, the best on top; bars are one standard error "
+    "of the test. The dotted line is guessing. Where bars touch, the order "
+    "means nothing.",
+)
+
+# %% [markdown]
+# ## What this shows, and what not
+#
+# It **can** show that each method trains at two images a step, and large
+# differences between methods in this one setting: a network without
+# shortcuts, from scratch, at a learning rate of 0.005.
+#
+# It **cannot** show more than that, for many reasons:
+#
+# - **One seed.** A second one would move every result by a few percent.
+#   Methods that are closer than that are not told apart here.
+# - **A short run.** Thousands of images are a fraction of what training
+#   takes. What is ahead early need not be ahead at the end: a momentum of
+#   0.01 spends a good part of these steps forgetting its start, and group
+#   norm is said to start slowly.
+# - **One learning rate for all.** It was not tuned for any method. With
+#   standardized weights the filters are larger, and so the same rate means
+#   something else.
+# - **A small network and small images.** The papers are about detection,
+#   segmentation and ImageNet, with networks many times as deep.
+# - **The data.** If the titles say "part of CIFAR-10" or "stand-in", the
+#   accuracies do not compare with those of others on CIFAR-10.
+#
+# To find out more, take more seeds and more images. The same run, longer,
+# from a shell:
+#
+# ```sh
+# python -m labml_bcn.experiment.train --norm bcn --ws \
+#     --variance-around running_mean --momentum 0.01 \
+#     --images 50000 --seed 1
+# ```
+#
+# Or change a variant above, and run the notebook again.
