@@ -210,7 +210,10 @@ def draw(
     md = markdown.Markdown(
         extensions=[
             *(each for each in config.markdown_extensions if each != MATH),
-            MathExtension(report=lambda line, message: warn(message)),
+            MathExtension(
+                report=lambda line, message: warn(message),
+                **config.mdx_configs.get(MATH, {}),
+            ),
         ],
         extension_configs=config.mdx_configs,
     )

@@ -451,6 +451,12 @@ def test_headings_fit_together_whatever_their_levels(tmp_path):
     assert 'href="#A.c"' in built.body
 
 
+def test_dunder_methods_have_a_name_but_no_place_in_the_outline(tmp_path):
+    built = page(tmp_path, "class A:\n    def __init__(self): pass\n")
+    assert [h.id for h in built.headings] == ["top", "A"]
+    assert 'id="A.__init__"' in built.body
+
+
 def test_a_module_without_heading_is_titled_by_its_file(tmp_path):
     built = page(tmp_path, '"""Only text."""\nx = 1\n')
     assert [(h.level, h.text) for h in built.headings] == [(1, "sample.py")]

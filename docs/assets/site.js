@@ -5,7 +5,7 @@ const mend = () => {
     nav.setAttribute("role", "presentation");
   }
   // What scrolls sideways must be within reach of the keyboard.
-  for (const box of document.querySelectorAll(".md-typeset pre > code, .md-typeset__scrollwrap, .math-block")) {
+  for (const box of document.querySelectorAll(".md-typeset pre > code, .md-typeset__scrollwrap")) {
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
   }
 };

@@ -142,13 +142,19 @@ class MathExtension(Extension):
 
     `report` is called with line and message of each formula that does not
     parse; its source is then shown in place. By default it raises.
+    `attributes` are given to every formula, for instance to keep it out of
+    a search index.
     """
 
     def __init__(
-        self, report: Callable[[int, str], None] | None = None, **kwargs: Any
+        self,
+        report: Callable[[int, str], None] | None = None,
+        attributes: str = "",
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.report = report or _raise
+        self.attributes = attributes
         self.found: list[Found] = []
 
     def extendMarkdown(self, md: Markdown) -> None:
@@ -167,6 +173,8 @@ class MathExtension(Extension):
         except MathError as error:
             self.report(found.line, str(error))
             return f"<code>{html.escape(found.source)}</code>"
+        if self.attributes:
+            mathml = mathml.replace("<math", f"<math {self.attributes}", 1)
         if not found.display:
             return mathml
         return f'<span class="math-block">{mathml}</span>'

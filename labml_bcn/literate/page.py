@@ -169,6 +169,8 @@ class _Builder:
         if not first:
             # The name is the heading that the author left out.
             heading = self._heading(base, target, name)
+            if short.startswith("__"):  # __init__ leads nobody anywhere
+                self.headings.remove(heading)
             return _shown(heading, name) + self._fitted(note, shift + 1)
         # The author's heading gets the name: a link to it is `#name`.
         found = _HEADING.match(note, first.end())

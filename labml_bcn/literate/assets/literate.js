@@ -1,5 +1,5 @@
-// A box that scrolls must be reachable by keyboard, and one that does not
-// scroll must not stand in the way. Pages read whole without this.
+// A box that scrolls must be within reach of the keyboard, and one that does
+// not scroll must not stand in the way. Pages read whole without this.
 function reachable() {
   for (const box of document.querySelectorAll(".math-block, .lit pre, .lit table")) {
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
