@@ -1,5 +1,6 @@
 """The site as people meet it: built once, then read in a real browser."""
 
+import contextlib
 import functools
 import http.server
 import json
@@ -18,12 +19,17 @@ from urllib.parse import unquote, urljoin, urlsplit
 import nbformat
 import pytest
 from conftest import ROOT, missing
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Page,
+    sync_playwright,
+)
+
+from labml_bcn.literate.__main__ import main as write_pages
 
 pytestmark = pytest.mark.slow
 
-WIDTHS = [1440, 390]
-SCHEMES = ["light", "dark"]
 NOTEBOOKS = sorted(p.stem for p in (ROOT / "notebooks").glob("*.py"))
 
 
@@ -45,13 +51,29 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def address(site: Path) -> Iterator[str]:
-    handler = functools.partial(Quiet, directory=str(site))
+def standalone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some of our own files, as the command writes them."""
+    out = tmp_path_factory.mktemp("standalone")
+    sources = ("batch_channel_norm.py", "_checks.py", "experiment/vgg.py")
+    paths = [str(ROOT / "labml_bcn" / source) for source in sources]
+    assert write_pages([*paths, "--out", str(out)]) == 0
+    return out
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    handler = functools.partial(Quiet, directory=str(folder))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture(scope="session")
+def address(site: Path) -> Iterator[str]:
+    with served(site) as url:
+        yield url
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -227,63 +249,79 @@ def test_a_notebook_page_is_lean_and_has_its_downloads(site, name):
 # --- In a browser -----------------------------------------------------------
 
 
-def open_page(
-    browser: Browser, url: str, width: int, scheme: str
-) -> tuple[Page, list[str], list[str]]:
-    page = browser.new_page(
-        viewport={"width": width, "height": 900}, color_scheme=scheme
-    )
-    errors: list[str] = []
-    asked: list[str] = []
-    page.on(
-        "console",
-        lambda m: errors.append(m.text) if m.type == "error" else None,
-    )
-    page.on("pageerror", lambda e: errors.append(str(e)))
-    page.on("request", lambda r: asked.append(r.url))
-    page.goto(url, wait_until="networkidle")
-    return page, errors, asked
+class Visit:
+    """A page in a browser, with its errors and whom it asked."""
 
-
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("width", WIDTHS)
-def test_pages_fit_ask_nobody_and_raise_no_error(
-    browser, site, address, width, scheme
-):
-    for path in page_paths(site):
-        page, errors, asked = open_page(
-            browser, address + path, width, scheme
+    def __init__(self, browser: Browser, scheme: str = "light") -> None:
+        self.page = browser.new_page(
+            viewport={"width": 1440, "height": 900}, color_scheme=scheme
         )
-        assert errors == [], path
-        away = [
-            url
-            for url in asked
-            if not url.startswith((address, "data:", "blob:"))
+        self.errors: list[str] = []
+        self.asked: list[str] = []
+        self.page.on("console", self._note)
+        self.page.on("pageerror", lambda e: self.errors.append(str(e)))
+        self.page.on("request", lambda r: self.asked.append(r.url))
+
+    def _note(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.errors.append(message.text)
+
+    def open(self, url: str, width: int = 1440) -> Page:
+        self.page.set_viewport_size({"width": width, "height": 900})
+        self.page.goto(url)
+        self.page.evaluate("document.fonts.ready.then(() => null)")
+        return self.page
+
+    def away(self, url: str) -> list[str]:
+        """Whom the pages asked but for the server of this one."""
+        host = urlsplit(url).netloc
+        return [
+            asked
+            for asked in self.asked
+            if urlsplit(asked).netloc not in (host, "")
         ]
-        assert away == [], path
-        wide = page.evaluate("document.documentElement.scrollWidth")
-        assert wide <= width, path
-        page.close()
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_axe_finds_no_violation(browser, site, address, scheme):
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Visit]:
+    visit = Visit(browser)
+    yield visit
+    visit.page.close()
+
+
+@pytest.fixture(scope="session", params=["site", "standalone"])
+def pages(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+    """The addresses of all pages: of the site, and of the command."""
+    folder = request.getfixturevalue(request.param)
+    with served(folder) as url:
+        yield [url + path for path in page_paths(folder)]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_fit_ask_nobody_and_satisfy_axe(browser, pages, scheme):
     axe = files("axe_playwright_python").joinpath("axe.min.js").read_text()
-    found = []
-    for path in page_paths(site):
-        page, _, _ = open_page(browser, address + path, 1440, scheme)
+    visit = Visit(browser, scheme)
+    found: list[tuple[str, object]] = []
+    for url in pages:
+        page = visit.open(url)
         page.evaluate(axe)
-        result = page.evaluate("axe.run()")
         found += [
-            (path, v["id"], v["nodes"][0]["html"][:200])
-            for v in result["violations"]
+            (url, (v["id"], v["nodes"][0]["html"][:200]))
+            for v in page.evaluate("axe.run()")["violations"]
         ]
-        page.close()
+        for width in (1440, 390):
+            page.set_viewport_size({"width": width, "height": 900})
+            wide = page.evaluate("document.documentElement.scrollWidth")
+            if wide > width:
+                found.append((url, f"{wide} px wide at {width}"))
+    visit.page.close()
     assert found == []
+    assert visit.errors == []
+    assert visit.away(pages[0]) == []
 
 
-def test_the_switch_changes_the_scheme(browser, address):
-    page, _, _ = open_page(browser, address, 1440, "light")
+def test_the_switch_changes_the_scheme(visit, address):
+    page = visit.open(address)
     before = page.evaluate("getComputedStyle(document.body).backgroundColor")
     for _ in range(2):
         page.locator("[data-md-component=palette] label:visible").click()
@@ -291,33 +329,30 @@ def test_the_switch_changes_the_scheme(browser, address):
     scheme = page.get_attribute("body", "data-md-color-scheme")
     assert scheme == "slate"
     assert after != before
-    page.close()
 
 
 @pytest.mark.parametrize("word", ["exp_mean", "ChannelNorm", "micro-batch"])
-def test_searching_shows_results(browser, address, word):
-    page, _, _ = open_page(browser, address, 1440, "light")
+def test_searching_shows_results(visit, address, word):
+    page = visit.open(address)
     page.locator("input[data-md-component=search-query]").fill(word)
     result = page.locator(".md-search-result__item").first
     result.wait_for()
     assert "batch" in result.inner_text().lower()
-    page.close()
 
 
-def test_a_line_of_code_is_a_place_to_link_to(browser, address):
+def test_a_line_of_code_is_a_place_to_link_to(visit, address):
     path = "labml_bcn/batch_channel_norm/"
-    page, _, _ = open_page(browser, address + path, 1440, "light")
+    page = visit.open(address + path)
     line = page.locator(".lit .code .l").nth(10)
     number = line.locator("a").get_attribute("aria-label")
     line.locator("a").click()
     assert page.url.endswith(f"#L{number}")
     assert line.bounding_box()["y"] >= 0
-    page.close()
 
 
-def test_copied_code_has_no_line_numbers(browser, address):
+def test_copied_code_has_no_line_numbers(visit, address):
     path = "labml_bcn/batch_norm/"
-    page, _, _ = open_page(browser, address + path, 1440, "light")
+    page = visit.open(address + path)
     text = page.evaluate(
         """() => {
             getSelection().selectAllChildren(
@@ -327,16 +362,14 @@ def test_copied_code_has_no_line_numbers(browser, address):
     )
     source = (ROOT / "labml_bcn" / "batch_norm.py").read_text()
     assert text.strip() in source
-    page.close()
 
 
-def test_on_a_phone_code_loses_its_common_indentation(browser, address):
+def test_on_a_phone_code_loses_its_common_indentation(visit, address):
     path = "labml_bcn/batch_norm/"
     lines = "document.querySelectorAll('.lit .in').length"
-    page, _, _ = open_page(browser, address + path, 390, "light")
+    page = visit.open(address + path, 390)
     assert page.evaluate(lines) > 0
     assert not page.locator(".lit .in").first.is_visible()
-    page.close()
 
 
 def test_pages_read_whole_without_script(browser, address):

@@ -20,7 +20,7 @@ to a module. The network does not know what is inside.
 
 There are two sizes, with the same code for both:
 
-| | blocks | convolutions | for |
+| name | blocks | convolutions | for |
 | --- | --- | --- | --- |
 | `"vgg"` | 64, 128, 256, 512, 512 channels | 13 | a long run |
 | `"small"` | 32, 64, 128 channels | 6 | half a minute on one core |
