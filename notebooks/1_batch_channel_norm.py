@@ -21,7 +21,7 @@
 # result.
 #
 # You need to know what batch norm does. The letters are those of the
-# [glossary](../docs/glossary.md): $B$ samples in a batch, $C$ channels, $L$
+# [glossary](../glossary.md): $B$ samples in a batch, $C$ channels, $L$
 # positions, and $r$ for the momentum, the weight of the *new* value.
 #
 # Every number below was printed by the cell above it, when this page was
@@ -54,7 +54,7 @@ print("images:", data.source)
 # on them.
 
 # %%
-fig, axes = plt.subplots(2, 5, figsize=(5, 2.7), layout="constrained")
+fig, axes = plt.subplots(2, 5, figsize=(5, 2.9), layout="constrained")
 for label, ax in enumerate(axes.flat):
     first = int((data.train_labels == label).nonzero()[0])
     ax.imshow(data.train_images[first].permute(1, 2, 0))
@@ -130,6 +130,7 @@ for ax, (name, (values, method)) in zip(axes, stages.items(), strict=True):
         ax.fill_between(grid, top, c, alpha=0.45, **look)
     ax.axvline(0, color=figure.TEXT, linewidth=0.8, linestyle=":")
     ax.set(title=name, xlabel="value", xlim=(-4, 4), yticks=range(C))
+    ax.set_xticks((-3, 0, 3))
 axes[0].set(ylabel="channel", ylim=(C - 0.8, -1.1))
 fig.suptitle(f"Values of each channel: {data.source}", fontsize=11)
 figure.show(
@@ -280,9 +281,8 @@ figure.show(
 # much the values differ *within* an image, and how much images differ
 # *between* each other.
 #
-# $$\underbrace{\sigma^2}_{\text{total}} =
-# \underbrace{\overline{v}}_{\text{within}} +
-# \underbrace{\operatorname{Var}(m)}_{\text{between}}$$
+# $$\sigma^2_{\text{total}} =
+# \sigma^2_{\text{within}} + \sigma^2_{\text{between}}$$
 #
 # A batch of one image, measured around its own mean, sees the first part
 # only. Measured around the *running* mean it sees both, since the image's
@@ -320,10 +320,13 @@ for c in range(C):
 
 # %% [markdown]
 # `batch_` and `running_` are the averages of the two modes over the second
-# half of the steps. Compare each with the column to its left. The mode
-# around the running mean lies a little above the total, as its formula says:
-# within + between $\cdot\, 2 / (2 - r)$, because the running mean itself is
-# never quite at rest.
+# half of the steps. Compare each with the column to its left. To be exact,
+# the mode around the running mean settles a hair above the total, at
+#
+# $$\sigma^2_{\text{within}} +
+# \frac{2}{2 - r} \, \sigma^2_{\text{between}}$$
+#
+# because the running mean that it measures from is never quite at rest.
 
 # %%
 c = int((1 - within / total_var).argmax())
@@ -337,7 +340,7 @@ for mode, target in zip(modes, (within, total_var), strict=True):
     words = "within" if mode == "batch_mean" else "total"
     ax.annotate(f"{words}\n({mode})", (4000, target[c]), fontsize=9, **place)
 ax.set(xlabel="steps with one image each", ylabel="running variance")
-ax.set(ylim=(0, None), xlim=(0, 4000))
+ax.set(ylim=(0, None), xlim=(0, 4000), xticks=range(0, 4001, 1000))
 ax.set_title(f"Channel {c}: {data.source}")
 figure.show(
     fig,
@@ -357,9 +360,10 @@ figure.show(
 # Channel 2, the lowered one, shows it best, for its mean is far from 0.
 
 # %%
+print("weight of the start, by momentum")
+print("steps    0.1   0.01")
 for n in (10, 50, 100, 500):
-    print(f"after {n:3} steps the start weighs", end="")
-    print(*(f"  {(1 - r) ** n:6.1%} at {r}" for r in (0.1, 0.01)), sep=",")
+    print(f"{n:5}", *(f"{(1 - r) ** n:6.1%}" for r in (0.1, 0.01)))
 
 # %%
 fig, ax = plt.subplots(figsize=(4.8, 3.2))
@@ -412,12 +416,13 @@ for size in sizes:
     row = [f"{size:3}"]
     for kind in (BatchNorm, EstimatedBatchNorm):
         trained, evaluated = both_modes(kind, size)
-        row += [f"{(trained - evaluated).abs().mean():10.3f}"]
+        difference = (trained - evaluated).abs().mean()
+        row += [f"{difference:{len(kind.__name__) + 1}.3f}"]
     print(*row)
 
 # %%
 fig, axes = plt.subplots(
-    1, 2, figsize=(5.2, 2.9), sharey=True, layout="constrained"
+    1, 2, figsize=(5.2, 3.1), sharey=True, layout="compressed"
 )
 kinds = {"BN": BatchNorm, "BCN": EstimatedBatchNorm}
 for ax, (name, kind) in zip(axes, kinds.items(), strict=True):
@@ -441,7 +446,7 @@ figure.show(
 # ## Which values share statistics
 #
 # Norms differ in the values that share a mean and a variance. Instead of
-# drawing that from memory, we ask the layers. Three samples with six
+# drawing that from memory, we ask the layers. Two samples with six
 # channels and four positions go in, and we pick one value of the output.
 # Then every input value is nudged in turn: does the picked output move? And
 # does the *gradient* of the picked output reach that input?
@@ -477,33 +482,30 @@ norms = {
     "BCN, batch half": EstimatedBatchNorm(6),
     "BCN": BatchChannelNorm(6, groups=2),
 }
-values = x[:3, :6, 8::16, 8::16].flatten(2).double()
+values = x[:2, :6, 8::16, 8::16].flatten(2).double()
 reached = {name: reach(norm.double(), values) for name, norm in norms.items()}
 print(f"of {values.numel()} inputs       move it  by gradient")
 for name, (moved, graded) in reached.items():
     print(f"{name:16} {int(moved.sum()):10} {int(graded.sum()):12}")
 
 # %%
-fig, axes = plt.subplots(2, 3, figsize=(5, 5.4), layout="constrained")
+fig, axes = plt.subplots(2, 3, figsize=(5, 5.3), layout="constrained")
 for ax, (name, (moved, graded)) in zip(
     axes.flat, reached.items(), strict=True
 ):
-    look = {"color": figure.METHODS[name.split(",")[0]].colour}
+    colour = figure.METHODS[name.split(",")[0]].colour
     for place in product(*map(range, values.shape)):
         sample, channel, position = place
-        box = (channel, 4.6 * sample + position), 0.88, 0.88
         depth = 0.9 if graded[place] else 0.3 if moved[place] else 0
-        ax.add_patch(plt.Rectangle(*box, alpha=depth, linewidth=0, **look))
-        ax.add_patch(plt.Rectangle(*box, fill=False, linewidth=0.3))
+        look = {"fc": (colour, depth), "ec": figure.TEXT, "lw": 0.4}
+        corner = channel, 4.6 * sample + position
+        ax.add_patch(plt.Rectangle(corner, 0.88, 0.88, **look))
     ax.plot(PICK[1] + 0.44, PICK[2] + 0.44, "o", color=figure.TEXT)
-    ax.set(title=name, xlim=(-0.1, 6), ylim=(13.3, -0.1), aspect="equal")
-    ax.set(xticks=[], yticks=[1.9, 6.5, 11.1], yticklabels=[])
+    ax.set(title=name, xlim=(-0.1, 6), ylim=(8.6, -0.1), aspect="equal")
+    ax.set(xticks=[], xlabel="channels", yticks=[1.95, 6.55])
+    ax.set_yticklabels(["sample 0", "sample 1"], rotation=90, va="center")
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    ax.set_xlabel("channels")
-for ax in axes[:, 0]:
-    ax.set_yticklabels([f"sample {b}" for b in range(3)], rotation=90)
-    ax.tick_params(axis="y", pad=2)
 fig.suptitle(f"What one output depends on: {data.source}", fontsize=11)
 figure.show(
     fig,

@@ -18,22 +18,13 @@ from string import Template
 from urllib.parse import quote, unquote
 
 try:
-    from labml_bcn.literate.page import Heading, Page, build
+    from labml_bcn.literate.page import ASSETS, SHARED, Heading, Page, build
     from labml_bcn.literate.parse import Problem, read
 except ModuleNotFoundError as error:
     sys.exit(
         f"the renderer needs {error.name}, which is not installed: "
         "pip install 'labml-bcn[literate]'"
     )
-
-ASSETS = Path(__file__).parent / "assets"
-SHARED = (
-    "literate.css",
-    "literate.js",
-    "standalone.css",
-    "stix-two-math.woff2",
-    "OFL-LICENSE.txt",
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -151,7 +142,7 @@ def _links(file: Path, places: dict[Path, str]) -> Callable[[str, int], str]:
 
 
 def _write_shared(folder: Path) -> None:
-    for name in SHARED:
+    for name in (*SHARED, "standalone.css"):
         _write(folder / name, (ASSETS / name).read_bytes())
 
 

@@ -10,11 +10,21 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from labml_bcn.literate.code import python_lines
 from labml_bcn.literate.notes import Notes, anchors, is_sound
 from labml_bcn.literate.parse import Problem, Row, Source
+
+# What every page needs beside it, wherever it is shown.
+ASSETS = Path(__file__).parent / "assets"
+SHARED = (
+    "literate.css",
+    "literate.js",
+    "stix-two-math.woff2",
+    "OFL-LICENSE.txt",
+)
 
 
 @dataclass(frozen=True)

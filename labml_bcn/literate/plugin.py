@@ -26,19 +26,17 @@ from mkdocs.structure.pages import Page as SitePage
 from mkdocs.structure.toc import get_toc
 from mkdocs.utils.templates import TemplateContext
 
-from labml_bcn.literate.page import Heading, Page, build, plain
+from labml_bcn.literate.page import (
+    ASSETS,
+    SHARED,
+    Heading,
+    Page,
+    build,
+    plain,
+)
 from labml_bcn.literate.parse import Problem, read
 
 log = get_plugin_logger(__name__)
-
-ASSETS = Path(__file__).parent / "assets"
-SHARED = (
-    "literate.css",
-    "literate.js",
-    "stix-two-math.woff2",
-    "OFL-LICENSE.txt",
-)
-
 
 # The anchors that a page links to: for each file, anchor and link as written.
 Anchors = dict[File, dict[str, str]]
