@@ -107,6 +107,10 @@ _REFERENCE = re.compile(
 )
 
 
+# Characters of an introduction that fill more than a few lines.
+LONG = 800
+
+
 def _is_tall(row: Row) -> bool:
     return sum(map(len, row.notes)) > len(row.code) + 20
 
@@ -145,7 +149,11 @@ class _Builder:
         """Return a row's HTML."""
         note = self._note(row) + anchors(row.blank)
         if not row.code:
-            return f'<section class="row wide">{_div("note", note)}</section>'
+            # A long introduction is set in two columns, over the whole width.
+            kind = "wide long" if len(plain(note)) > LONG else "wide"
+            return (
+                f'<section class="row {kind}">{_div("note", note)}</section>'
+            )
         code = _div("code", self._code(row.code))
         split = self._reference(note) if _is_tall(row) else None
         if split is None:
@@ -186,7 +194,7 @@ class _Builder:
         found = _HEADING.match(note, first.end())
         assert found
         text = found["text"]
-        if short not in plain(text):
+        if short.lower() not in plain(text).lower():
             text += f" {name}"
         heading = self._heading(int(found["level"]) + shift, target, text)
         rest = self._fitted(note[found.end() :], shift)
