@@ -510,8 +510,8 @@ fig.suptitle(f"What one output depends on: {data.source}", fontsize=11)
 figure.show(
     fig,
     "Each box is a sample, with channels across and positions down; the dot "
-    "marks the output. Dark inputs reach it with a gradient, pale ones only "
-    "through the running statistics.",
+    "marks the output. Filled inputs reach it with a gradient, faint ones "
+    "only through the running statistics.",
 )
 
 # %% [markdown]
@@ -521,9 +521,10 @@ figure.show(
 #
 # The batch half of batch-channel norm reads the same values as batch norm,
 # but weakly: each step moves the estimate by a fraction $r$. To the gradient
-# the estimate is a constant, so only the value itself is dark. With the
-# channel norm behind it, the gradient reaches the sample's group, as in group
-# norm, while all samples have a say in where its channels are centred.
+# the estimate is a constant, so its gradient reaches the value
+# itself and no other. With the channel norm behind it, the gradient reaches
+# the sample's group, as in group norm, while all samples have a say in where
+# its channels are centred.
 #
 # ## Weight standardization
 #

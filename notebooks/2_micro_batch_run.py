@@ -125,7 +125,8 @@ with ThreadPoolExecutor(2) as pool:
 # ## The loss on the way
 #
 # Every point is an average over 200 images. The learning rate rises for the
-# first third and falls to zero at the end, where the run comes to rest.
+# first third and falls to zero at the end. Every variant sees the same images
+# in the same order, so a bend that all lines share comes from the images.
 
 # %%
 looks = {
@@ -170,8 +171,8 @@ fig.legend(loc="outside lower center", ncols=3)
 fig.suptitle(f"Test accuracy: {data.source}", fontsize=11)
 figure.show(
     fig,
-    "Higher is better. The dotted line at 10% is guessing. Where a line "
-    "falls from one look to the next, the run was not at rest yet.",
+    "Higher is better, and the dotted line at 10% is guessing. Look at how "
+    "early each line leaves it, and at where the lines cross.",
 )
 
 # %% [markdown]
