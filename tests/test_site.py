@@ -246,6 +246,20 @@ def test_a_notebook_page_is_lean_and_has_its_downloads(site, name):
     assert str(ROOT) not in stored
 
 
+def test_a_downloaded_notebook_runs_as_a_script(site, tmp_path):
+    source = site / "notebooks" / NOTEBOOKS[0] / f"{NOTEBOOKS[0]}.py"
+    done = subprocess.run(
+        [sys.executable, str(source)],
+        cwd=tmp_path,
+        env={**os.environ, "MPLBACKEND": "agg"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("images: ")
+
+
 # --- In a browser -----------------------------------------------------------
 
 
@@ -334,6 +348,10 @@ def test_the_switch_changes_the_scheme(visit, address):
 @pytest.mark.parametrize("word", ["exp_mean", "ChannelNorm", "micro-batch"])
 def test_searching_shows_results(visit, address, word):
     page = visit.open(address)
+    page.wait_for_function(
+        "document.querySelector('.md-search-result__meta')"
+        ".textContent.startsWith('Type to')"
+    )
     page.locator("input[data-md-component=search-query]").fill(word)
     result = page.locator(".md-search-result__item").first
     result.wait_for()

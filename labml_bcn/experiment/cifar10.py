@@ -293,7 +293,7 @@ def find(
 
 def cache_folder() -> Path:
     """The folder for downloads, where this system keeps a user's caches."""
-    return Path(_package("platformdirs").user_cache_path("labml-bcn"))
+    return Path(optional_package("platformdirs").user_cache_path("labml-bcn"))
 
 
 def _named(root: Path, origin: str) -> Path:
@@ -474,7 +474,7 @@ def fetch(
     **Raises** `DownloadError`: the server cannot be reached, the archive is
     another one than expected, or it lacks a file.
     """
-    pooch, requests = _package("pooch"), _package("requests")
+    pooch, requests = optional_package("pooch"), optional_package("requests")
     pooch.get_logger().setLevel("WARNING")
     name = Path(url).name
     part = cache / f"{name}.part"
@@ -514,7 +514,7 @@ def _download(
     # A connection that breaks off is taken up again as long as each try
     # brings the file further; this ends, because the file does. A server
     # that cannot be reached brings nothing, and ends it at once.
-    requests = _package("requests")
+    requests = optional_package("requests")
     broken = requests.exceptions.ChunkedEncodingError
     while True:
         before = _size(part)
@@ -534,7 +534,7 @@ def _size(path: Path) -> int:
 def _continue(url: str, part: Path, progress: bool | None) -> None:
     # Ask for the rest of the file. Some servers send all of it anyway: the
     # status says which, 206 for a part and 200 for the whole.
-    requests = _package("requests")
+    requests = optional_package("requests")
     have = _size(part)
     headers = {"Accept-Encoding": "identity"}
     if have:
@@ -724,7 +724,7 @@ def bar(
 
     **Returns** tqdm's bar, to be used in a `with` statement.
     """
-    return _package("tqdm").tqdm(
+    return optional_package("tqdm").tqdm(
         total=total or None,
         initial=start,
         desc=label or None,
@@ -735,8 +735,12 @@ def bar(
     )
 
 
-def _package(name: str) -> Any:
-    # These four packages are an extra: reading files needs torch alone.
+def optional_package(name: str) -> Any:
+    r"""
+    A package of the extra `train`; reading files needs torch alone.
+
+    **Raises** `ModuleNotFoundError`: it is not installed, with the remedy.
+    """
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

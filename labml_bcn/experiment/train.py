@@ -570,6 +570,7 @@ def prepare(options: argparse.Namespace) -> tuple[CIFAR10, vgg.VGG]:
             "--ws needs a norm: standardized filters amplify, and only a"
             " norm takes that out again; choose --norm bn, gn or bcn"
         )
+    cifar10.optional_package("tqdm")  # before the first step, not in it
     if options.threads is not None:
         torch.set_num_threads(positive("threads", options.threads))
     model = vgg.build(
