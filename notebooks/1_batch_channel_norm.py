@@ -340,7 +340,7 @@ for mode, target in zip(modes, (within, total_var), strict=True):
     words = "within" if mode == "batch_mean" else "total"
     ax.annotate(words, (4000, target[c]), fontsize=9, **place)
 ax.set(xlabel="steps with one image each", ylabel="running variance")
-ax.set(ylim=(0, 2 * total_var[c]), xticks=range(0, 4001, 1000))
+ax.set(ylim=(0, 2 * float(total_var[c])), xticks=range(0, 4001, 1000))
 ax.set_xlim(0, 4000)
 ax.set_title(f"Channel {c}: {data.source}")
 figure.show(
