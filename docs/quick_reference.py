@@ -40,7 +40,10 @@ def _in_order(path: Path, names: set[str]) -> list[str]:
 
 
 def _section(path: Path, name: str) -> str:
-    definitions = _definitions(path)
+    # A class may take its arguments from a base in another file.
+    definitions: dict[str, Definition] = {}
+    for other in (*path.parent.glob("*.py"), path):
+        definitions |= _definitions(other)
     page = f"{path.parent.name}/{path.name}"
     docstring = ast.get_docstring(definitions[name])
     if not docstring:
@@ -96,7 +99,7 @@ def _callable(
     for base in node.bases:
         if isinstance(base, ast.Name) and base.id in definitions:
             return _callable(base.id, definitions)
-    raise ValueError(f"{name} has no __init__ in its file")
+    raise ValueError(f"{name} has no __init__ to be found")
 
 
 def _arguments(node: ast.FunctionDef) -> list[str]:

@@ -6,6 +6,7 @@ from labml_bcn.batch_channel_norm import (
     EstimatedBatchNorm,
 )
 from labml_bcn.batch_norm import BatchNorm
+from labml_bcn.fused import FusedBatchChannelNorm
 from labml_bcn.weight_standardization import (
     WSConv1d,
     WSConv2d,
@@ -20,6 +21,7 @@ __all__ = [
     "BatchNorm",
     "ChannelNorm",
     "EstimatedBatchNorm",
+    "FusedBatchChannelNorm",
     "WSConv1d",
     "WSConv2d",
     "WSConv3d",

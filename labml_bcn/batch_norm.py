@@ -231,9 +231,14 @@ class BatchNorm(nn.Module):
         assert self.exp_var is not None
         self.exp_mean.copy_(new_mean)
         self.exp_var.copy_(new_var)
-        rounded_mean = new_mean.to(self.exp_mean.dtype)
-        rounded_var = new_var.to(self.exp_var.dtype)
-        return rounded_mean.to(new_mean.dtype), rounded_var.to(new_var.dtype)
+        new_mean = new_mean.to(self.exp_mean.dtype).to(new_mean.dtype)
+        new_var = new_var.to(self.exp_var.dtype).to(new_var.dtype)
+        # A compiled backward pass may compute a value once more instead of
+        # keeping it. Here it would start from buffers that have moved on
+        # meanwhile. What went through a concatenation is always kept.
+        if torch.compiler.is_compiling():
+            new_mean, new_var = torch.stack((new_mean, new_var)).unbind()
+        return new_mean, new_var
 
     def normalize(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
         r"""

@@ -29,6 +29,7 @@ from labml_bcn import (
     BatchNorm,
     ChannelNorm,
     EstimatedBatchNorm,
+    FusedBatchChannelNorm,
 )
 
 C, G = 12, 3
@@ -37,11 +38,15 @@ TRAILING = [(), (5,), (4, 3), (2, 3, 2), (2, 1, 3, 2)]
 F64 = torch.float64
 
 
-def bcn(mode, **options):
+def bcn(mode, kind=BatchChannelNorm, **options):
     """BatchChannelNorm in one of its three forms."""
     if mode == "plain":
-        return BatchChannelNorm(C, G, estimate=False, **options)
-    return BatchChannelNorm(C, G, variance_around=mode, **options)
+        return kind(C, G, estimate=False, **options)
+    return kind(C, G, variance_around=mode, **options)
+
+
+def fused(mode, **options):
+    return bcn(mode, FusedBatchChannelNorm, **options)
 
 
 def estimated(mode, **options):
@@ -58,6 +63,11 @@ MAKE = {
     "BatchChannelNorm plain": lambda **o: bcn("plain", **o),
     "BatchChannelNorm batch_mean": lambda **o: bcn("batch_mean", **o),
     "BatchChannelNorm running_mean": lambda **o: bcn("running_mean", **o),
+    "FusedBatchChannelNorm plain": lambda **o: fused("plain", **o),
+    "FusedBatchChannelNorm batch_mean": lambda **o: fused("batch_mean", **o),
+    "FusedBatchChannelNorm running_mean": lambda **o: fused(
+        "running_mean", **o
+    ),
 }
 TRACKING = [name for name in MAKE if name != "ChannelNorm"]
 ESTIMATING = [name for name in MAKE if "mean" in name]

@@ -1,0 +1,644 @@
+r"""
+---
+title: Batch-channel norm in one map
+summary: >
+  Batch norm and channel norm, collapsed into one affine map per sample and
+  channel: the same results, with one activation kept for the backward pass,
+  derived step by step.
+---
+
+# Batch-channel norm in one map
+
+A norm does little arithmetic. Its time goes into reading and writing the
+activation, and the memory it needs is what it keeps for the backward pass.
+[Batch-channel norm](batch_channel_norm.py#BatchChannelNorm), composed of two
+norms, pays twice: it reads the input for the statistics of the first norm,
+writes what the first norm makes of it, reads that for the statistics of the
+second, and writes again. Two activations are kept for the backward pass.
+
+It need not. Look at one sample $b$ and one channel $c$, and at their $L$
+values. The batch norm shifts and scales all of them alike. Then the channel
+norm shifts and scales all of them alike. Two such steps are one:
+
+$$y_{b,c,l} = s_{b,c} (x_{b,c,l} - \mu_{b,c}) + t_{b,c}$$
+
+So the layer is an affine map, with a slope $s_{b,c}$ and an offset
+$t_{b,c}$ for each sample and channel. And both follow from two numbers of
+the *input*, its mean and its biased variance over positions,
+
+$$\mu_{b,c} = \frac{1}{L} \sum_l x_{b,c,l}
+\qquad
+v_{b,c} = \frac{1}{L} \sum_l (x_{b,c,l} - \mu_{b,c})^2$$
+
+because an affine map takes means and variances along in a known way. What
+remains is arithmetic on small tables of shape `[B, C]`: one pass over the
+input to measure, one to apply. That is the traffic of group norm alone, and
+the input is all that the backward pass needs.
+
+This page derives both directions. The symbols are those of the other pages:
+$B$ samples, $C$ channels, $L$ positions, $G$ groups of $D = C/G$ channels.
+A value's index is $b, c, l$, and $g$ is the group that $c$ lies in.
+$\gamma_c, \beta_c$ belong to the batch norm, $\gamma_g, \beta_g$ to the
+channel norm.
+
+**When not to use it.** Forward hooks on the two inner norms do not fire, for
+they are not called. Where these are wanted, or where each step is to be
+looked at, the composed layer computes the same.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.forward_ad import unpack_dual
+
+from labml_bcn._checks import (
+    channels_first,
+    several_in_group,
+    several_values,
+    statistics_dtype,
+)
+from labml_bcn.batch_channel_norm import (
+    BatchChannelNorm,
+    ChannelNorm,
+    EstimatedBatchNorm,
+)
+from labml_bcn.batch_norm import BatchNorm
+
+Pair = tuple[Tensor, Tensor]
+# The parameters $\gamma_c$, $\beta_c$, $\gamma_g$ and $\beta_g$.
+Weights = tuple[Tensor, Tensor, Tensor, Tensor]
+# From the moments $\mu_{b,c}$ and $v_{b,c}$ to what the batch norm normalizes
+# with, $m_c$ and $s^2_c$.
+Statistics = Callable[[Tensor, Tensor], Pair]
+
+
+class Form(NamedTuple):
+    """
+    What a pass needs to know besides tensors.
+
+    `plain` says that the statistics are the batch's own, through which the
+    gradient flows.
+    """
+
+    groups: int
+    eps_c: float
+    eps_g: float
+    plain: bool
+
+
+class FusedBatchChannelNorm(BatchChannelNorm):
+    r"""
+    ## The layer
+
+    [Batch-channel norm](batch_channel_norm.py#BatchChannelNorm) in one pass
+    to measure and one to apply.
+
+    A drop-in: the constructor, the parameters, the buffers and the state
+    dict are those of `BatchChannelNorm`, and so are the results, up to
+    rounding. Either loads what the other has saved.
+
+    $$y_{b,c,l} = s_{b,c} (x_{b,c,l} - \mu_{b,c}) + t_{b,c}$$
+
+    with [slope and offset](#affine) for each sample and channel.
+
+    **Arguments**: those of `BatchChannelNorm`.
+
+    **Shape**: input and output `[B, C, *]`, with any number of trailing
+    dimensions, in any memory format. The output has the input's dtype;
+    statistics are computed in float32, or in float64 for float64.
+
+    **Raises**: what `BatchChannelNorm` raises.
+
+    **Source**: the papers' batch-channel normalization. The collapse into
+    one map is this project's.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        r"""
+        Normalize `x` of shape `[B, C, *]`.
+        """
+        # An input that is refused must not have moved the statistics.
+        channels_first(x, self.channels)
+        several_in_group(x, self.groups)
+        if x.numel() == 0:
+            return super().forward(x)
+        first, second = self.batch_norm, self.channel_norm
+        self.refuse_one_value(x, first)
+        count = x.numel() // self.channels
+
+        def statistics(mu: Tensor, v: Tensor) -> Pair:
+            return normalizing(first, mu, v, count)
+
+        # There are two ways to the same result. A compiler fuses plain
+        # operations by itself, and whatever else rewrites the program
+        # (`torch.export`, `torch.func`, forward-mode gradients) understands
+        # them. In eager mode each operation is a pass over memory, and so
+        # the passes are picked by hand.
+        weights = parameters(first) + parameters(second)
+        form = Form(
+            self.groups,
+            first.eps,
+            second.eps,
+            first.training and not self.estimate,
+        )
+        if rewritten(x):
+            return collapsed(x, weights, statistics, form)
+        y: Tensor = Collapsed.apply(x, *weights, statistics, form)  # type: ignore[no-untyped-call]
+        return y
+
+    def refuse_one_value(self, x: Tensor, norm: BatchNorm) -> None:
+        r"""
+        Raise where training needs a variance that the batch cannot have.
+        """
+        around = getattr(norm, "variance_around", "batch_mean")
+        if norm.training and around == "batch_mean":
+            remedy = "use a larger input, or eval() to use running statistics"
+            if self.estimate:
+                remedy = (
+                    f'use variance_around="running_mean", or {remedy[4:]}'
+                )
+            several_values(x, "the batch's variance", remedy)
+
+
+def parameters(norm: BatchNorm | ChannelNorm) -> Pair:
+    r"""
+    Return $\gamma$ and $\beta$ of one of the norms.
+    """
+    scale, shift = norm.scale, norm.shift
+    assert scale is not None
+    assert shift is not None
+    return scale, shift
+
+
+def rewritten(x: Tensor) -> bool:
+    r"""
+    Say whether something other than eager mode looks at the operations.
+    """
+    return (
+        torch.compiler.is_compiling()
+        or type(x) not in (Tensor, nn.Parameter)
+        or x.device.type not in ("cpu", "cuda")
+        or torch._C._are_functorch_transforms_active()
+        or unpack_dual(x).tangent is not None
+    )
+
+
+def pooled(mu: Tensor, v: Tensor) -> Pair:
+    r"""
+    ## Statistics of the batch from those of its samples
+
+    All samples have the same number of positions. So the mean of a channel
+    over the batch is the mean of its means. Its variance is the mean of the
+    variances within samples, plus the variance between their means:
+
+    $$\bar m_c = \frac{1}{B} \sum_b \mu_{b,c}
+    \qquad
+    \bar v_c = \frac{1}{B} \sum_b
+    \left( v_{b,c} + (\mu_{b,c} - \bar m_c)^2 \right)$$
+
+    Both terms are squares: nothing cancels, however large the mean.
+    """
+    mean = mu.mean(0)
+    between = mu - mean
+    return mean, torch.addcmul(v, between, between).mean(0)
+
+
+def normalizing(norm: BatchNorm, mu: Tensor, v: Tensor, count: int) -> Pair:
+    r"""
+    ## What the batch norm normalizes with
+
+    The mean $m_c$ and variance $s^2_c$, from the input's moments. In
+    evaluation they are the running ones, in plain training the batch's, and
+    in estimated training the running ones after their update. `count` is
+    $B L$.
+    """
+    if not norm.training:
+        # Copies, for a later update changes the buffers, and the backward
+        # pass may come after it.
+        mean, var = norm.running()
+        return mean.clone(), var.clone()
+    mean, var = pooled(mu, v)
+    if not isinstance(norm, EstimatedBatchNorm):
+        # As in [batch norm](batch_norm.py#BatchNorm), the stored variance is
+        # the unbiased one.
+        norm.update(mean.detach(), var.detach() * (count / (count - 1)))
+        return mean, var
+    # Around the running mean, the variance grows by the squared distance of
+    # the two means; see [the two
+    # readings](batch_channel_norm.py#EstimatedBatchNorm.measure).
+    mean, var = mean.detach(), var.detach()
+    if norm.variance_around == "running_mean":
+        var = var + (mean - norm.running()[0]).square()
+    return norm.update(mean, var)
+
+
+def affine(
+    mu: Tensor, v: Tensor, statistics: Pair, weights: Weights, form: Form
+) -> tuple[Tensor, ...]:
+    r"""
+    ## Slope and offset
+
+    Follow one channel of one sample through both norms.
+    """
+    # The tables take the groups' form, `[B, G, D]`: a sum over a group is
+    # then one over the last dimension.
+    groups = (form.groups, -1)
+    mean, var, gamma_c, beta_c, gamma_g, beta_g = (
+        table.to(mu.dtype).view(groups) for table in (*statistics, *weights)
+    )
+    mu, v = mu.view(-1, *mean.shape), v.view(-1, *mean.shape)
+    # The batch norm turns $x$ into $z = a_c (x - m_c) + \beta_c$, with
+    #
+    # $$\rho_c = \frac{1}{\sqrt{s^2_c + \epsilon}}
+    # \qquad a_c = \gamma_c \rho_c$$
+    rho_c = torch.rsqrt(var + form.eps_c)
+    a = gamma_c * rho_c
+    # Of $z$, sample $b$'s channel $c$ has the mean $\eta_{b,c}$ and the
+    # variance $a_c^2 v_{b,c}$:
+    #
+    # $$u_{b,c} = \mu_{b,c} - m_c
+    # \qquad \eta_{b,c} = a_c u_{b,c} + \beta_c$$
+    u = mu - mean
+    eta = torch.addcmul(beta_c, a, u)
+    # The channel norm needs the mean of $z$ over a group, which is the mean
+    # of its channels' means. A channel's distance from it is
+    #
+    # $$\delta_{b,c} = \eta_{b,c} - \frac{1}{D} \sum_{c' \in g}
+    # \eta_{b,c'}$$
+    delta = eta - eta.mean(-1, keepdim=True)
+    # And it needs the variance of $z$ over a group. Again it is the variance
+    # within channels plus that between them:
+    #
+    # $$V_{b,g} = \frac{1}{D} \sum_{c \in g}
+    # \left( a_c^2 v_{b,c} + \delta_{b,c}^2 \right)
+    # \qquad \rho_{b,g} = \frac{1}{\sqrt{V_{b,g} + \epsilon}}
+    # \qquad \kappa_{b,g} = \gamma_g \rho_{b,g}$$
+    within = (a * a) * v
+    total = torch.addcmul(within, delta, delta).mean(-1, keepdim=True)
+    rho_g = torch.rsqrt(total + form.eps_g)
+    kappa = gamma_g * rho_g
+    # In terms of the input, $z$ minus its group's mean is
+    # $a_c (x - \mu_{b,c}) + \delta_{b,c}$. Scaled by $\kappa_{b,g}$ and
+    # shifted by $\beta_g$, that is the output. So
+    #
+    # $$s_{b,c} = \kappa_{b,g} a_c
+    # \qquad t_{b,c} = \kappa_{b,g} \delta_{b,c} + \beta_g$$
+    #
+    # The map keeps the mean apart, instead of folding it into the offset:
+    # at a large mean, $s x$ and $t - s \mu$ would be two large numbers, and
+    # their sum would have lost its digits.
+    slope = kappa * a
+    offset = torch.addcmul(beta_g, kappa, delta)
+    return slope, offset, rho_c, a, u, delta, rho_g, kappa
+
+
+def collapsed(
+    x: Tensor, weights: Weights, statistics: Statistics, form: Form
+) -> Tensor:
+    r"""
+    ## In plain operations
+
+    The whole layer for a compiler, which makes one loop of what reads the
+    same values, and finds the gradient by itself. Nothing here reshapes the
+    input, so any memory format will do.
+    """
+    values = x.to(statistics_dtype(x))
+    dims = list(range(2, x.dim()))
+    mu = values.mean(dims, keepdim=True) if dims else values
+    # Distances are measured from a fixed point $p_{b,c}$, which happens to
+    # be the mean: in value, $\mu - p$ is zero. To autograd $p$ is a
+    # constant, and the mean's own part in the gradient goes through the
+    # tables
+    #
+    # $$v_{b,c} = \frac{1}{L} \sum_l (x_{b,c,l} - p_{b,c})^2
+    # - (\mu_{b,c} - p_{b,c})^2$$
+    #
+    # and, below, $t - s (\mu - p)$. Otherwise it would go through every
+    # value of $x - \mu$, which takes two more passes over the gradient.
+    point = mu.detach()
+    distance = values - point
+    step = (mu - point).flatten(1)
+    square = distance.square()
+    v = (square.mean(dims) if dims else square) - step.square()
+    mu = mu.flatten(1)
+    slope, offset, *_ = affine(mu, v, statistics(mu, v), weights, form)
+    offset = offset.flatten(1) - slope.flatten(1) * step
+    slope, offset = per_sample(slope, x), per_sample(offset, x)
+    return torch.addcmul(offset, slope, distance).to(x.dtype)
+
+
+def per_sample(table: Tensor, x: Tensor) -> Tensor:
+    r"""
+    Give a table the shape `[B, C, 1, …, 1]`, to broadcast against `x`.
+    """
+    return table.view(*x.shape[:2], *[1] * (x.dim() - 2))
+
+
+class Collapsed(Function):
+    r"""
+    ## Both directions by hand
+
+    In eager mode the gradient is written out as well. Kept for it are the
+    input and tables: where two norms keep two activations, this keeps one.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        gamma_c: Tensor,
+        beta_c: Tensor,
+        gamma_g: Tensor,
+        beta_g: Tensor,
+        statistics: Statistics,
+        form: Form,
+    ) -> Tensor:
+        r"""
+        ### Forward
+
+        Measure, derive the map, apply it.
+        """
+        passes = passes_for(x)
+        weights = (gamma_c, beta_c, gamma_g, beta_g)
+        mu, v, centred = passes.measure(x.to(statistics_dtype(x)))
+        fixed = statistics(mu, v)
+        slope, offset, *tables = affine(mu, v, fixed, weights, form)
+        y = passes.apply(centred, slope, offset)
+        ctx.save_for_backward(x, *weights, *fixed, mu, v, slope, *tables)
+        ctx.form, ctx.passes = form, passes
+        return y.to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        r"""
+        ### Backward
+
+        From the gradient $dy$ of the output to those of the input and of
+        the four parameters.
+        """
+        x, *saved = ctx.saved_tensors
+        weights, fixed, mu, v = saved[:4], saved[4:6], saved[6], saved[7]
+        if torch.is_grad_enabled():
+            return *restated(ctx, x, weights, fixed, dy), None, None
+        slope, rho_c, a, u, delta, rho_g, kappa = saved[8:]
+        dtype, shape, plain = mu.dtype, u.shape, ctx.form.plain
+        values, dy = x.to(dtype), dy.to(dtype)
+        length = x.numel() // mu.numel()
+        # All that is needed of the large tensors are two sums over
+        # positions: everything else that the output depends on is a table.
+        #
+        # $$S_{b,c} = \sum_l dy_{b,c,l} \qquad
+        # T_{b,c} = \sum_l dy_{b,c,l} (x_{b,c,l} - \mu_{b,c})$$
+        s, t = (
+            table.view(shape) for table in ctx.passes.sums(values, mu, dy)
+        )
+        # **Back through the channel norm.** With $\hat z$ the normalized
+        # value, its output is $\gamma_g \hat z + \beta_g$, and $z$ minus the
+        # group's mean is $a_c (x - \mu_{b,c}) + \delta_{b,c}$. So the sums
+        # over a group that give the gradients of $\gamma_g$ and $\beta_g$
+        # are made of $S$ and $T$:
+        #
+        # $$U_{b,g} = \sum_{c \in g} \left( a_c T_{b,c} +
+        # \delta_{b,c} S_{b,c} \right)
+        # \qquad d\gamma_g = \sum_b \rho_{b,g} U_{b,g}
+        # \qquad d\beta_g = \sum_b \sum_{c \in g} S_{b,c}$$
+        by_group = torch.addcmul(delta * s, a, t).sum(-1, keepdim=True)
+        by_group = rho_g * by_group
+        sum_s = s.sum(-1, keepdim=True)
+        # Any norm takes two things out of the gradient: its mean over the
+        # group, and its part along $\hat z$. A group has $D L$ values. Of
+        # the channel norm's input, the gradient is therefore
+        #
+        # $$dz_{b,c,l} = \kappa_{b,g} \left( dy_{b,c,l} -
+        # \frac{1}{D L} \left( \sum_{c' \in g} S_{b,c'} +
+        # \varphi_{b,g} (z - \bar z) \right) \right)
+        # \qquad \varphi_{b,g} = \rho_{b,g}^2 U_{b,g}$$
+        #
+        # where $\bar z$ is the group's mean. Put $z - \bar z$ in, and the
+        # part that is the same for all positions is $\omega$, the part that
+        # goes with $x - \mu$ is $\varphi a$:
+        #
+        # $$\omega_{b,c} = \sum_{c' \in g} S_{b,c'} +
+        # \varphi_{b,g} \delta_{b,c}$$
+        phi = rho_g * by_group
+        omega = torch.addcmul(sum_s, phi, delta)
+        along = phi * a
+        # **Back through the batch norm.** Its parameters want two sums of
+        # $dz$ over positions, alone and times $x - \mu_{b,c}$. The sum of
+        # $(x - \mu)^2$ is $L v$, and so
+        #
+        # $$S^z_{b,c} = \kappa_{b,g} \left( S_{b,c} -
+        # \frac{\omega_{b,c}}{D} \right)
+        # \qquad T^z_{b,c} = \kappa_{b,g} \left( T_{b,c} -
+        # \frac{\varphi_{b,g} a_c v_{b,c}}{D} \right)$$
+        share = 1 / shape[-1]
+        sz = kappa * torch.sub(s, omega, alpha=share)
+        tz = kappa * torch.addcmul(t, along, v.view(shape), value=-share)
+        # As $x - m_c$ is $x - \mu_{b,c}$ plus $u_{b,c}$,
+        #
+        # $$Y_c = \sum_b \left( T^z_{b,c} + u_{b,c} S^z_{b,c} \right)
+        # \qquad d\gamma_c = \rho_c Y_c
+        # \qquad d\beta_c = \sum_b S^z_{b,c}$$
+        d_beta_c = sz.sum(0)
+        d_gamma_c = rho_c * torch.addcmul(tz, u, sz).sum(0)
+        d_gammas = (d_gamma_c, d_beta_c, by_group.sum(0), sum_s.sum(0))
+        grads = (
+            grad.to(weight.dtype).view(weight.shape)
+            for grad, weight in zip(d_gammas, weights, strict=True)
+        )
+        if not ctx.needs_input_grad[0]:
+            return None, *grads, None, None
+        # **The input.** $x$ enters $z$ with the factor $a_c$. Collected by
+        # what it goes with, its gradient is again an affine map, of two
+        # variables now:
+        #
+        # $$dx = s \, dy + Q (x - \mu) + R
+        # \qquad Q = - \frac{s \varphi a}{D L}
+        # \qquad R = - \frac{s \omega}{D L}$$
+        scaled = slope * (-share / length)
+        q, r = scaled * along, scaled * omega
+        # In plain training $m_c$ and $s^2_c$ depend on the input too, and
+        # the batch norm as well takes a mean and a part along its output
+        # out of the gradient, over the $B L$ values of a channel:
+        #
+        # $$q_c = - \frac{a_c \rho_c^2 Y_c}{B L}
+        # \qquad Q \mathrel{+}= q
+        # \qquad R \mathrel{+}= q u - \frac{a}{B L} \sum_b S^z$$
+        if plain:
+            count = length * shape[0]
+            more = a * rho_c * d_gamma_c / -count
+            q = q + more
+            r = r + more * u - a * d_beta_c / count
+        dx = ctx.passes.combine(values, mu, dy, slope, q, r)
+        return dx.to(x.dtype), *grads, None, None
+
+
+def restated(
+    ctx: Any, x: Tensor, weights: Weights, fixed: Pair, dy: Tensor
+) -> list[Tensor | None]:
+    r"""
+    ## Gradients of gradients
+
+    Where the backward pass is itself to be differentiated (for a gradient
+    penalty, say), it is left to autograd: the layer is restated in plain
+    operations, with the statistics that it had.
+    """
+
+    def statistics(mu: Tensor, v: Tensor) -> Pair:
+        return pooled(mu, v) if ctx.form.plain else fixed
+
+    leaves = (x, *weights)
+    asked = ctx.needs_input_grad[: len(leaves)]
+    y = collapsed(x, weights, statistics, ctx.form)
+    wanted = [t for t, ask in zip(leaves, asked, strict=True) if ask]
+    grads = iter(torch.autograd.grad(y, wanted, dy, create_graph=True))
+    return [next(grads) if ask else None for ask in asked]
+
+
+class Strided:
+    r"""
+    ## The passes, in any memory format
+
+    Everything that touches whole activations is here, in four functions.
+    These work on any strides: for channels-last inputs and the like, where
+    PyTorch's element-wise operations run along the channels.
+    """
+
+    @staticmethod
+    def measure(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        r"""
+        Return $\mu_{b,c}$, $v_{b,c}$ and $x - \mu_{b,c}$.
+        """
+        if x.shape[2:].numel() == 1:
+            zero = torch.zeros_like(x)
+            return x.flatten(1), zero.flatten(1).clone(), zero
+        dims = list(range(2, x.dim()))
+        mu = x.mean(dims)
+        centred = x - per_sample(mu, x)
+        return mu, centred.square().mean(dims), centred
+
+    @staticmethod
+    def apply(centred: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
+        r"""
+        Turn $x - \mu_{b,c}$ into the output, in place.
+        """
+        slope, offset = (
+            per_sample(slope, centred),
+            per_sample(offset, centred),
+        )
+        return torch.addcmul(offset, slope, centred, out=centred)
+
+    @staticmethod
+    def sums(x: Tensor, mu: Tensor, dy: Tensor) -> Pair:
+        r"""
+        Return $S_{b,c}$ and $T_{b,c}$.
+        """
+        if x.shape[2:].numel() == 1:
+            return dy.flatten(1), torch.zeros_like(mu)
+        dims = list(range(2, x.dim()))
+        product = (x - per_sample(mu, x)).mul_(dy)
+        return dy.sum(dims), product.sum(dims)
+
+    @staticmethod
+    def combine(
+        x: Tensor, mu: Tensor, dy: Tensor, slope: Tensor, q: Tensor, r: Tensor
+    ) -> Tensor:
+        r"""
+        Return $s \, dy + Q (x - \mu) + R$.
+        """
+        dx = x - per_sample(mu, x)
+        torch.addcmul(per_sample(r, x), per_sample(q, x), dx, out=dx)
+        return dx.addcmul_(per_sample(slope, x), dy)
+
+
+class Rows(Strided):
+    r"""
+    ## The passes over contiguous rows
+
+    Where the positions of a sample and channel lie side by side, the input
+    is a matrix of $BC$ rows. Seen as one sample of $BC$ channels, it suits
+    PyTorch's own batch-norm kernels.
+    """
+
+    @staticmethod
+    def measure(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        r"""
+        Return $\mu_{b,c}$, $v_{b,c}$ and $x - \mu_{b,c}$.
+        """
+        # Batch norm in evaluation, with a variance of one, subtracts the
+        # mean. The norm of what is left gives the variance: squares are
+        # summed where they are made.
+        rows = x.view(1, x.shape[0] * x.shape[1], -1)
+        mu = rows.mean(-1).view(-1)
+        centred = mapped(rows, mu, None, None)
+        norm = torch.linalg.vector_norm(centred, dim=-1).view(x.shape[:2])
+        v = norm * norm / rows.shape[-1]
+        return mu.view(x.shape[:2]), v, centred.view(x.shape)
+
+    @staticmethod
+    def apply(centred: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
+        r"""
+        Turn $x - \mu_{b,c}$ into the output, in place.
+        """
+        slope, offset = (
+            per_sample(slope, centred),
+            per_sample(offset, centred),
+        )
+        return centred.mul_(slope).add_(offset)
+
+    @staticmethod
+    def sums(x: Tensor, mu: Tensor, dy: Tensor) -> Pair:
+        r"""
+        Return $S_{b,c}$ and $T_{b,c}$.
+        """
+        # These are what batch norm's backward pass gives to its shift and
+        # its scale.
+        rows, mean = (1, mu.numel(), -1), mu.view(-1)
+        _, t, s = torch.ops.aten.native_batch_norm_backward(
+            dy.contiguous().view(rows),
+            x.view(rows),
+            None,
+            mean,
+            torch.ones_like(mean),
+            None,
+            None,
+            False,
+            0.0,
+            [False, True, True],
+        )
+        return s.view(mu.shape), t.view(mu.shape)
+
+    @staticmethod
+    def combine(
+        x: Tensor, mu: Tensor, dy: Tensor, slope: Tensor, q: Tensor, r: Tensor
+    ) -> Tensor:
+        r"""
+        Return $s \, dy + Q (x - \mu) + R$.
+        """
+        rows = x.view(1, mu.numel(), -1)
+        dx = mapped(rows, mu.view(-1), q.view(-1), r.view(-1)).view(x.shape)
+        return dx.addcmul_(per_sample(slope, x), dy)
+
+
+def mapped(
+    rows: Tensor, mean: Tensor, scale: Tensor | None, shift: Tensor | None
+) -> Tensor:
+    r"""
+    Return `scale * (rows - mean) + shift`, by PyTorch's batch norm.
+    """
+    one = torch.ones_like(mean)
+    y: Tensor = torch.native_batch_norm(
+        rows, scale, shift, mean, one, False, 0.0, 0.0
+    )[0]
+    return y
+
+
+def passes_for(x: Tensor) -> type[Strided]:
+    r"""
+    Choose the passes: rows, where $x$ is made of contiguous ones.
+    """
+    rows = x.is_contiguous() and x.shape[2:].numel() > 1
+    return Rows if rows else Strided
