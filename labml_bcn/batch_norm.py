@@ -133,8 +133,8 @@ class BatchNorm(nn.Module):
         r"""
         Start the running statistics anew, at mean 0 and variance 1.
 
-        They feel this start for about $1/r$ steps: after $n$ steps its
-        weight is $(1-r)^n$.
+        They feel this start for a few times $1/r$ steps: after $n$ steps
+        its weight is $(1-r)^n$.
         """
         if self.exp_mean is not None and self.exp_var is not None:
             self.exp_mean.zero_()
@@ -165,11 +165,10 @@ class BatchNorm(nn.Module):
         if x.numel() == 0:
             zero = values.new_zeros(self.channels)
             return self.normalize(values, zero, zero + 1).to(x.dtype)
-        several_values(
-            x,
-            "the batch's variance",
-            "use a larger input, or call eval() to use running statistics",
-        )
+        remedy = "use a larger input"
+        if self.track_running_stats:
+            remedy += ", or call eval() to use running statistics"
+        several_values(x, "the batch's variance", remedy)
         mean, var = self.batch_statistics(values)
         if self.training and self.track_running_stats:
             # The stored variance is the unbiased one, for it stands for
@@ -218,6 +217,9 @@ class BatchNorm(nn.Module):
         $$\mu_c \leftarrow (1 - r) \mu_c + r m_c
         \qquad
         \sigma^2_c \leftarrow (1 - r) \sigma^2_c + r v_c$$
+
+        Here $v_c$ is the variance that is handed in: the unbiased one from
+        this layer, and the biased one from the estimated batch norm.
         """
         old_mean, old_var = self.running()
         r = self.momentum
@@ -248,6 +250,9 @@ class BatchNorm(nn.Module):
         \frac{x_{b,c,l} - \mu_c}{\sqrt{\sigma^2_c + \epsilon}}
         \qquad
         y_{b,c,l} = \gamma_c \hat x_{b,c,l} + \beta_c$$
+
+        $\mu_c$ and $\sigma^2_c$ are the running ones in evaluation; in
+        training, this layer hands in $m_c$ and $v_c$ in their place.
 
         The mean is subtracted before anything is scaled. Folding both into
         $a x + b$ would be one operation less, and lose digits where the mean

@@ -366,6 +366,17 @@ def test_text_may_run_into_display_math(tmp_path):
     assert got == f"<p>where {block} holds,\nand MATH:\n{block}</p>"
 
 
+@pytest.mark.parametrize("sign", ["+", "-", "*", "1."])
+@pytest.mark.parametrize("quote", ["$", "$$"])
+def test_a_line_of_a_formula_is_no_list_item(tmp_path, sign, quote):
+    text = f"Of {quote}a = b\n{sign} \\beta{quote}, say."
+    built = page(tmp_path, f'r"""\n# T\n\n{text}\n"""\n')
+    assert built.problems == []
+    assert not re.search("[\ue000-\uf8ff]", built.body)
+    assert "<mi>β</mi></math>" in built.body
+    assert {"L4", "L5"} <= built.ids
+
+
 def test_code_is_never_math(tmp_path):
     got = note(tmp_path, "```\n$x$ $$\n```\n\ntext\n\n    $y$ $$z$$\n\n$w$")
     assert got.count("MATH") == 1

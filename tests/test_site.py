@@ -186,6 +186,7 @@ def test_no_latex_is_left_over(site):
     for path in page_paths(site):
         name = path if path.endswith(".html") else path + "index.html"
         text = (site / name).read_text()
+        assert not re.search("[\ue000-\uf8ff]", text), path
         for verbatim in ("code", "pre", "script", "style"):
             text = re.sub(
                 rf"<{verbatim}\b.*?</{verbatim}>", "", text, flags=re.DOTALL

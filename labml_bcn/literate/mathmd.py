@@ -69,14 +69,22 @@ class Found:
     display: bool = False
 
 
+# What somebody else put into the text to find a place again, as `notes` does
+# for lines. In a formula it would be read as LaTeX, so it is moved before it.
+MARK = re.compile("\ue002\\d+\ue003")
+
+
 def _token(n: int) -> str:
     # Characters for private use: no text has them, and Markdown leaves them.
     return f"\ue000{n}\ue001"
 
 
 def _taken_out(match: re.Match[str], line: int) -> Found | None:
-    part = match.groupdict()
-    source = match[0]
+    part = {
+        name: text and MARK.sub("", text)
+        for name, text in match.groupdict().items()
+    }
+    source = MARK.sub("", match[0])
     if part["skip"]:
         return None
     if part["dollar"] or part["unclosed"]:
@@ -104,7 +112,8 @@ class _TakeOut(Preprocessor):
             if found is None:
                 return match[0]
             self.math.found.append(found)
-            return _token(len(self.math.found) - 1)
+            marks = "".join(MARK.findall(match[0]))
+            return marks + _token(len(self.math.found) - 1)
 
         return _PATTERN.sub(replace, text).split("\n")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from markdown import Markdown
 
 from labml_bcn.literate.code import highlighted
-from labml_bcn.literate.mathmd import MathExtension
+from labml_bcn.literate.mathmd import MARK, MathExtension
 from labml_bcn.literate.parse import Line, Problem
 
 EXTENSIONS = [
@@ -150,14 +150,13 @@ def _with_ids(body: str, ids: list[list[int]]) -> str:
 
     def place(match: re.Match[str]) -> str:
         if match["code"]:  # a mark in code would be an element in code
-            return _MARK.sub("", match["code"])
+            return MARK.sub("", match["code"])
         return anchors(left.pop(int(match["n"]), []))
 
     body = _PLACE.sub(place, body)
     return anchors(sorted(n for group in left.values() for n in group)) + body
 
 
-_MARK = re.compile("\ue002\\d+\ue003")
 _PLACE = re.compile(
     "(?P<code><(?P<tag>pre|code)\\b.*?</(?P=tag)>|<[a-zA-Z][^<>]*>)"
     "|\ue002(?P<n>\\d+)\ue003",
