@@ -168,3 +168,42 @@ def test_two_builds_are_the_same_to_the_byte(site):
     first = page.read_bytes()
     site.build()
     assert page.read_bytes() == first
+
+
+LAW = 'r"""\n# T\n\nA law: $$a = b$$ {#sum}\n"""\n'
+TEST = '"""T."""\n\n\n@pytest.mark.equation("%s")\ndef test_s():\n    1\n'
+
+
+def test_a_test_of_an_equation_is_a_page_that_the_search_leaves_out(site):
+    (site.root / "tests").mkdir()
+    site.write("code/law.py", LAW)
+    site.write("tests/test_law.py", TEST % "law.sum")
+    site.write("tests/test_no.py", "def test_nothing():\n    1\n")
+    site.options["tests"] = ["tests"]
+    out = site.build()
+    page = (out / "code" / "law" / "index.html").read_text()
+    assert '<a href="../../tests/test_law/#L5">s</a>' in page
+    assert 'id="L5"' in (out / "tests/test_law/index.html").read_text()
+    assert not (out / "tests" / "test_no").exists()
+    assert "def test_s" not in (out / "search/search_index.json").read_text()
+    assert 'href="tests/' not in (out / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        ("law.summ", "test_law.py:4: the equation 'law.summ'"),
+        ("one.sum", "law.py:4: no test asserts the equation sum"),
+    ],
+)
+def test_equations_and_tests_that_do_not_fit_stop_the_build(
+    site, caplog, names, says
+):
+    (site.root / "tests").mkdir()
+    site.write("code/law.py", LAW)
+    site.write("tests/test_law.py", TEST % names)
+    site.options["tests"] = ["tests"]
+    with pytest.raises(Abort):
+        site.build()
+    assert says in caplog.text
+    assert "2 to mend" in caplog.text

@@ -18,6 +18,7 @@ from string import Template
 from urllib.parse import quote, unquote
 
 try:
+    from labml_bcn.literate.equations import Proofs
     from labml_bcn.literate.page import ASSETS, SHARED, Heading, Page, build
     from labml_bcn.literate.parse import Problem, read
 except ModuleNotFoundError as error:
@@ -32,7 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     problems: list[Problem] = []
     files = list(_files(options.path, problems))
-    write(files, options.out, problems)
+    proofs = None
+    if options.tests:
+        proofs = Proofs.read(_files(options.tests, problems))
+    write(files, options.out, problems, proofs)
     for problem in problems:
         print(problem, file=sys.stderr)
     found = f", {len(problems)} to mend" if problems else ""
@@ -57,6 +61,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--out", type=Path, required=True, help="the folder to write pages to"
+    )
+    parser.add_argument(
+        "--tests",
+        nargs="+",
+        type=Path,
+        help="tests, or folders of them: each displayed equation must be "
+        "named by a marker of one, and its page shows which",
     )
     parser.add_argument(
         "--lenient",
@@ -92,21 +103,41 @@ def _shown(path: Path, root: Path) -> bool:
     )
 
 
-def write(files: list[Path], out: Path, problems: list[Problem]) -> None:
-    """Write the pages of files, their index, and what they share."""
-    places = _places(files)
+def write(
+    files: list[Path],
+    out: Path,
+    problems: list[Problem],
+    proofs: Proofs | None = None,
+) -> None:
+    """
+    Write the pages of files, their index, and what they share.
+
+    Where there are `proofs`, their tests become pages, too.
+    """
+    known = {file.resolve() for file in files}
+    proving = {proof.path for proof in proofs.proofs} if proofs else set()
+    tests = sorted(p for p in proving if p.resolve() not in known)
+    places = _places([*files, *tests])
     _write_shared(out / "assets")
-    entries = []
+    pages = {}
     for file, place in places.items():
         try:
-            page = build(read(file), _links(file, places))
+            page = build(read(file), _links(file, places), proofs)
         except Problem as problem:
             problems.append(problem)
             continue
         problems += page.problems
         _write(out / place, _document(page, place))
-        entries.append((place, page))
-    _write(out / "index.html", _index(entries))
+        pages[file] = page
+    for test in tests:
+        pages.pop(test, None)
+    if proofs:
+        found = [e for page in pages.values() for e in page.equations]
+        problems += proofs.check(found)
+    _write(
+        out / "index.html",
+        _index([(places[file], page) for file, page in pages.items()]),
+    )
 
 
 def _places(files: list[Path]) -> dict[Path, str]:

@@ -42,15 +42,19 @@ _PATTERN = re.compile(
       | \\\\(?=\$)
     )
   | \\(?P<dollar>\$)
-  | \$\$(?P<display>(?:(?!\$\$|\n[ \t]*\n).)+?)\$\$
-  | ^[ \t]*\$\$[ \t]*\n(?P<fenced>(?:(?!\$\$).)+?)\n[ \t]*\$\$[ \t]*$
-  | \\\[(?P<bracket>.+?)\\\]
-  | (?P<environment>
-        \\begin\{(?P<name>
-            align|alignat|cases|eqnarray|equation|flalign|gather|multline
-          | aligned|gathered|split|[bBpvV]?matrix|array)
-        (?P<star>\*?)\}.*?\\end\{(?P=name)(?P=star)\}
+  | (?:
+        \$\$(?P<display>(?:(?!\$\$|\n[ \t]*\n).)+?)\$\$
+      | ^[ \t]*\$\$[ \t]*\n(?P<fenced>(?:(?!\$\$).)+?)
+        \n[ \t]*\$\$[ \t]*(?=$|\{:?[ ]*[#.][^{}\n]*\}[ \t]*$)
+      | \\\[(?P<bracket>.+?)\\\]
+      | (?P<environment>
+            \\begin\{(?P<name>
+                align|alignat|cases|eqnarray|equation|flalign|gather
+              | multline|aligned|gathered|split|[bBpvV]?matrix|array)
+            (?P<star>\*?)\}.*?\\end\{(?P=name)(?P=star)\}
+        )
     )
+    (?P<behind>[ \t]*\{:?[ ]*(?P<attributes>[#.][^{}\n]*)\})?
   | (?P<unclosed>\$\$|\\begin\{(?:align|equation|gather|multline)\*?\})
   | \\\((?P<paren>.+?)\\\)
   | \$(?!\s)(?P<inline>(?:\\.|\n(?![ \t]*\n)|[^$`\\\n])+?)(?<!\s)\$(?!\d)
@@ -67,6 +71,8 @@ class Found:
     line: int
     latex: str | None = None
     display: bool = False
+    attributes: str = ""  # what stands in braces behind: `{#name}`
+    behind: str = ""  # the same, as it was written
 
 
 # What somebody else put into the text to find a place again, as `notes` does
@@ -89,12 +95,13 @@ def _taken_out(match: re.Match[str], line: int) -> Found | None:
         return None
     if part["dollar"] or part["unclosed"]:
         return Found(source, line)
-    if part["environment"]:
-        return Found(source, line, source, True)
-    for name in ("display", "fenced", "bracket", "paren", "inline"):
+    braces = part["attributes"] or "", part["behind"] or ""
+    for name in ("environment", "display", "fenced", "bracket"):
         if part[name] is not None:
-            display = name not in ("paren", "inline")
-            return Found(source, line, part[name], display)
+            return Found(source, line, part[name], True, *braces)
+    for name in ("paren", "inline"):
+        if part[name] is not None:
+            return Found(source, line, part[name])
     raise AssertionError(source)
 
 
@@ -152,18 +159,21 @@ class MathExtension(Extension):
     `report` is called with line and message of each formula that does not
     parse; its source is then shown in place. By default it raises.
     `attributes` are given to every formula, for instance to keep it out of
-    a search index.
+    a search index. `frame` is given each displayed formula and its HTML, and
+    returns what shall be shown.
     """
 
     def __init__(
         self,
         report: Callable[[int, str], None] | None = None,
         attributes: str = "",
+        frame: Callable[[Found, str], str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.report = report or _raise
         self.attributes = attributes
+        self.frame = frame or _unframed
         self.found: list[Found] = []
 
     def extendMarkdown(self, md: Markdown) -> None:
@@ -186,7 +196,12 @@ class MathExtension(Extension):
             mathml = mathml.replace("<math", f"<math {self.attributes}", 1)
         if not found.display:
             return mathml
-        return f'<span class="math-block">{mathml}</span>'
+        block = f'<span class="math-block">{mathml}</span>'
+        return self.frame(found, block)
+
+
+def _unframed(found: Found, block: str) -> str:
+    return block + html.escape(found.behind)
 
 
 def _raise(line: int, message: str) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 from markdown import Markdown
 
 from labml_bcn.literate.code import highlighted
-from labml_bcn.literate.mathmd import MARK, MathExtension
+from labml_bcn.literate.equations import Equations
+from labml_bcn.literate.mathmd import MARK, Found, MathExtension
 from labml_bcn.literate.parse import Line, Problem
 
 EXTENSIONS = [
@@ -31,11 +32,17 @@ EXTENSIONS = [
 class Notes:
     """Renders the notes of one page, and gathers what was wrong in them."""
 
-    def __init__(self, path: Path, link: Callable[[str, int], str]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        link: Callable[[str, int], str],
+        equations: Equations,
+    ) -> None:
         self.path = path
         self.link = link
+        self.equations = equations
         self.problems: list[Problem] = []
-        self._math = MathExtension(report=self._report)
+        self._math = MathExtension(report=self._report, frame=self._framed)
         # One converter for all notes of a page: a link's target may stand in
         # one note and be named in the next.
         self._md = Markdown(extensions=[*EXTENSIONS, self._math])
@@ -44,9 +51,17 @@ class Notes:
         self._plain.inlinePatterns.deregister("html")
         self._lines: list[Line] = []
 
+    def _number(self, line: int) -> int:
+        """Return the file's number of a line of this note."""
+        return self._lines[min(line, len(self._lines)) - 1].number
+
+    def _framed(self, found: Found, block: str) -> str:
+        return self.equations.frame(
+            self._number(found.line), found.source, found.attributes, block
+        )
+
     def _report(self, line: int, message: str) -> None:
-        number = self._lines[min(line, len(self._lines)) - 1].number
-        problem = Problem(self.path, number, message)
+        problem = Problem(self.path, self._number(line), message)
         if str(problem) not in map(str, self.problems):
             self.problems.append(problem)
 
@@ -96,7 +111,11 @@ def _coloured(match: re.Match[str]) -> str:
 # Code and formulas over several lines get none inside.
 _MARKABLE = re.compile(r"( {0,3}(?:[-*+]|\d+\.) +)?(?=[\w$*\\`(\[\"'])")
 _NOT_TEXT = re.compile(r"\[[^\]]*\]:|[-*_=]{3,}\s*$|.*\|")
-_CLOSING = {"```": r"\s*```", "~~~": r"\s*~~~", "$$": r".*\$\$\s*$"}
+_CLOSING = {
+    "```": r"\s*```",
+    "~~~": r"\s*~~~",
+    "$$": r".*\$\$\s*(\{.*\}\s*)?$",
+}
 _OPENING = re.compile(r"\s*(?P<open>```|~~~|\$\$(?=\s*$)|\\begin\{.*?\})")
 
 

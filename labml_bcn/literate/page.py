@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from labml_bcn.literate.code import python_lines
+from labml_bcn.literate.equations import Equation, Equations, Proofs
 from labml_bcn.literate.notes import Notes, anchors, is_sound
 from labml_bcn.literate.parse import Problem, Row, Source
 
@@ -48,19 +49,24 @@ class Page:
     ids: set[str]
     problems: list[Problem]
     meta: dict[str, Any] = field(default_factory=dict)
+    equations: list[Equation] = field(default_factory=list)
 
 
 Link = Callable[[str, int], str]
 
 
-def build(source: Source, link: Link = lambda target, line: target) -> Page:
+def build(
+    source: Source,
+    link: Link = lambda target, line: target,
+    proofs: Proofs | None = None,
+) -> Page:
     """
     Lay out a file as a page.
 
     `link` is given each link's target and line, and returns where it shall
-    lead.
+    lead. `proofs` are the tests of equations.
     """
-    builder = _Builder(source, link)
+    builder = _Builder(source, link, proofs)
     rows = [builder.row(row) for row in source.rows]
     if not builder.titled:
         rows.insert(
@@ -77,6 +83,7 @@ def build(source: Source, link: Link = lambda target, line: target) -> Page:
         ids=set(re.findall(r'\sid="([^"]*)"', body)),
         problems=builder.problems,
         meta=source.meta,
+        equations=builder.equations.found,
     )
 
 
@@ -89,6 +96,7 @@ def _for_search(body: str) -> str:
     # An index wants a flat page: Material's search ends a section where the
     # element around its heading ends, and code would belong to no heading.
     body = re.sub(r"<math\b.*?</math>", " ", body, flags=re.DOTALL)
+    body = re.sub(r'<span class="proof">.*?</span>', "", body)
     body = re.sub(r"<a class=\"headerlink\".*?</a>", "", body)
     return re.sub(r"</?(section|div|i|a|span)\b[^>]*>", "", body)
 
@@ -118,11 +126,15 @@ def _is_tall(row: Row) -> bool:
 class _Builder:
     """Builds rows one after the other; headings depend on those before."""
 
-    def __init__(self, source: Source, link: Link) -> None:
+    def __init__(
+        self, source: Source, link: Link, proofs: Proofs | None
+    ) -> None:
         self.source = source
         self.headings: list[Heading] = []
         self.code = python_lines(source.text)
-        self.notes = Notes(source.path, link)
+        names = {row.name for row in source.rows}
+        self.equations = Equations(source.path, names, proofs)
+        self.notes = Notes(source.path, link, self.equations)
         self.rendered = {
             id(row): "".join(map(self.notes.render, row.notes))
             for row in source.rows
@@ -135,7 +147,7 @@ class _Builder:
 
     @property
     def problems(self) -> list[Problem]:
-        return self.notes.problems
+        return self.notes.problems + self.equations.problems
 
     def title(self) -> str:
         """Return a heading for a page whose author wrote none."""

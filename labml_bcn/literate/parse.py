@@ -74,7 +74,7 @@ def read(path: Path) -> Source:
     **Raises**: `Problem` where it cannot be read or is no valid Python.
     """
     text = decode(path)
-    tree, tokens = _syntax(path, text)
+    tree, tokens = syntax(path, text)
     lines = text.removesuffix("\n").split("\n")
     finder = _Finder(lines, tree, tokens)
     meta = _front_matter(path, finder.module_note)
@@ -107,9 +107,10 @@ def decode(path: Path) -> str:
     return re.sub(r"\r\n?", "\n", text)
 
 
-def _syntax(
+def syntax(
     path: Path, text: str
 ) -> tuple[ast.Module, list[tokenize.TokenInfo]]:
+    """Return a file's text as tree and tokens, where it is valid Python."""
     try:
         with warnings.catch_warnings():
             # `\m` in a docstring that is not raw is no concern of ours.

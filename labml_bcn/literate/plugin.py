@@ -8,6 +8,7 @@ only file that knows of MkDocs.
       - literate:
           sources: [my_package]      # files, or folders of them
           template: main.html        # the theme's template for these pages
+          tests: [tests]             # hold equations and tests to each other
           lenient: false             # true: show a bad formula's source
 """
 
@@ -26,6 +27,7 @@ from mkdocs.structure.pages import Page as SitePage
 from mkdocs.structure.toc import get_toc
 from mkdocs.utils.templates import TemplateContext
 
+from labml_bcn.literate.equations import Proofs
 from labml_bcn.literate.page import (
     ASSETS,
     SHARED,
@@ -59,6 +61,7 @@ class LiterateConfig(base.Config):  # type: ignore[no-untyped-call]
 
     sources = config_options.ListOfItems(config_options.Type(str))
     template = config_options.Type(str, default="main.html")
+    tests = config_options.ListOfItems(config_options.Type(str), default=[])
     lenient = config_options.Type(bool, default=False)
 
 
@@ -70,21 +73,31 @@ class LiteratePlugin(BasePlugin[LiterateConfig]):  # type: ignore[no-untyped-cal
         config.extra_css.insert(0, "assets/literate.css")
         config.extra_javascript.append("assets/literate.js")
         self._root = Path(config.config_file_path or ".").resolve().parent
-        config.watch += [str(self._root / s) for s in self.config.sources]
+        watched = self.config.sources + self.config.tests
+        config.watch += [str(self._root / each) for each in watched]
 
     @event_priority(100)
     def on_files(self, files: Files, config: MkDocsConfig) -> None:
         """Add the sources and the assets to the files of the site."""
         self._pages: dict[str, tuple[Page, Anchors]] = {}
         self._problems = 0
-        for path in self._sources():
+        sources = list(self._found("sources", self.config.sources))
+        tests = list(self._found("tests", self.config.tests))
+        self._proofs = Proofs.read(tests, self._root)
+        # A test that asserts an equation is a page, for the equation leads
+        # to its lines.
+        self._proving = {proof.path for proof in self._proofs.proofs}
+        self._proving -= set(sources)
+        for path in [*sources, *sorted(self._proving)]:
             files.append(
                 AnnotatedFile(
-                    path.relative_to(self._root).as_posix(),
+                    path.as_posix(),
                     str(self._root),
                     config.site_dir,
                     config.use_directory_urls,
-                    inclusion=InclusionLevel.INCLUDED,
+                    inclusion=InclusionLevel.NOT_IN_NAV
+                    if path in self._proving
+                    else InclusionLevel.INCLUDED,
                 )
             )
         for name in SHARED:
@@ -93,15 +106,17 @@ class LiteratePlugin(BasePlugin[LiterateConfig]):  # type: ignore[no-untyped-cal
                 File.generated(config, f"assets/{name}", content=content)
             )
 
-    def _sources(self) -> Iterator[Path]:
-        for source in self.config.sources:
-            path = self._root / source
+    def _found(self, option: str, names: list[str]) -> Iterator[Path]:
+        """Yield the Python files of an option, as paths from the root."""
+        for name in names:
+            path = self._root / name
             if not path.exists():
                 raise PluginError(
-                    f"literate: sources names {source}, and there is no "
+                    f"literate: {option} names {name}, and there is no "
                     f"such file or folder beside {self._root / 'mkdocs.yml'}"
                 )
-            yield from sorted(path.rglob("*.py")) if path.is_dir() else [path]
+            files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
+            yield from (each.relative_to(self._root) for each in files)
 
     def on_page_read_source(
         self, page: SitePage, config: MkDocsConfig
@@ -124,7 +139,7 @@ class LiteratePlugin(BasePlugin[LiterateConfig]):  # type: ignore[no-untyped-cal
         try:
             source = read(self._root / path)
             source.path = path
-            built = build(source, to.link)
+            built = build(source, to.link, self._proofs)
         except Problem as unread:
             self._report(Problem(path, unread.line, unread.message))
             built = Page(path.name, "", "", "", [], set(), [])
@@ -134,6 +149,8 @@ class LiteratePlugin(BasePlugin[LiterateConfig]):  # type: ignore[no-untyped-cal
             log.warning(f"{path}:{line}: no page at the link {target}")
         page.meta.update(built.meta, title=built.title)
         page.meta["template"] = self.config.template
+        if path in self._proving:
+            page.meta["search"] = {"exclude": True}
         if built.description:
             page.meta["description"] = built.description
         self._pages[page.file.src_uri] = built, to.anchors
@@ -151,10 +168,23 @@ class LiteratePlugin(BasePlugin[LiterateConfig]):  # type: ignore[no-untyped-cal
         built, page.links_to_anchors = self._pages[page.file.src_uri]
         page.present_anchor_ids = built.ids
         page.toc = get_toc(_nested(built.headings))  # type: ignore[arg-type]
-        return built.search
+        # A test is reached from its equation, and would drown what people
+        # search.
+        return (
+            "" if Path(page.file.src_uri) in self._proving else built.search
+        )
 
     def on_env(self, env: Any, config: MkDocsConfig, files: Files) -> None:
         """Stop where something was reported: a site has no broken page."""
+        if self.config.tests:
+            equations = [
+                equation
+                for uri, (built, _) in self._pages.items()
+                if Path(uri) not in self._proving
+                for equation in built.equations
+            ]
+            for problem in self._proofs.check(equations):
+                self._report(problem)
         if self._problems:
             raise PluginError(
                 f"literate: {self._problems} to mend in the annotated files, "
