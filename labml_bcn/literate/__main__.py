@@ -12,7 +12,7 @@ import os
 import posixpath
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from string import Template
 from urllib.parse import quote, unquote
@@ -20,7 +20,8 @@ from urllib.parse import quote, unquote
 try:
     from labml_bcn.literate.equations import Proofs
     from labml_bcn.literate.page import ASSETS, SHARED, Heading, Page, build
-    from labml_bcn.literate.parse import Problem, read
+    from labml_bcn.literate.parse import Problem, Source, read
+    from labml_bcn.literate.project import Project
 except ModuleNotFoundError as error:
     sys.exit(
         f"the renderer needs {error.name}, which is not installed: "
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     proofs = None
     if options.tests:
         proofs = Proofs.read(_files(options.tests, problems))
-    write(files, options.out, problems, proofs)
+    write(files, options.out, problems, proofs, symbols=options.symbols)
     for problem in problems:
         print(problem, file=sys.stderr)
     found = f", {len(problems)} to mend" if problems else ""
@@ -68,6 +69,12 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="tests, or folders of them: each displayed equation must be "
         "named by a marker of one, and its page shows which",
+    )
+    parser.add_argument(
+        "--symbols",
+        type=Path,
+        help="a YAML file that declares symbols: they are linked in formulas "
+        "and code; labml_bcn/literate/symbols.py says how",
     )
     parser.add_argument(
         "--lenient",
@@ -108,27 +115,31 @@ def write(
     out: Path,
     problems: list[Problem],
     proofs: Proofs | None = None,
+    **declared: Path | None,
 ) -> None:
     """
     Write the pages of files, their index, and what they share.
 
-    Where there are `proofs`, their tests become pages, too.
+    Where there are `proofs`, their tests become pages, too. What else is
+    `declared` is `Project`'s.
     """
     known = {file.resolve() for file in files}
     proving = {proof.path for proof in proofs.proofs} if proofs else set()
     tests = sorted(p for p in proving if p.resolve() not in known)
     places = _places([*files, *tests])
     _write_shared(out / "assets")
+    sources = list(_sources(places, problems))
+    project = Project(sources, **declared)
     pages = {}
-    for file, place in places.items():
-        try:
-            page = build(read(file), _links(file, places), proofs)
-        except Problem as problem:
-            problems.append(problem)
-            continue
+    for source in sources:
+        link = _links(source.path, places)
+        page = build(source, link, proofs, project.features(source))
         problems += page.problems
-        _write(out / place, _document(page, place))
-        pages[file] = page
+        _write(
+            out / places[source.path], _document(page, places[source.path])
+        )
+        pages[source.path] = page
+    problems += project.left_over()
     for test in tests:
         pages.pop(test, None)
     if proofs:
@@ -138,6 +149,16 @@ def write(
         out / "index.html",
         _index([(places[file], page) for file, page in pages.items()]),
     )
+
+
+def _sources(
+    files: Iterable[Path], problems: list[Problem]
+) -> Iterator[Source]:
+    for file in files:
+        try:
+            yield read(file)
+        except Problem as problem:
+            problems.append(problem)
 
 
 def _places(files: list[Path]) -> dict[Path, str]:

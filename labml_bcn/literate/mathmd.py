@@ -160,7 +160,8 @@ class MathExtension(Extension):
     parse; its source is then shown in place. By default it raises.
     `attributes` are given to every formula, for instance to keep it out of
     a search index. `frame` is given each displayed formula and its HTML, and
-    returns what shall be shown.
+    returns what shall be shown. `decorate` is given each formula's MathML and
+    line, and returns it with what it adds.
     """
 
     def __init__(
@@ -168,12 +169,14 @@ class MathExtension(Extension):
         report: Callable[[int, str], None] | None = None,
         attributes: str = "",
         frame: Callable[[Found, str], str] | None = None,
+        decorate: Callable[[str, int], str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.report = report or _raise
         self.attributes = attributes
         self.frame = frame or _unframed
+        self.decorate = decorate
         self.found: list[Found] = []
 
     def extendMarkdown(self, md: Markdown) -> None:
@@ -194,6 +197,8 @@ class MathExtension(Extension):
             return f"<code>{html.escape(found.source)}</code>"
         if self.attributes:
             mathml = mathml.replace("<math", f"<math {self.attributes}", 1)
+        if self.decorate:
+            mathml = self.decorate(mathml, found.line)
         if not found.display:
             return mathml
         block = f'<span class="math-block">{mathml}</span>'

@@ -37,12 +37,19 @@ class Notes:
         path: Path,
         link: Callable[[str, int], str],
         equations: Equations,
+        decorate: Callable[[str, int], str] = lambda mathml, line: mathml,
     ) -> None:
         self.path = path
         self.link = link
         self.equations = equations
         self.problems: list[Problem] = []
-        self._math = MathExtension(report=self._report, frame=self._framed)
+        self._math = MathExtension(
+            report=self._report,
+            frame=self._framed,
+            decorate=lambda mathml, line: decorate(
+                mathml, self._number(line)
+            ),
+        )
         # One converter for all notes of a page: a link's target may stand in
         # one note and be named in the next.
         self._md = Markdown(extensions=[*EXTENSIONS, self._math])

@@ -8,12 +8,12 @@ be shown: it is HTML, with its title, its headings and its ids.
 import html
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labml_bcn.literate.code import python_lines
+from labml_bcn.literate.code import Mark, python_lines
 from labml_bcn.literate.equations import Equation, Equations, Proofs
 from labml_bcn.literate.notes import Notes, anchors, is_sound
 from labml_bcn.literate.parse import Problem, Row, Source
@@ -55,30 +55,58 @@ class Page:
 Link = Callable[[str, int], str]
 
 
+class Feature:
+    """
+    What a page may show besides its notes and code.
+
+    Each feature is a file of its own, and none knows of the others. These
+    are the places where it can put something; by default it puts nothing.
+    """
+
+    def marks(self, link: Link) -> Iterable[Mark]:
+        """Return attributes for stretches of code."""
+        return ()
+
+    def formula(self, mathml: str, line: int) -> str:
+        """Return a formula that stands on a line, decorated."""
+        return mathml
+
+    def beside(self, line: int) -> str:
+        """Return what stands behind a line of code."""
+        return ""
+
+    def foot(self) -> str:
+        """Return what stands below the rows."""
+        return ""
+
+
 def build(
     source: Source,
     link: Link = lambda target, line: target,
     proofs: Proofs | None = None,
+    features: Sequence[Feature] = (),
 ) -> Page:
     """
     Lay out a file as a page.
 
     `link` is given each link's target and line, and returns where it shall
-    lead. `proofs` are the tests of equations.
+    lead. `proofs` are the tests of equations, and `features` what else is
+    shown.
     """
-    builder = _Builder(source, link, proofs)
+    builder = _Builder(source, link, proofs, features)
     rows = [builder.row(row) for row in source.rows]
     if not builder.titled:
         rows.insert(
             0, f'<section class="row wide">{builder.title()}</section>'
         )
-    body = f'<div class="lit">{"".join(rows)}</div>'
+    foot = "".join(feature.foot() for feature in features)
+    body = f'<div class="lit">{"".join(rows)}{foot}</div>'
     title = str(source.meta.get("title") or builder.headings[0].text)
     return Page(
         title=plain(title),
         description=" ".join(str(source.meta.get("summary") or "").split()),
         body=body,
-        search=_for_search(body),
+        search=_for_search("".join(rows)),
         headings=builder.headings,
         ids=set(re.findall(r'\sid="([^"]*)"', body)),
         problems=builder.problems,
@@ -127,14 +155,19 @@ class _Builder:
     """Builds rows one after the other; headings depend on those before."""
 
     def __init__(
-        self, source: Source, link: Link, proofs: Proofs | None
+        self,
+        source: Source,
+        link: Link,
+        proofs: Proofs | None,
+        features: Sequence[Feature],
     ) -> None:
-        self.source = source
+        self.source, self.features = source, features
         self.headings: list[Heading] = []
-        self.code = python_lines(source.text)
+        marks = [mark for f in features for mark in f.marks(link)]
+        self.code = python_lines(source.text, marks)
         names = {row.name for row in source.rows}
         self.equations = Equations(source.path, names, proofs)
-        self.notes = Notes(source.path, link, self.equations)
+        self.notes = Notes(source.path, link, self.equations, self._decorated)
         self.rendered = {
             id(row): "".join(map(self.notes.render, row.notes))
             for row in source.rows
@@ -144,6 +177,11 @@ class _Builder:
         self.ids = set(own)
         first = next(iter(self.rendered.values()), "")
         self.titled = bool(_HEADING.search(first)) and not source.rows[0].name
+
+    def _decorated(self, mathml: str, line: int) -> str:
+        for feature in self.features:
+            mathml = feature.formula(mathml, line)
+        return mathml
 
     @property
     def problems(self) -> list[Problem]:
@@ -254,13 +292,14 @@ class _Builder:
         lines = []
         for n in numbers:
             code = self.code[n - 1]
+            beside = "".join(f.beside(n) for f in self.features)
             if margin and code.startswith(margin):
                 code = (
                     f'<span class="in">{margin}</span>{code[len(margin) :]}'
                 )
             lines.append(
                 f'<span class="l" id="L{n}"><a href="#L{n}" tabindex="-1" '
-                f'aria-label="{n}"></a>{code}</span>\n'
+                f'aria-label="{n}"></a>{code}{beside}</span>\n'
             )
         return f"<pre><code>{''.join(lines)}</code></pre>"
 

@@ -58,13 +58,15 @@ class Row:
 
 @dataclass
 class Source:
-    """A file, read: its text, its lines, its front matter and its rows."""
+    """A file, read: its text, lines, front matter, rows and syntax tree."""
 
     path: Path
     text: str
     lines: list[str]
     meta: dict[str, Any]
     rows: list[Row]
+    tree: ast.Module
+    module: str  # its dotted name, as it is imported
 
 
 def read(path: Path) -> Source:
@@ -78,7 +80,19 @@ def read(path: Path) -> Source:
     lines = text.removesuffix("\n").split("\n")
     finder = _Finder(lines, tree, tokens)
     meta = _front_matter(path, finder.module_note)
-    return Source(path, text, lines, meta, finder.rows())
+    name = module_name(path)
+    return Source(path, text, lines, meta, finder.rows(), tree, name)
+
+
+def module_name(path: Path) -> str:
+    """Return the dotted name that a file has among packages."""
+    path = path.resolve()
+    parts = [] if path.stem == "__init__" else [path.stem]
+    folder = path.parent
+    while (folder / "__init__.py").is_file():
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    return ".".join(parts)
 
 
 def decode(path: Path) -> str:

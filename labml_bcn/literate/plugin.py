@@ -9,6 +9,7 @@ only file that knows of MkDocs.
           sources: [my_package]      # files, or folders of them
           template: main.html        # the theme's template for these pages
           tests: [tests]             # hold equations and tests to each other
+          symbols: docs/symbols.yml  # link symbols in formulas and code
           lenient: false             # true: show a bad formula's source
 """
 
@@ -36,7 +37,8 @@ from labml_bcn.literate.page import (
     build,
     plain,
 )
-from labml_bcn.literate.parse import Problem, read
+from labml_bcn.literate.parse import Problem, Source, read
+from labml_bcn.literate.project import Project
 
 log = get_plugin_logger(__name__)
 
@@ -62,6 +64,7 @@ class LiterateConfig(base.Config):  # type: ignore[no-untyped-call]
     sources = config_options.ListOfItems(config_options.Type(str))
     template = config_options.Type(str, default="main.html")
     tests = config_options.ListOfItems(config_options.Type(str), default=[])
+    symbols = config_options.Type(str, default="")
     lenient = config_options.Type(bool, default=False)
 
 
@@ -73,7 +76,8 @@ class LiteratePlugin(BasePlugin[LiterateConfig]):  # type: ignore[no-untyped-cal
         config.extra_css.insert(0, "assets/literate.css")
         config.extra_javascript.append("assets/literate.js")
         self._root = Path(config.config_file_path or ".").resolve().parent
-        watched = self.config.sources + self.config.tests
+        watched = [*self.config.sources, *self.config.tests]
+        watched += filter(None, [self.config.symbols])
         config.watch += [str(self._root / each) for each in watched]
 
     @event_priority(100)
@@ -88,6 +92,7 @@ class LiteratePlugin(BasePlugin[LiterateConfig]):  # type: ignore[no-untyped-cal
         # to its lines.
         self._proving = {proof.path for proof in self._proofs.proofs}
         self._proving -= set(sources)
+        self._read([*sources, *sorted(self._proving)])
         for path in [*sources, *sorted(self._proving)]:
             files.append(
                 AnnotatedFile(
@@ -105,6 +110,23 @@ class LiteratePlugin(BasePlugin[LiterateConfig]):  # type: ignore[no-untyped-cal
             files.append(
                 File.generated(config, f"assets/{name}", content=content)
             )
+
+    def _read(self, paths: list[Path]) -> None:
+        """Read all files, for what stands in one may be used in another."""
+        self._sources: dict[Path, Source] = {}
+        for path in paths:
+            try:
+                source = read(self._root / path)
+            except Problem as unread:
+                self._report(unread)
+            else:
+                source.path = path
+                self._sources[path] = source
+        symbols = self.config.symbols
+        self.project = Project(
+            list(self._sources.values()),
+            symbols=self._root / symbols if symbols else None,
+        )
 
     def _found(self, option: str, names: list[str]) -> Iterator[Path]:
         """Yield the Python files of an option, as paths from the root."""
@@ -124,6 +146,27 @@ class LiteratePlugin(BasePlugin[LiterateConfig]):  # type: ignore[no-untyped-cal
         """Keep MkDocs from reading Python as Markdown."""
         return "" if isinstance(page.file, AnnotatedFile) else None
 
+    def on_nav(
+        self, nav: Navigation, config: MkDocsConfig, files: Files
+    ) -> None:
+        """Build the pages, so that others can tell what is on them."""
+        for file in files:
+            if isinstance(file, AnnotatedFile):
+                self._pages[file.src_uri] = self._built(file, files)
+
+    def _built(self, file: File, files: Files) -> tuple[Page, Anchors]:
+        path = Path(file.src_uri)
+        if path not in self._sources:
+            return Page(path.name, "", "", "", [], set(), []), {}
+        source, to = self._sources[path], _Links(file, files)
+        features = self.project.features(source)
+        built = build(source, to.link, self._proofs, features)
+        for problem in built.problems:
+            self._report(problem)
+        for line, target in to.broken:
+            log.warning(f"{path}:{line}: no page at the link {target}")
+        return built, to.anchors
+
     def on_page_markdown(
         self,
         markdown: str,
@@ -131,31 +174,22 @@ class LiteratePlugin(BasePlugin[LiterateConfig]):  # type: ignore[no-untyped-cal
         config: MkDocsConfig,
         files: Files,
     ) -> None:
-        """Build the page, so that its title is known in time."""
-        if not isinstance(page.file, AnnotatedFile):
+        """Tell MkDocs a page's title, and what its front matter says."""
+        if page.file.src_uri not in self._pages:
             return
-        path = Path(page.file.src_uri)
-        to = _Links(page, files)
-        try:
-            source = read(self._root / path)
-            source.path = path
-            built = build(source, to.link, self._proofs)
-        except Problem as unread:
-            self._report(Problem(path, unread.line, unread.message))
-            built = Page(path.name, "", "", "", [], set(), [])
-        for problem in built.problems:
-            self._report(problem)
-        for line, target in to.broken:
-            log.warning(f"{path}:{line}: no page at the link {target}")
+        built, _ = self._pages[page.file.src_uri]
         page.meta.update(built.meta, title=built.title)
         page.meta["template"] = self.config.template
-        if path in self._proving:
+        if Path(page.file.src_uri) in self._proving:
             page.meta["search"] = {"exclude": True}
         if built.description:
             page.meta["description"] = built.description
-        self._pages[page.file.src_uri] = built, to.anchors
 
     def _report(self, problem: Problem) -> None:
+        path = Path(problem.path)
+        if path.is_relative_to(self._root):
+            path = path.relative_to(self._root)
+        problem = Problem(path, problem.line, problem.message)
         self._problems += not self.config.lenient
         (log.info if self.config.lenient else log.error)(str(problem))
 
@@ -185,6 +219,8 @@ class LiteratePlugin(BasePlugin[LiterateConfig]):  # type: ignore[no-untyped-cal
             ]
             for problem in self._proofs.check(equations):
                 self._report(problem)
+        for problem in self.project.left_over():
+            self._report(problem)
         if self._problems:
             raise PluginError(
                 f"literate: {self._problems} to mend in the annotated files, "
@@ -209,8 +245,8 @@ class LiteratePlugin(BasePlugin[LiterateConfig]):  # type: ignore[no-untyped-cal
 class _Links:
     """Leads links from an annotated file to pages of the site."""
 
-    def __init__(self, page: SitePage, files: Files) -> None:
-        self.page, self.files = page, files
+    def __init__(self, here: File, files: Files) -> None:
+        self.here, self.files = here, files
         self.broken: list[tuple[int, str]] = []
         self.anchors: Anchors = {}
 
@@ -219,7 +255,7 @@ class _Links:
         path, _, fragment = target.partition("#")
         if re.match(r"[a-z][a-z0-9+.-]*:|/", target):
             return target
-        here = self.page.file
+        here = self.here
         file: File | None = here
         if path:
             folder = Path(here.src_uri).parent

@@ -1,0 +1,39 @@
+r"""
+# What a project declares
+
+Each page by itself is notes and code. What else pages show, because a project
+declares it in files of its own, comes together here: one object for the whole
+project, which gives each page its features.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from labml_bcn.literate.page import Feature
+from labml_bcn.literate.parse import Problem, Source
+from labml_bcn.literate.symbols import Table
+
+
+class Project:
+    """All annotated files, and what is declared for them."""
+
+    def __init__(
+        self, sources: Sequence[Source], symbols: Path | None = None
+    ) -> None:
+        self.problems: list[Problem] = []
+        self.symbols: Table | None = None
+        if symbols:
+            try:
+                self.symbols = Table(symbols, sources)
+            except Problem as problem:
+                self.problems.append(problem)
+
+    def features(self, source: Source) -> list[Feature]:
+        """Return what one page shows besides its notes and code."""
+        return [self.symbols.on(source)] if self.symbols else []
+
+    def left_over(self) -> Iterator[Problem]:
+        """Yield what only all pages together show, once they are made."""
+        yield from self.problems
+        if self.symbols:
+            yield from self.symbols.left_over()
