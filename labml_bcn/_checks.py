@@ -77,9 +77,18 @@ def channels_first(x: Tensor, channels: int) -> None:
         )
 
 
-def several_values(x: Tensor, variance_of: str, remedy: str) -> None:
-    """Raise where a channel has one value only, and so no variance."""
-    if x.numel() == x.shape[1]:
+def several_values(
+    x: Tensor,
+    variance_of: str,
+    remedy: str,
+    count: int | Tensor | None = None,
+) -> None:
+    """
+    Raise where a channel has one value only, and so no variance.
+
+    `count` is the number of values where they are more than those of `x`.
+    """
+    if (x.numel() // x.shape[1] if count is None else count) == 1:
         raise ValueError(
             f"expected more than one value per channel for {variance_of}, "
             f"got an input of shape {list(x.shape)}: the variance of one "

@@ -58,6 +58,8 @@ Networks*, [arXiv 1911.09738](https://arxiv.org/abs/1911.09738). The layers'
 interface follows labml.ai's annotated implementation.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -68,7 +70,6 @@ from labml_bcn._checks import (
     positive_eps,
     positive_int,
     several_in_group,
-    several_values,
     statistics_dtype,
 )
 from labml_bcn.batch_norm import BatchNorm, per_channel
@@ -122,6 +123,9 @@ class EstimatedBatchNorm(BatchNorm):
     - `variance_around`: which mean the batch's variance is taken around,
       `"batch_mean"` or `"running_mean"`; see
       [the update](#EstimatedBatchNorm.measure).
+    - `process_group`: learn from the batches of all processes of this group,
+      as in [batch norm](batch_norm.py#BatchNorm.batch_statistics). By
+      default each process keeps an estimate of its own.
     - `device`, `dtype`: of the parameters and buffers.
 
     **Shape**
@@ -148,6 +152,7 @@ class EstimatedBatchNorm(BatchNorm):
         affine: bool = True,
         *,
         variance_around: str = "batch_mean",
+        process_group: Any = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -156,6 +161,7 @@ class EstimatedBatchNorm(BatchNorm):
             eps=eps,
             momentum=momentum,
             affine=affine,
+            process_group=process_group,
             device=device,
             dtype=dtype,
         )
@@ -171,14 +177,12 @@ class EstimatedBatchNorm(BatchNorm):
         values = x.to(statistics_dtype(x))
         # First learn from the batch, then use what was learned. An empty
         # batch teaches nothing.
-        if self.training and x.numel() > 0:
-            mean, var = self.update(*self.measure(values))
-        else:
-            mean, var = self.running()
+        new = self.measure(values) if self.training else None
+        mean, var = self.running() if new is None else self.update(*new)
         return self.normalize(values, mean, var).to(x.dtype)
 
     @torch.no_grad()
-    def measure(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def measure(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
         r"""
         ### The batch's part in the update
 
@@ -214,16 +218,12 @@ class EstimatedBatchNorm(BatchNorm):
         #     set, and then never learns. Here $r$ is `momentum`, 0.1 as on
         #     labml's page.
         if self.variance_around == "batch_mean":
-            several_values(
-                x,
-                "the batch's variance",
-                'use variance_around="running_mean", or a larger input',
-            )
-            return self.batch_statistics(x)
-        dims = [d for d in range(x.dim()) if d != 1]
+            mean, var, count = self.batch_statistics(x)
+            remedy = 'use variance_around="running_mean", or a larger input'
+            return None if self.too_few(x, count, remedy) else (mean, var)
         old_mean, _ = self.running()
-        var = (x - per_channel(old_mean, x)).square().mean(dims)
-        return x.mean(dims), var
+        mean, var, count = self.batch_statistics(x, around=old_mean)
+        return None if x.numel() == 0 and count == 0 else (mean, var)
 
     def extra_repr(self) -> str:
         """Show the settings in `print(model)`."""
@@ -386,6 +386,9 @@ class BatchChannelNorm(nn.Module):
     - `variance_around`: `"batch_mean"` or `"running_mean"`; see
       [the update](#EstimatedBatchNorm.measure). It has no effect, and is
       refused, where `estimate` is off.
+    - `process_group`: as in [batch
+      norm](batch_norm.py#BatchNorm.batch_statistics). The channel norm needs
+      none: it looks at one sample at a time.
     - `device`, `dtype`: of the parameters and buffers.
 
     **Shape**
@@ -414,6 +417,7 @@ class BatchChannelNorm(nn.Module):
         estimate: bool = True,
         *,
         variance_around: str = "batch_mean",
+        process_group: Any = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -434,6 +438,7 @@ class BatchChannelNorm(nn.Module):
                 eps,
                 momentum,
                 variance_around=variance_around,
+                process_group=process_group,
                 device=device,
                 dtype=dtype,
             )
@@ -442,6 +447,7 @@ class BatchChannelNorm(nn.Module):
                 channels,
                 eps=eps,
                 momentum=momentum,
+                process_group=process_group,
                 device=device,
                 dtype=dtype,
             )

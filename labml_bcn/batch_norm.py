@@ -25,6 +25,9 @@ where there are none. A value is $x_{b,c,l}$, with lower-case letters for
 indices and upper-case letters for sizes.
 """
 
+import copy
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -36,6 +39,7 @@ from labml_bcn._checks import (
     several_values,
     statistics_dtype,
 )
+from labml_bcn._distributed import average, process_group_or_none
 
 
 class BatchNorm(nn.Module):
@@ -73,6 +77,9 @@ class BatchNorm(nn.Module):
       `None`.
     - `track_running_stats`: keep $\mu$ and $\sigma^2$; without, evaluation
       uses the batch's statistics too, and there are no buffers.
+    - `process_group`: measure the batch over the processes of this group;
+      see [several processes](#BatchNorm.batch_statistics). By default each
+      process measures its own, and none waits for another.
     - `device`, `dtype`: of the parameters and buffers.
 
     **Shape**
@@ -86,7 +93,8 @@ class BatchNorm(nn.Module):
 
     - `ValueError`: an argument out of its range, an input of another shape,
       or one value per channel where the batch's variance is needed.
-    - `TypeError`: an input that is not floating point.
+    - `TypeError`: an input that is not floating point, or a process group
+      that is none.
 
     **Source**: Ioffe and Szegedy, *Batch Normalization: Accelerating Deep
     Network Training by Reducing Internal Covariate Shift*, arXiv 1502.03167.
@@ -105,6 +113,7 @@ class BatchNorm(nn.Module):
         momentum: float = 0.1,
         affine: bool = True,
         track_running_stats: bool = True,
+        process_group: Any = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -114,6 +123,7 @@ class BatchNorm(nn.Module):
         self.momentum = momentum_in_range(momentum)
         self.affine = affine
         self.track_running_stats = track_running_stats
+        self.process_group = process_group_or_none(process_group)
         # Scale $\gamma$ and shift $\beta$ are learned by gradients. Where
         # they are not wanted, they are registered as `None`, so that the
         # names exist all the same.
@@ -157,19 +167,18 @@ class BatchNorm(nn.Module):
         # Sums over many values need room: half precision is widened for the
         # arithmetic, and the result narrowed again at the end.
         values = x.to(statistics_dtype(x))
-        # Evaluation uses the running statistics. An empty batch has nothing
-        # to measure and nothing to normalize: it goes through as it is, and
-        # leaves the running statistics alone.
+        # Evaluation uses the running statistics.
         if self.track_running_stats and not self.training:
             return self.normalize(values, *self.running()).to(x.dtype)
-        if x.numel() == 0:
-            zero = values.new_zeros(self.channels)
-            return self.normalize(values, zero, zero + 1).to(x.dtype)
+        # An empty batch has nothing to measure and nothing to normalize: it
+        # goes through as it is, and leaves the running statistics alone.
+        mean, var, count = self.batch_statistics(values)
         remedy = "use a larger input"
         if self.track_running_stats:
             remedy += ", or call eval() to use running statistics"
-        several_values(x, "the batch's variance", remedy)
-        mean, var = self.batch_statistics(values)
+        if self.too_few(x, count, remedy):
+            zero = values.new_zeros(self.channels)
+            return self.normalize(values, zero, zero + 1).to(x.dtype)
         if self.training and self.track_running_stats:
             # The stored variance is the unbiased one, for it stands for
             # *other* images than these. `nn.BatchNorm2d` does the same.
@@ -178,27 +187,53 @@ class BatchNorm(nn.Module):
             #     labml's page stores the biased variance. We store the
             #     unbiased one, $\frac{BL}{BL-1} v_c$, so that the layer
             #     equals PyTorch's.
-            count = x.numel() // self.channels
             self.update(mean.detach(), var.detach() * (count / (count - 1)))
         # The batch's statistics depend on $x$, and the gradient flows
         # through them: each value's gradient loses its mean and its part
         # along $\hat x$ over the batch.
         return self.normalize(values, mean, var).to(x.dtype)
 
-    def batch_statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def batch_statistics(
+        self, x: Tensor, around: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, int | Tensor]:
         r"""
-        Return $m_c$ and $v_c$, the mean and biased variance of each channel.
+        Return $m_c$ and $v_c$, the mean and biased variance of each channel,
+        and the number of values $B L$ that they rest on. The variance is
+        that around the mean, or around another point `[C]`.
 
         They are taken in two passes: first the mean, then the mean squared
         distance from it. The shortcut $E[x^2] - E[x]^2$ would need one pass
         only, but subtracts two large numbers: at a mean of 10,000 both are
         near $10^8$, where float32 counts in steps of 8, and a variance of 1
         is lost between them.
+
+        **Several processes.** With a `process_group`, both are averages
+        over the values of all its processes, as if one process had the
+        whole batch, and the gradient flows through them to all processes.
+        The processes may have different numbers of samples, or none; but
+        each one must call the layer, and its backward pass, as often as the
+        others, for they wait for each other. Only training does this:
+        evaluation, where processes may have different numbers of batches,
+        is each one's own.
         """
         dims = [d for d in range(x.dim()) if d != 1]
-        mean = x.mean(dims)
-        var = (x - per_channel(mean, x)).square().mean(dims)
-        return mean, var
+        group = self.process_group if self.training else None
+        mean, count = average(x, dims, group)
+        centre = per_channel(mean if around is None else around, x)
+        var, _ = average((x - centre).square(), dims, group)
+        return mean, var, count
+
+    def too_few(self, x: Tensor, count: int | Tensor, remedy: str) -> bool:
+        r"""
+        Say whether there is nothing to measure, and raise where there is
+        one value, which has no variance.
+        """
+        # The count may be a tensor on a device, and looking at it would wait
+        # for that. With two values of one's own there is no need to.
+        if x.numel() >= 2 * self.channels:
+            return False
+        several_values(x, "the batch's variance", remedy, count)
+        return bool(count == 0)
 
     def running(self) -> tuple[Tensor, Tensor]:
         r"""
@@ -263,6 +298,15 @@ class BatchNorm(nn.Module):
         if self.scale is None or self.shift is None:
             return x_hat
         return x_hat * per_channel(self.scale, x) + per_channel(self.shift, x)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "BatchNorm":
+        """Copy the layer; the copy is in the same process group."""
+        # A process group is a line to other processes. It cannot be copied.
+        memo[id(self.process_group)] = self.process_group
+        other = type(self).__new__(type(self))
+        memo[id(self)] = other
+        other.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return other
 
     def extra_repr(self) -> str:
         """Show the settings in `print(model)`."""

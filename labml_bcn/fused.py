@@ -123,9 +123,9 @@ class FusedBatchChannelNorm(BatchChannelNorm):
         # An input that is refused must not have moved the statistics.
         channels_first(x, self.channels)
         several_in_group(x, self.groups)
-        if x.numel() == 0:
-            return super().forward(x)
         first, second = self.batch_norm, self.channel_norm
+        if x.numel() == 0 or (self.training and first.process_group):
+            return super().forward(x)
         self.refuse_one_value(x, first)
         count = x.numel() // self.channels
 

@@ -219,7 +219,8 @@ def wander(size, steps=1000, momentum=0.01):
     for batch in batches(size, steps, seed=size):
         norm(batch)
         estimate = norm.exp_mean, norm.exp_var
-        seen.append(torch.stack([*norm.batch_statistics(batch), *estimate]))
+        measured = norm.batch_statistics(batch)[:2]
+        seen.append(torch.stack([*measured, *estimate]))
     m, v, mu, sigma2 = torch.stack(seen, 1)
     std = total_var.sqrt()
     return {

@@ -1013,12 +1013,14 @@ def test_variance_around_is_refused_where_it_would_have_no_effect():
         (
             BatchNorm,
             "(channels, *, eps=1e-05, momentum=0.1, affine=True, "
-            "track_running_stats=True, device=None, dtype=None)",
+            "track_running_stats=True, process_group=None, "
+            "device=None, dtype=None)",
         ),
         (
             EstimatedBatchNorm,
             "(channels, eps=1e-05, momentum=0.1, affine=True, *, "
-            "variance_around='batch_mean', device=None, dtype=None)",
+            "variance_around='batch_mean', process_group=None, "
+            "device=None, dtype=None)",
         ),
         (
             ChannelNorm,
@@ -1028,7 +1030,8 @@ def test_variance_around_is_refused_where_it_would_have_no_effect():
         (
             BatchChannelNorm,
             "(channels, groups, eps=1e-05, momentum=0.1, estimate=True, *, "
-            "variance_around='batch_mean', device=None, dtype=None)",
+            "variance_around='batch_mean', process_group=None, "
+            "device=None, dtype=None)",
         ),
     ],
 )

@@ -1,0 +1,68 @@
+"""Real processes for tests: started fast, in a gloo group, and killed."""
+
+import multiprocessing
+import os
+import tempfile
+import traceback
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+# One server imports torch, once; each process is a copy of it. It has run
+# nothing yet, so nothing can be copied half-way.
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["torch", "labml_bcn.experiment.train"])
+
+
+def start(target: Callable[..., object], *arguments: Any) -> BaseProcess:
+    """Start a process that runs `target` on one thread."""
+    process = CONTEXT.Process(target=_one_thread, args=(target, *arguments))
+    process.start()
+    return process
+
+
+def _one_thread(target: Callable[..., object], *arguments: Any) -> None:
+    torch.set_num_threads(1)
+    target(*arguments)
+
+
+def together(target: Callable[..., Any], size: int, *arguments: Any) -> list:
+    """Run `target(rank, *arguments)` in a gloo group; return the results."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        processes = [
+            start(_member, folder, rank, size, target, arguments)
+            for rank in range(size)
+        ]
+        for process in processes:
+            process.join(120)
+        errors = [path.read_text() for path in folder.glob("*.error")]
+        assert not errors, "\n".join(errors)
+        assert [process.exitcode for process in processes] == [0] * size
+        return [torch.load(folder / f"{rank}.pt") for rank in range(size)]
+
+
+def _member(
+    folder: Path,
+    rank: int,
+    size: int,
+    target: Callable[..., Any],
+    arguments: tuple[Any, ...],
+) -> None:
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    try:
+        dist.init_process_group(
+            "gloo",
+            init_method=f"file://{folder / 'meeting'}",
+            rank=rank,
+            world_size=size,
+        )
+        torch.save(target(rank, *arguments), folder / f"{rank}.pt")
+        dist.destroy_process_group()
+    except BaseException:
+        (folder / f"{rank}.error").write_text(traceback.format_exc())
+        os._exit(1)
