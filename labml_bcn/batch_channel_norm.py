@@ -38,6 +38,7 @@ channel norm, which normalizes each sample by its own values and so keeps
 the scale of the activations in hand while the estimates lag behind:
 
 $$y = \operatorname{ChannelNorm}(\operatorname{EstimatedBatchNorm}(x))$$
+{#composition}
 
 The papers combine it with
 [weight standardization](weight_standardization.py), which lowers the
@@ -86,10 +87,11 @@ class EstimatedBatchNorm(BatchNorm):
 
     $$\mu_c \leftarrow (1 - r) \mu_c + r m_c
     \qquad
-    \sigma^2_c \leftarrow (1 - r) \sigma^2_c + r v_c$$
+    \sigma^2_c \leftarrow (1 - r) \sigma^2_c + r v_c$$ {#estimate-update}
 
     $$y_{b,c,l} = \gamma_c
     \frac{x_{b,c,l} - \mu_c}{\sqrt{\sigma^2_c + \epsilon}} + \beta_c$$
+    {#estimated}
 
     Evaluation does the same without the update. So training and evaluation
     agree, whatever the batch size: right after a step, the same input gives
@@ -99,7 +101,7 @@ class EstimatedBatchNorm(BatchNorm):
     depends on its own input only, and the Jacobian is diagonal:
 
     $$\frac{\partial y_{b,c,l}}{\partial x_{b,c,l}} =
-    \frac{\gamma_c}{\sqrt{\sigma^2_c + \epsilon}}$$
+    \frac{\gamma_c}{\sqrt{\sigma^2_c + \epsilon}}$$ {#diagonal-jacobian}
 
     The **start** matters. The estimates begin at 0 and 1, whatever the data,
     and after $n$ steps that start still weighs $(1-r)^n$: at $r = 0.1$ it is
@@ -192,11 +194,13 @@ class EstimatedBatchNorm(BatchNorm):
         Around the **batch mean**, $v_c$ is the spread *within* this batch:
 
         $$v_c = \frac{1}{B L} \sum_{b,l} (x_{b,c,l} - m_c)^2$$
+        {#around-batch-mean}
 
         Around the **running mean** as it was before this step, it also
         holds how far this batch lies from the others:
 
         $$v_c = \frac{1}{B L} \sum_{b,l} (x_{b,c,l} - \mu_c)^2$$
+        {#around-running-mean}
 
         The second is the first plus $(m_c - \mu_c)^2$. With large batches
         that term is small. With one image a batch it is the whole
@@ -244,10 +248,11 @@ class ChannelNorm(nn.Module):
     $$\mu_{b,g} = \frac{1}{D L} \sum_{d,l} x_{b,g,d,l}
     \qquad
     \sigma^2_{b,g} = \frac{1}{D L} \sum_{d,l} (x_{b,g,d,l} - \mu_{b,g})^2$$
+    {#group-statistics}
 
     $$y_{b,g,d,l} = \gamma_g
     \frac{x_{b,g,d,l} - \mu_{b,g}}{\sqrt{\sigma^2_{b,g} + \epsilon}}
-    + \beta_g$$
+    + \beta_g$$ {#per-group}
 
     Nothing is remembered between steps, and no sample sees another: training
     and evaluation are the same.
@@ -358,6 +363,7 @@ class BatchChannelNorm(nn.Module):
     Batch norm with estimated statistics, followed by a channel norm.
 
     $$y = \operatorname{ChannelNorm}(\operatorname{EstimatedBatchNorm}(x))$$
+    {#in-turn}
 
     The order matters. The batch norm comes first, for it is the one that
     centres every channel for itself; the channel norm, which centres groups,

@@ -52,13 +52,13 @@ class BatchNorm(nn.Module):
 
     $$m_c = \frac{1}{B L} \sum_{b,l} x_{b,c,l}
     \qquad
-    v_c = \frac{1}{B L} \sum_{b,l} (x_{b,c,l} - m_c)^2$$
+    v_c = \frac{1}{B L} \sum_{b,l} (x_{b,c,l} - m_c)^2$$ {#batch-statistics}
 
     and then gives each channel a scale $\gamma_c$ and a shift $\beta_c$ that
     are learned, so that nothing the network could express is lost:
 
     $$y_{b,c,l} = \gamma_c
-    \frac{x_{b,c,l} - m_c}{\sqrt{v_c + \epsilon}} + \beta_c$$
+    \frac{x_{b,c,l} - m_c}{\sqrt{v_c + \epsilon}} + \beta_c$$ {#training}
 
     Meanwhile it keeps running averages $\mu_c$ and $\sigma^2_c$ of the mean
     and the variance. In evaluation these take the place of $m_c$ and $v_c$:
@@ -251,7 +251,7 @@ class BatchNorm(nn.Module):
 
         $$\mu_c \leftarrow (1 - r) \mu_c + r m_c
         \qquad
-        \sigma^2_c \leftarrow (1 - r) \sigma^2_c + r v_c$$
+        \sigma^2_c \leftarrow (1 - r) \sigma^2_c + r v_c$$ {#running-update}
 
         Here $v_c$ is the variance that is handed in: the unbiased one from
         this layer, and the biased one from the estimated batch norm.
@@ -284,7 +284,7 @@ class BatchNorm(nn.Module):
         $$\hat x_{b,c,l} =
         \frac{x_{b,c,l} - \mu_c}{\sqrt{\sigma^2_c + \epsilon}}
         \qquad
-        y_{b,c,l} = \gamma_c \hat x_{b,c,l} + \beta_c$$
+        y_{b,c,l} = \gamma_c \hat x_{b,c,l} + \beta_c$$ {#normalization}
 
         $\mu_c$ and $\sigma^2_c$ are the running ones in evaluation; in
         training, this layer hands in $m_c$ and $v_c$ in their place.

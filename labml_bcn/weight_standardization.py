@@ -54,12 +54,12 @@ def weight_standardization(
 
     $$\mu_o = \frac{1}{I} \sum_i W_{o,i}
     \qquad
-    \sigma^2_o = \frac{1}{I} \sum_i (W_{o,i} - \mu_o)^2$$
+    \sigma^2_o = \frac{1}{I} \sum_i (W_{o,i} - \mu_o)^2$$ {#filter-statistics}
 
     the standardized weight is
 
     $$\hat W_{o,i} =
-    \frac{W_{o,i} - \mu_o}{\sqrt{\sigma^2_o + \epsilon}}$$
+    \frac{W_{o,i} - \mu_o}{\sqrt{\sigma^2_o + \epsilon}}$$ {#standardized}
 
     The gradient flows through $\mu_o$ and $\sigma^2_o$. What reaches $W_o$
     therefore sums to zero, and is at a right angle to $W_o$ as $\epsilon$
@@ -118,6 +118,7 @@ def weight_standardization(
     # $$\frac{W_{o,i} - \mu_o}{\sqrt{\frac{I}{I-k} \sigma^2_o + \epsilon}} =
     # \sqrt{\frac{I-k}{I}} \,
     # \frac{W_{o,i} - \mu_o}{\sqrt{\sigma^2_o + \frac{I-k}{I} \epsilon}}$$
+    # {#correction}
     factor = (per_filter - correction) / per_filter
     filters = weight.to(statistics_dtype(weight)).flatten(1)
     standard = F.group_norm(

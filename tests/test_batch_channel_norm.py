@@ -16,9 +16,11 @@ import torch.nn.functional as F
 from oracle import (
     Running,
     assert_close,
+    batch_mean,
     batch_norm,
     channel_norm,
     normalize,
+    square_around,
 )
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -144,6 +146,31 @@ def test_the_estimate_starts_at_mean_0_and_variance_1(mode):
     assert torch.equal(layer.shift, torch.zeros(C))
 
 
+@pytest.mark.equation("batch_channel_norm.around-batch-mean")
+@pytest.mark.parametrize("trailing", TRAILING, ids=str)
+def test_around_the_batch_mean_the_variance_is_the_spread_within(trailing):
+    layer = estimated("batch_mean", dtype=F64)
+    x = inputs(3, C, *trailing, dtype=F64)
+    mean, var = layer.measure(x)
+    assert_close(mean, batch_mean(x))
+    assert_close(var, square_around(x, batch_mean(x)))
+
+
+@pytest.mark.equation("batch_channel_norm.around-running-mean")
+@pytest.mark.parametrize("trailing", TRAILING, ids=str)
+def test_around_the_running_mean_the_variance_is_the_spread_about_it(
+    trailing,
+):
+    layer = randomize(estimated("running_mean", dtype=F64))
+    x = inputs(3, C, *trailing, dtype=F64)
+    mean, var = layer.measure(x)
+    assert_close(mean, batch_mean(x))
+    assert_close(var, square_around(x, layer.exp_mean))
+
+
+@pytest.mark.equation(
+    "batch_channel_norm.estimate-update", "batch_channel_norm.estimated"
+)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("trailing", TRAILING, ids=str)
 @pytest.mark.parametrize("r", [0.0, 0.1, 0.7, 1.0])
@@ -218,6 +245,7 @@ def test_training_output_is_what_eval_gives_right_after(name):
     assert_close(layer.eval()(x), y, 1e-6, 1e-6)
 
 
+@pytest.mark.equation("batch_channel_norm.diagonal-jacobian")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("training", [True, False])
 def test_the_estimates_jacobian_is_diagonal(mode, training):
@@ -229,6 +257,7 @@ def test_the_estimates_jacobian_is_diagonal(mode, training):
     assert_close(jacobian.reshape(x.numel(), -1), expected.detach())
 
 
+@pytest.mark.equation("batch_channel_norm.estimated")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("trailing", TRAILING, ids=str)
 @pytest.mark.parametrize("training", [True, False])
@@ -296,6 +325,9 @@ def test_channel_norm_is_group_norm_with_repeated_scale_and_shift(
     assert_same_gradients(actual, leaves, expected, restated)
 
 
+@pytest.mark.equation(
+    "batch_channel_norm.group-statistics", "batch_channel_norm.per-group"
+)
 @pytest.mark.parametrize("groups", [1, 3, 6])
 @pytest.mark.parametrize("trailing", TRAILING, ids=str)
 @pytest.mark.parametrize("training", [True, False])
@@ -369,6 +401,9 @@ def test_what_passes_gradcheck(name):
 # BatchChannelNorm
 
 
+@pytest.mark.equation(
+    "batch_channel_norm.composition", "batch_channel_norm.in-turn"
+)
 @pytest.mark.parametrize("mode", ["plain", *MODES])
 @pytest.mark.parametrize("trailing", TRAILING, ids=str)
 def test_batch_channel_norm_is_its_formula_over_steps_and_in_eval(
@@ -422,6 +457,7 @@ def test_plain_batch_channel_norm_is_pytorchs_batch_norm_then_ours():
         assert_close(layer.batch_norm.exp_var, theirs.running_var)
 
 
+@pytest.mark.equation("batch_channel_norm.in-turn")
 @pytest.mark.parametrize("mode", ["plain", *MODES])
 def test_batch_channel_norm_is_its_two_parts_in_turn(mode):
     layer = randomize(bcn(mode, momentum=0.3))

@@ -6,7 +6,14 @@ dicts) is tested for BatchNorm too in test_batch_channel_norm.py.
 
 import pytest
 import torch
-from oracle import Running, assert_close, batch_norm, normalize
+from oracle import (
+    Running,
+    assert_close,
+    batch_mean,
+    batch_norm,
+    normalize,
+    square_around,
+)
 from torch import nn
 
 from labml_bcn import BatchNorm
@@ -84,6 +91,80 @@ def test_batch_norm_is_pytorchs_over_training_steps_and_in_eval(
     ours.train()
     theirs.train()
     assert_same_step(ours, theirs, torch.randn(3, C, *trailing).double())
+
+
+def assert_same_gradients(actual, leaves, expected):
+    """Every leaf's gradient agrees, for one random gradient of the output."""
+    g = torch.randn_like(actual)
+    ours = torch.autograd.grad(actual, leaves, g)
+    theirs = torch.autograd.grad(expected, leaves, g)
+    for a, b in zip(ours, theirs, strict=True):
+        assert_close(a, b)
+
+
+def leaves(*shapes):
+    return [
+        torch.randn(shape, dtype=torch.float64, requires_grad=True)
+        for shape in shapes
+    ]
+
+
+@pytest.mark.equation("batch_norm.batch-statistics")
+@pytest.mark.parametrize("trailing", [(), (5,), (4, 3)], ids=str)
+def test_the_batchs_statistics_are_its_mean_and_biased_variance(trailing):
+    layer = BatchNorm(C, dtype=torch.float64)
+    (x,) = leaves((3, C, *trailing))
+    mean, var = layer.batch_statistics(x)
+    expected_mean = batch_mean(x)
+    expected_var = square_around(x, expected_mean)
+    assert_close(mean, expected_mean)
+    assert_close(var, expected_var)
+    assert_same_gradients(mean + var, [x], expected_mean + expected_var)
+
+
+@pytest.mark.equation("batch_norm.normalization")
+@pytest.mark.parametrize("trailing", [(), (5,), (4, 3)], ids=str)
+def test_normalizing_subtracts_divides_scales_and_shifts(trailing):
+    layer = BatchNorm(C, eps=0.3, dtype=torch.float64)
+    x, mean, scale, shift = leaves((3, C, *trailing), (C,), (C,), (C,))
+    var = torch.rand(C, dtype=torch.float64, requires_grad=True)
+    layer.scale, layer.shift = map(torch.nn.Parameter, (scale, shift))
+    parameters = [layer.scale, layer.shift]
+    actual = layer.normalize(x, mean, var)
+    expected = normalize(x, mean, var, *parameters, eps=0.3)
+    assert_close(actual, expected)
+    assert_same_gradients(actual, [x, mean, var, *parameters], expected)
+
+
+@pytest.mark.equation("batch_norm.running-update")
+@pytest.mark.parametrize("r", [0.0, 0.1, 0.7, 1.0])
+def test_an_update_moves_the_running_statistics_by_r(r):
+    layer = BatchNorm(C, momentum=r, dtype=torch.float64)
+    mu, sigma2 = torch.zeros(C).double(), torch.ones(C).double()
+    for _ in range(3):
+        m, v = torch.randn(C).double(), torch.rand(C).double()
+        returned = layer.update(m, v)
+        mu = (1 - r) * mu + r * m
+        sigma2 = (1 - r) * sigma2 + r * v
+        for actual in (layer.exp_mean, returned[0]):
+            assert_close(actual, mu)
+        for actual in (layer.exp_var, returned[1]):
+            assert_close(actual, sigma2)
+
+
+@pytest.mark.equation("batch_norm.training")
+@pytest.mark.parametrize("trailing", [(), (5,), (4, 3)], ids=str)
+def test_in_training_the_batchs_own_statistics_normalize(trailing):
+    layer = BatchNorm(C, eps=0.01, dtype=torch.float64)
+    with torch.no_grad():
+        layer.scale.normal_()
+        layer.shift.normal_()
+    (x,) = leaves((3, C, *trailing))
+    parameters = [layer.scale, layer.shift]
+    actual = layer(x)
+    expected = batch_norm(x, *parameters, eps=0.01)
+    assert_close(actual, expected)
+    assert_same_gradients(actual, [x, *parameters], expected)
 
 
 @pytest.mark.parametrize("trailing", [(), (5,), (4, 3)], ids=str)

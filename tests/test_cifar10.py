@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import math
 import random
 import re
 import socket
@@ -63,6 +64,7 @@ def cache(monkeypatch, tmp_path):
 # The format
 
 
+@pytest.mark.equation("cifar10.record")
 def test_a_record_is_a_label_then_planes_of_rows(tmp_path):
     pixels = torch.randint(256, (2, 3072), dtype=torch.uint8)
     path = tmp_path / "x.bin"
@@ -110,6 +112,19 @@ def test_names_are_known_without_their_file(tmp_path):
     assert cifar10.load(write(tmp_path / "x", files)).classes == (
         cifar10.CLASSES
     )
+
+
+@pytest.mark.equation("cifar10.mean-and-variance")
+def test_the_mean_and_variance_count_values_by_their_share(root):
+    data = cifar10.load(root)
+    mean, std = data.mean_and_std
+    for colour in range(3):
+        values = data.train_images[:, colour].flatten().tolist()
+        share = {v: values.count(v) / len(values) for v in set(values)}
+        m = sum(share[v] * v for v in share)
+        s2 = sum(share[v] * (v - m) ** 2 for v in share)
+        assert mean[colour].item() == pytest.approx(m, rel=1e-6)
+        assert std[colour].item() ** 2 == pytest.approx(s2, rel=1e-6)
 
 
 def test_standardized_images_have_mean_zero_and_std_one(root):
@@ -618,6 +633,53 @@ def test_the_stand_in_has_the_shape_of_the_images_and_says_what_it_is():
     counts = data.train_labels.bincount(minlength=10)
     assert counts.min() > 650
     assert len(counts) == 10
+
+
+@pytest.mark.equation("cifar10.stripes")
+def test_the_stand_in_shows_a_wave_of_colour_under_noise(monkeypatch):
+    """Without its noise, an image is exactly constant and one cosine."""
+    drawn = torch.randn
+
+    def without_noise(*shape, **options):
+        out = drawn(*shape, **options)
+        return 0 * out if shape[-1] == 32 else out
+
+    monkeypatch.setattr(torch, "randn", without_noise)
+    images = cifar10.stand_in(40, 1).train_images
+    p = torch.arange(32).double()
+    y, x = (each.flatten() for each in torch.meshgrid(p, p, indexing="ij"))
+    seen = 0
+    for image, parts in zip(images, _parts(40), strict=True):
+        a, b, wavelength, theta, side, phi = parts
+        along = side * math.cos(theta) * x + math.sin(theta) * y
+        wave = torch.cos(2 * math.pi / wavelength * along + phi)
+        expected = (a[:, None] + b[:, None] * wave).reshape(3, 32, 32)
+        inside = (expected > 1) & (expected < 254)
+        seen += inside.sum().item()
+        # A byte is rounded, from float32.
+        assert (image.double() - expected)[inside].abs().max() < 0.51
+    assert seen > 40 * 3 * 32 * 16
+
+
+def _parts(n):
+    """What the stand-in draws for each image, in its order."""
+    generator = torch.Generator().manual_seed(10)
+    labels = torch.randint(10, (n,), generator=generator)
+    phase, side = torch.rand(2, n, generator=generator)
+    waver, stretch = torch.randn(2, n, generator=generator)
+    colour, height = (
+        torch.randn(n, 3, 1, 1, generator=generator).double()
+        for _ in range(2)
+    )
+    for i in range(n):
+        yield (
+            128 + 40 * colour[i, :, 0, 0],
+            50 * height[i, :, 0, 0],
+            (5 if labels[i] < 5 else 8) * math.exp(0.15 * stretch[i]),
+            (labels[i].item() % 5 + 0.5 * waver[i].item()) * math.pi / 8,
+            -1 if side[i] < 0.5 else 1,
+            2 * math.pi * phase[i].item(),
+        )
 
 
 def test_the_stand_in_is_the_same_at_every_call():

@@ -4,10 +4,12 @@ import re
 import textwrap
 from pathlib import Path
 
+import markdown
 import pytest
 
 from labml_bcn.literate.__main__ import main
 from labml_bcn.literate.equations import Proofs
+from labml_bcn.literate.mathmd import MathExtension
 from labml_bcn.literate.page import Page, build
 from labml_bcn.literate.parse import read
 
@@ -48,6 +50,8 @@ def named(body: str) -> list[str]:
         "$$a = b$$ {#sum}",
         "$$a = b$${#sum}",
         "$$a\n= b$$ {: #sum }",
+        "$$a = b$$\n{#sum}",
+        "$$\na = b\n$$\n{#sum .notation}\n\nText.",
         "$$\na = b\n$$ {#sum}",
         "    $$\n    a = b\n    $$ {#sum}".replace("    ", ""),
         r"\[a = b\] {#sum}",
@@ -55,6 +59,7 @@ def named(body: str) -> list[str]:
         "Text $$a = b$$ {#sum} and more.",
         "- One:\n\n    $$a = b$$ {#sum}\n\n- two",
         "- One:\n  $$a\n  = b$$ {#sum}",
+        "1. One:\n\n    $$a\n    = b$$\n    {#sum}\n2. Two",
         '!!! note "Why"\n    Because:\n\n    $$a = b$$ {#sum}\n\n    So.',
         "> $$a = b$$ {#sum}",
         "$$a = b$$ {#sum .notation}",
@@ -96,6 +101,14 @@ def test_where_nothing_is_declared_the_page_is_as_without_equations(tmp_path):
     assert (
         len(re.findall(rf"<p>(?:A |<i [^>]*></i>)*{block}", made.body)) == 3
     )
+
+
+@pytest.mark.parametrize("braces", ["{: .wide }", "{: #sum }", "{.wide}"])
+def test_braces_on_the_next_line_that_are_markdowns_stay_so(tmp_path, braces):
+    made = page(tmp_path, f"One.\n\n$$a = b$$\n{braces}")
+    assert messages(made.problems) == []
+    assert named(made.body) == []
+    assert "{" not in re.sub(r"<math.*?</math>", "", made.body)
 
 
 def test_names_in_code_are_code(tmp_path):
@@ -149,6 +162,13 @@ def test_a_name_does_not_take_a_definitions_place(tmp_path):
 def test_a_heading_gives_way_to_an_equation(tmp_path):
     made = page(tmp_path, "## Sum\n\n$$a$$ {#sum}")
     assert '<h2 id="sum-2">' in made.body
+
+
+def test_outside_of_annotated_pages_braces_are_left_to_markdown():
+    text = "$$a$$ {#sum}\n\n    $$a$$ {#sum}\n"
+    html = markdown.markdown(text, extensions=[MathExtension()])
+    assert html.count("{#sum}") == 2
+    assert "<code>$$a$$ {#sum}\n</code>" in html
 
 
 # --- In the tests -----------------------------------------------------------

@@ -90,6 +90,16 @@ def test_batches_follow_the_seed_and_leave_the_global_state_alone(stripes):
 # The schedule
 
 
+@pytest.mark.equation("train.one-cycle")
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 1000])
+def test_the_rate_goes_both_ways_along_half_a_cosine_wave(steps):
+    for step in range(1, steps + 1):
+        t = step / (steps + 1)
+        s = t / 0.3 if t <= 0.3 else (1 - t) / 0.7
+        eta = (1 - math.cos(math.pi * s)) / 2
+        assert train.one_cycle(step, steps) == pytest.approx(eta)
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3, 10, 1000])
 def test_the_rate_rises_once_and_falls_once(steps):
     rates = [train.one_cycle(step, steps) for step in range(1, steps + 1)]

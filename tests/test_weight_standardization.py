@@ -35,6 +35,9 @@ def rows(tensor):
     return tensor.reshape(tensor.shape[0], -1)
 
 
+@pytest.mark.equation(
+    "weight_standardization.standardized", "weight_standardization.correction"
+)
 @pytest.mark.parametrize("correction", [0, 1])
 @pytest.mark.parametrize("eps", [1e-5, 0.1])
 @pytest.mark.parametrize(
@@ -57,6 +60,7 @@ def test_the_defaults_are_the_papers_variance_and_eps():
     assert_close(weight_standardization(w), standardize(w, 1e-5, 0))
 
 
+@pytest.mark.equation("weight_standardization.filter-statistics")
 @pytest.mark.parametrize("correction", [0, 1])
 def test_every_filter_has_mean_0_and_variance_1(correction):
     w = weights(5, 3, 3, 3)

@@ -23,7 +23,7 @@ indexing operation.
 is a label from 0 to 9 in one byte, then the red, the green and the blue
 plane, each 32 rows of 32 bytes:
 
-$$3073 = 1 + 3 \cdot 32 \cdot 32$$
+$$3073 = 1 + 3 \cdot 32 \cdot 32$$ {#record}
 
 The official files hold 10,000 records each. Any whole number of records is
 read here, so that a part of the set works like the whole.
@@ -147,7 +147,7 @@ class CIFAR10:
         exact and needs no floating-point copy of the images:
 
         $$m = \sum_v \frac{n_v}{n} v \qquad
-        s^2 = \sum_v \frac{n_v}{n} (v - m)^2$$
+        s^2 = \sum_v \frac{n_v}{n} (v - m)^2$$ {#mean-and-variance}
         """
         colours = self.train_images.unbind(1)
         n_v = torch.stack(
@@ -639,7 +639,7 @@ def stand_in(train: int = 7_728, test: int = 1_000) -> CIFAR10:
     runs should still have something to learn. Each image shows stripes:
 
     $$x(p) = a + b \cos\!\Big(\frac{2 \pi}{\lambda}
-    \langle u_\theta, p \rangle + \varphi\Big) + n(p)$$
+    \langle u_\theta, p \rangle + \varphi\Big) + n(p)$$ {#stripes}
 
     Here $p$ is the pixel, $u_\theta$ the direction across the stripes,
     $a$ and $b$ are random colours, $\varphi$ is a random phase and $n$ is

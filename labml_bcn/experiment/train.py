@@ -239,14 +239,14 @@ def one_cycle(step: int, steps: int) -> float:
 
     It starts low, because the first gradients point anywhere. It rises for
     the first $\rho = 0.3$ of the run, then falls to zero, so that the noise
-    of small batches has died down at the end. With $t = k / K$, both ways
-    along half a cosine wave:
+    of small batches has died down at the end. With $t = k / (K + 1)$, both
+    ways along half a cosine wave:
 
     $$\eta(t) = \frac{1 - \cos(\pi s)}{2} \qquad
     s = \begin{cases}
     t / \rho & t \le \rho \\
     (1 - t) / (1 - \rho) & t > \rho
-    \end{cases}$$
+    \end{cases}$$ {#one-cycle}
 
     It is a function of the step and keeps nothing between steps.
     """

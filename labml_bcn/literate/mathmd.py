@@ -12,7 +12,7 @@ a token, and put back as MathML when it is done.
 import html
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from markdown import Markdown
@@ -54,7 +54,11 @@ _PATTERN = re.compile(
             (?P<star>\*?)\}.*?\\end\{(?P=name)(?P=star)\}
         )
     )
-    (?P<behind>[ \t]*\{:?[ ]*(?P<attributes>[#.][^{}\n]*)\})?
+    (?P<behind>
+        [ \t]*\{:?[ ]*(?P<beside>[#.][^{}\n]*)\}
+      | [ \t]*\n[ \t]*
+        \{(?P<below>\#[^\s{}]+(?:[ ]\.notation)?|\.notation)\}[ \t]*$
+    )?
   | (?P<unclosed>\$\$|\\begin\{(?:align|equation|gather|multline)\*?\})
   | \\\((?P<paren>.+?)\\\)
   | \$(?!\s)(?P<inline>(?:\\.|\n(?![ \t]*\n)|[^$`\\\n])+?)(?<!\s)\$(?!\d)
@@ -71,7 +75,7 @@ class Found:
     line: int
     latex: str | None = None
     display: bool = False
-    attributes: str = ""  # what stands in braces behind: `{#name}`
+    attributes: str = ""  # what stands in braces behind: `#name`
     behind: str = ""  # the same, as it was written
 
 
@@ -95,7 +99,7 @@ def _taken_out(match: re.Match[str], line: int) -> Found | None:
         return None
     if part["dollar"] or part["unclosed"]:
         return Found(source, line)
-    braces = part["attributes"] or "", part["behind"] or ""
+    braces = part["beside"] or part["below"] or "", part["behind"] or ""
     for name in ("environment", "display", "fenced", "bracket"):
         if part[name] is not None:
             return Found(source, line, part[name], True, *braces)
@@ -113,16 +117,21 @@ class _TakeOut(Preprocessor):
     def run(self, lines: list[str]) -> list[str]:
         text = "\n".join(lines)
 
-        def replace(match: re.Match[str]) -> str:
+        def taken_out(match: re.Match[str]) -> str:
             line = 1 + text.count("\n", 0, match.start())
             found = _taken_out(match, line)
             if found is None:
                 return match[0]
+            behind = ""
+            if not self.math.frame and found.behind:
+                # Where nobody asks for names, braces are left to Markdown.
+                behind = found.behind
+                found = replace(found, source=found.source[: -len(behind)])
             self.math.found.append(found)
             marks = "".join(MARK.findall(match[0]))
-            return marks + _token(len(self.math.found) - 1)
+            return marks + _token(len(self.math.found) - 1) + behind
 
-        return _PATTERN.sub(replace, text).split("\n")
+        return _PATTERN.sub(taken_out, text).split("\n")
 
 
 # Tokens in code, or in an attribute such as an image's text, are no
@@ -175,7 +184,7 @@ class MathExtension(Extension):
         super().__init__(**kwargs)
         self.report = report or _raise
         self.attributes = attributes
-        self.frame = frame or _unframed
+        self.frame = frame
         self.decorate = decorate
         self.found: list[Found] = []
 
@@ -202,11 +211,7 @@ class MathExtension(Extension):
         if not found.display:
             return mathml
         block = f'<span class="math-block">{mathml}</span>'
-        return self.frame(found, block)
-
-
-def _unframed(found: Found, block: str) -> str:
-    return block + html.escape(found.behind)
+        return self.frame(found, block) if self.frame else block
 
 
 def _raise(line: int, message: str) -> None:
