@@ -114,7 +114,8 @@ def leaves(*shapes):
 def test_the_batchs_statistics_are_its_mean_and_biased_variance(trailing):
     layer = BatchNorm(C, dtype=torch.float64)
     (x,) = leaves((3, C, *trailing))
-    mean, var = layer.batch_statistics(x)
+    mean, var, count = layer.batch_statistics(x)
+    assert count == x.numel() // C
     expected_mean = batch_mean(x)
     expected_var = square_around(x, expected_mean)
     assert_close(mean, expected_mean)
