@@ -5,12 +5,13 @@ PY := .venv/bin/python
 ARGS ?=
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help serve site lab test check clean
+.PHONY: help serve site lab test mutants check clean
 help:
 	@echo "make serve   build the site and serve it on http://127.0.0.1:8000, with live reload"
 	@echo "make site    build the site into site/"
 	@echo "make lab     open the notebooks in JupyterLab"
 	@echo "make test    run every test (narrow with ARGS=\"-k channel\")"
+	@echo "make mutants show that the equations' tests notice a wrong equation"
 	@echo "make check   lint, formatting and types"
 	@echo "make clean   remove what the other commands made, .venv included"
 
@@ -34,6 +35,9 @@ lab: .venv/installed-lab
 
 test: .venv/installed
 	$(PY) -m pytest $(ARGS)
+
+mutants: .venv/installed
+	$(PY) tests/mutants.py $(ARGS)
 
 check: .venv/installed
 	$(PY) -m ruff check .

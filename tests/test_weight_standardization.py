@@ -36,7 +36,9 @@ def rows(tensor):
 
 
 @pytest.mark.equation(
-    "weight_standardization.standardized", "weight_standardization.correction"
+    "weight_standardization.filter-statistics",
+    "weight_standardization.standardized",
+    "weight_standardization.correction",
 )
 @pytest.mark.parametrize("correction", [0, 1])
 @pytest.mark.parametrize("eps", [1e-5, 0.1])
