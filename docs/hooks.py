@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import glossary_symbols
 import notebook_pages
 import quick_reference
 import start_figure
@@ -100,12 +101,18 @@ def on_nav(nav: Navigation, config: MkDocsConfig, files: Files) -> None:
         notebooks.files = files
 
 
-def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
-    """Put in what is made at build: a figure, and the quick reference."""
+def on_page_markdown(
+    markdown: str, page: Page, config: MkDocsConfig, **_: object
+) -> str:
+    """Put in what is made at build: a figure, the reference, the symbols."""
     if page.file.src_uri == "index.md":
         return markdown.replace("<!-- norms -->", start_figure.norms())
     if page.file.src_uri == "reference.md":
         return markdown + quick_reference.markdown(ROOT / "labml_bcn")
+    if page.file.src_uri == "glossary.md":
+        literate = config.plugins["literate"]
+        table = glossary_symbols.markdown(literate.project.symbols)
+        return markdown.replace("<!-- symbols -->", table)
     return markdown
 
 

@@ -145,6 +145,8 @@ class _Reader:
 # Attributes that make another letter of a letter; all others are layout.
 _MEANT = ("mathvariant",)
 _ROWS = frozenset(("math", "mrow", "msqrt", "mstyle", "mtd", "mpadded"))
+# One letter, whatever is put to it. All else has parts of its own.
+_LETTERS = frozenset(("mi", "mo", "mn", "msub", "msup", "msubsup", "mover"))
 _BRACES = frozenset("⏞⏟⎴⎵⏜⏝")
 
 
@@ -451,7 +453,8 @@ class _Formula:
         symbol = self.forms.get((math_key(element),))
         if symbol and element.tag != "math":
             self._note(element, symbol)
-            return
+            if element.tag in _LETTERS:
+                return
         inside = [*element]
         if element.tag == "msubsup" and element[2].tag != "mo":
             # A power of a symbol with a subscript.
@@ -464,28 +467,26 @@ class _Formula:
         if not symbol and _makes_another(element):
             inside = inside[1:]
         if element.tag in _ROWS:
-            inside = self._rows(element)
+            inside = self._grouped(element)
         for child in inside:
             self.mark(child)
 
-    def _rows(self, row: Element) -> list[Element]:
+    def _grouped(self, row: Element) -> list[Element]:
         """Put marks around neighbours that are one symbol together."""
         keys = [math_key(child) for child in row]
-        left, at = [], 0
+        at = 0
         while at < len(row):
             for n in range(min(self.longest, len(row) - at), 1, -1):
                 symbol = self.forms.get(tuple(keys[at : at + n]))
-                if symbol and n < len(row):
+                if symbol and not (n == len(row) and row.get("data-s")):
                     group = ElementTree.Element("mrow")
                     group.extend(row[at : at + n])
                     self._note(group, symbol)
                     row[at : at + n] = [group]
                     keys[at : at + n] = [""]
                     break
-            else:
-                left.append(row[at])
             at += 1
-        return left
+        return [*row]
 
 
 def _makes_another(element: Element) -> bool:
