@@ -36,7 +36,10 @@ def _places(symbol: Symbol) -> str:
         for path, found in groupby(places, lambda place: place[0])
     ]
     count = f"{len(places)} line{'s' * (len(places) > 1)}"
-    return f"<details><summary>{count}</summary>{'; '.join(pages)}</details>"
+    return (
+        f'<details class="places"><summary>{count}</summary>'
+        f"{'; '.join(pages)}</details>"
+    )
 
 
 def _lines(path: Path, lines: list[int]) -> str:

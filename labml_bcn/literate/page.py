@@ -23,6 +23,7 @@ ASSETS = Path(__file__).parent / "assets"
 SHARED = (
     "literate.css",
     "literate.js",
+    "symbols.js",
     "stix-two-math.woff2",
     "OFL-LICENSE.txt",
 )

@@ -74,7 +74,9 @@ class LiteratePlugin(BasePlugin[LiterateConfig]):  # type: ignore[no-untyped-cal
     def on_config(self, config: MkDocsConfig) -> None:
         """Ask for the shared assets on every page, and watch the sources."""
         config.extra_css.insert(0, "assets/literate.css")
-        config.extra_javascript.append("assets/literate.js")
+        for name in SHARED:
+            if name.endswith(".js"):
+                config.extra_javascript.append(f"assets/{name}")
         self._root = Path(config.config_file_path or ".").resolve().parent
         watched = [*self.config.sources, *self.config.tests]
         watched += filter(None, [self.config.symbols])

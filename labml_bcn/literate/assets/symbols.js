@@ -37,7 +37,7 @@
       at.classList.add("lit-here");
       at.setAttribute("aria-describedby", card.id);
       card.innerHTML = about.innerHTML;
-      document.body.append(card);
+      at.closest(".lit").append(card);
       card.hidden = false;
       put(at.getBoundingClientRect());
     }
@@ -51,8 +51,9 @@
     const room = rect.top - height - gap > 60;
     const above = rect.bottom + height + gap > innerHeight && room;
     const left = Math.max(gap, Math.min(rect.left, document.documentElement.clientWidth - width - gap));
-    card.style.left = `${left + scrollX}px`;
-    card.style.top = `${scrollY + (above ? rect.top - height - gap : rect.bottom + gap)}px`;
+    const from = card.offsetParent.getBoundingClientRect();
+    card.style.left = `${left - from.left}px`;
+    card.style.top = `${(above ? rect.top - height - gap : rect.bottom + gap) - from.top}px`;
   }
 
   addEventListener("pointerover", (event) => {
