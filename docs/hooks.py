@@ -110,7 +110,7 @@ def on_page_markdown(
     if page.file.src_uri == "reference.md":
         return markdown + quick_reference.markdown(ROOT / "labml_bcn")
     if page.file.src_uri == "glossary.md":
-        literate = config.plugins["literate"]
+        literate: Any = config.plugins["literate"]
         table = glossary_symbols.markdown(literate.project.symbols)
         return markdown.replace("<!-- symbols -->", table)
     return markdown
