@@ -144,6 +144,7 @@ class _Reader:
 
 # Attributes that make another letter of a letter; all others are layout.
 _MEANT = ("mathvariant",)
+_WRAPPERS = frozenset(("math", "mrow", "mstyle"))
 _ROWS = frozenset(("math", "mrow", "msqrt", "mstyle", "mtd", "mpadded"))
 # One letter, whatever is put to it. All else has parts of its own.
 _LETTERS = frozenset(("mi", "mo", "mn", "msub", "msup", "msubsup", "mover"))
@@ -161,10 +162,18 @@ def parse_mathml(mathml: str) -> Element:
     )
 
 
+def _parts(element: Element) -> list[Element]:
+    return [child for child in element if child.tag != "mspace"]
+
+
+def _is_wrapper(element: Element) -> bool:
+    return element.tag in _WRAPPERS and len(_parts(element)) == 1
+
+
 def math_key(element: Element) -> str:
     """Return what two elements share if they show the same."""
-    inner = [math_key(child) for child in element if child.tag != "mspace"]
-    if element.tag in ("mrow", "mstyle") and len(inner) == 1:
+    inner = [math_key(child) for child in _parts(element)]
+    if _is_wrapper(element):
         return inner[0]
     meant = [element.get(name, "") for name in _MEANT]
     return f"<{element.tag} {meant} {element.text or ''} {inner}>"
@@ -181,8 +190,8 @@ def code_key(node: ast.AST) -> str:
 def _form(latex: str) -> tuple[str, ...]:
     """Return a form's key, in parts where it is a row of several."""
     parts = [parse_mathml(to_mathml(latex, False))]
-    while len(parts) == 1 and parts[0].tag in ("math", "mrow", "mstyle"):
-        parts = [part for part in parts[0] if part.tag != "mspace"]
+    while len(parts) == 1 and parts[0].tag in _WRAPPERS:
+        parts = _parts(parts[0])
     return tuple(math_key(part) for part in parts)
 
 
@@ -451,7 +460,7 @@ class _Formula:
     def mark(self, element: Element) -> None:
         """Mark an element, or what is inside it."""
         symbol = self.forms.get((math_key(element),))
-        if symbol and element.tag != "math":
+        if symbol and not _is_wrapper(element):
             self._note(element, symbol)
             if element.tag in _LETTERS:
                 return
