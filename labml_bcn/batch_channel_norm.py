@@ -179,6 +179,8 @@ class EstimatedBatchNorm(BatchNorm):
         values = x.to(statistics_dtype(x))
         # First learn from the batch, then use what was learned. An empty
         # batch teaches nothing.
+        #
+        # **From the paper**: estimate-based batch normalization.
         new = self.measure(values) if self.training else None
         mean, var = self.running() if new is None else self.update(*new)
         return self.normalize(values, mean, var).to(x.dtype)
@@ -221,6 +223,8 @@ class EstimatedBatchNorm(BatchNorm):
         #     The authors' code keeps $r$ in a buffer that is 0 unless it is
         #     set, and then never learns. Here $r$ is `momentum`, 0.1 as on
         #     labml's page.
+        #
+        # **From the paper**: running update of the statistics.
         if self.variance_around == "batch_mean":
             mean, var, count = self.batch_statistics(x)
             remedy = 'use variance_around="running_mean", or a larger input'
@@ -341,6 +345,8 @@ class ChannelNorm(nn.Module):
         # Mean and variance $\mu_{b,g}$, $\sigma^2_{b,g}$ go over the $D$
         # channels of a group and all positions. As in batch norm, the mean
         # is subtracted before anything is squared.
+        #
+        # **From the paper**: channel-based normalization.
         dims = list(range(2, grouped.dim()))
         centred = grouped - grouped.mean(dims, keepdim=True)
         var = centred.square().mean(dims, keepdim=True)
@@ -471,6 +477,8 @@ class BatchChannelNorm(nn.Module):
         several_in_group(x, self.groups)
         # Every channel is centred for itself, over many images; then each
         # sample's groups are centred and scaled.
+        #
+        # **From the papers**: batch-channel normalization.
         y: Tensor = self.channel_norm(self.batch_norm(x))
         return y
 

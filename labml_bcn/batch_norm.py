@@ -256,6 +256,7 @@ class BatchNorm(nn.Module):
         Here $v_c$ is the variance that is handed in: the unbiased one from
         this layer, and the biased one from the estimated batch norm.
         """
+        # **From the paper**: running update of the statistics.
         old_mean, old_var = self.running()
         r = self.momentum
         new_mean = (1 - r) * old_mean + r * mean
@@ -293,6 +294,10 @@ class BatchNorm(nn.Module):
         $a x + b$ would be one operation less, and lose digits where the mean
         is large.
         """
+        # Each channel is centred for itself, so that about half of its values
+        # stay positive.
+        #
+        # **From the paper**: distance from elimination singularities.
         inverse_std = per_channel(torch.rsqrt(var + self.eps), x)
         x_hat = (x - per_channel(mean, x)) * inverse_std
         if self.scale is None or self.shift is None:

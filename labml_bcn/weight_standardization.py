@@ -119,6 +119,8 @@ def weight_standardization(
     # \sqrt{\frac{I-k}{I}} \,
     # \frac{W_{o,i} - \mu_o}{\sqrt{\sigma^2_o + \frac{I-k}{I} \epsilon}}$$
     # {#correction}
+    #
+    # **From the paper**: weight standardization.
     factor = (per_filter - correction) / per_filter
     filters = weight.to(statistics_dtype(weight)).flatten(1)
     standard = F.group_norm(

@@ -207,3 +207,30 @@ def test_equations_and_tests_that_do_not_fit_stop_the_build(
         site.build()
     assert says in caplog.text
     assert "2 to mend" in caplog.text
+
+
+PAPERS = """
+papers: {a: {name: A, url: "https://a.example"}}
+constructs: {a sum: {papers: [a], says: It adds.}}
+"""
+
+
+def test_the_table_of_constructs_is_a_part_of_a_page_of_prose(site):
+    site.write("papers.yml", PAPERS)
+    site.write("docs/lines.md", "# Lines\n\n<!-- constructs -->\n\nEnd.\n")
+    site.write("code/sum.py", "# **From the paper**: a sum.\nx = 1 + 2\n")
+    site.options["papers"] = "papers.yml"
+    out = site.build()
+    lines = (out / "lines" / "index.html").read_text()
+    assert 'href="#a-sum"' in lines  # the theme's table of contents
+    assert 'href="../code/sum/#L2"' in lines
+    page = (out / "code" / "sum" / "index.html").read_text()
+    assert 'href="../../lines/#a-sum"' in page
+
+
+def test_a_construct_without_lines_stops_the_build(site, caplog):
+    site.write("papers.yml", PAPERS)
+    site.options["papers"] = "papers.yml"
+    with pytest.raises(Abort):
+        site.build()
+    assert "papers.yml:3: no line implements 'a sum'" in caplog.text

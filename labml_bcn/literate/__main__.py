@@ -18,6 +18,7 @@ from string import Template
 from urllib.parse import quote, unquote
 
 try:
+    from labml_bcn.literate.constructs import Constructs, Table
     from labml_bcn.literate.equations import Proofs
     from labml_bcn.literate.page import ASSETS, SHARED, Heading, Page, build
     from labml_bcn.literate.parse import Problem, Source, read
@@ -37,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     proofs = None
     if options.tests:
         proofs = Proofs.read(_files(options.tests, problems))
-    write(files, options.out, problems, proofs, symbols=options.symbols)
+    declared = {"symbols": options.symbols, "papers": options.papers}
+    write(files, options.out, problems, proofs, **declared)
     for problem in problems:
         print(problem, file=sys.stderr)
     found = f", {len(problems)} to mend" if problems else ""
@@ -75,6 +77,12 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="a YAML file that declares symbols: they are linked in formulas "
         "and code; labml_bcn/literate/symbols.py says how",
+    )
+    parser.add_argument(
+        "--papers",
+        type=Path,
+        help="a YAML file that lists the constructs of papers: a page leads "
+        "from each to its lines; labml_bcn/literate/constructs.py says how",
     )
     parser.add_argument(
         "--lenient",
@@ -131,6 +139,11 @@ def write(
     sources = list(_sources(places, problems))
     project = Project(sources, **declared)
     pages = {}
+    if project.constructs:
+        table = out / "paper-to-line.html"
+        project.constructs.page, places[table] = table, table.name
+        pages[table] = _table(project.constructs, places)
+        _write(table, _document(pages[table], table.name))
     for source in sources:
         link = _links(source.path, places)
         page = build(source, link, proofs, project.features(source))
@@ -148,6 +161,28 @@ def write(
     _write(
         out / "index.html",
         _index([(places[file], page) for file, page in pages.items()]),
+    )
+
+
+def _table(constructs: Constructs, places: dict[Path, str]) -> Page:
+    """Return the page that leads from papers to lines."""
+
+    def address(path: Path, line: int) -> str:
+        return f"{quote(places[path])}#L{line}"
+
+    headings = [Heading(1, "paper-to-line", "From paper to line")]
+    body = '<div class="lit"><h1 id="paper-to-line">From paper to line</h1>'
+    for title, slug, section in Table(constructs, address).sections():
+        headings.append(Heading(2, slug, html.escape(title)))
+        body += f'<h2 id="{slug}">{html.escape(title)}</h2>{section}'
+    return Page(
+        "From paper to line",
+        "What the papers have, beside the lines that implement it.",
+        body + "</div>",
+        "",
+        headings,
+        set(),
+        [],
     )
 
 

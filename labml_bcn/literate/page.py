@@ -68,6 +68,10 @@ class Feature:
         """Return attributes for stretches of code."""
         return ()
 
+    def note(self, body: str, link: Link) -> str:
+        """Return a note's HTML, with what it adds."""
+        return body
+
     def formula(self, mathml: str, line: int) -> str:
         """Return a formula that stands on a line, decorated."""
         return mathml
@@ -162,7 +166,7 @@ class _Builder:
         proofs: Proofs | None,
         features: Sequence[Feature],
     ) -> None:
-        self.source, self.features = source, features
+        self.source, self.link, self.features = source, link, features
         self.headings: list[Heading] = []
         marks = [mark for f in features for mark in f.marks(link)]
         self.code = python_lines(source.text, marks)
@@ -170,7 +174,7 @@ class _Builder:
         self.equations = Equations(source.path, names, proofs)
         self.notes = Notes(source.path, link, self.equations, self._decorated)
         self.rendered = {
-            id(row): "".join(map(self.notes.render, row.notes))
+            id(row): self._noted("".join(map(self.notes.render, row.notes)))
             for row in source.rows
         }
         # Ids that the author set keep their place; ours give way.
@@ -183,6 +187,11 @@ class _Builder:
         for feature in self.features:
             mathml = feature.formula(mathml, line)
         return mathml
+
+    def _noted(self, body: str) -> str:
+        for feature in self.features:
+            body = feature.note(body, self.link)
+        return body
 
     @property
     def problems(self) -> list[Problem]:

@@ -10,6 +10,9 @@ only file that knows of MkDocs.
           template: main.html        # the theme's template for these pages
           tests: [tests]             # hold equations and tests to each other
           symbols: docs/symbols.yml  # link symbols in formulas and code
+          papers: docs/papers.yml    # lead from the papers to the lines; the
+                                     # table goes where a page of prose has
+                                     # <!-- constructs -->
           lenient: false             # true: show a bad formula's source
 """
 
@@ -28,6 +31,7 @@ from mkdocs.structure.pages import Page as SitePage
 from mkdocs.structure.toc import get_toc
 from mkdocs.utils.templates import TemplateContext
 
+from labml_bcn.literate.constructs import PLACE, Table
 from labml_bcn.literate.equations import Proofs
 from labml_bcn.literate.page import (
     ASSETS,
@@ -65,6 +69,7 @@ class LiterateConfig(base.Config):  # type: ignore[no-untyped-call]
     template = config_options.Type(str, default="main.html")
     tests = config_options.ListOfItems(config_options.Type(str), default=[])
     symbols = config_options.Type(str, default="")
+    papers = config_options.Type(str, default="")
     lenient = config_options.Type(bool, default=False)
 
 
@@ -79,13 +84,14 @@ class LiteratePlugin(BasePlugin[LiterateConfig]):  # type: ignore[no-untyped-cal
                 config.extra_javascript.append(f"assets/{name}")
         self._root = Path(config.config_file_path or ".").resolve().parent
         watched = [*self.config.sources, *self.config.tests]
-        watched += filter(None, [self.config.symbols])
+        watched += filter(None, [self.config.symbols, self.config.papers])
         config.watch += [str(self._root / each) for each in watched]
 
     @event_priority(100)
     def on_files(self, files: Files, config: MkDocsConfig) -> None:
         """Add the sources and the assets to the files of the site."""
         self._pages: dict[str, tuple[Page, Anchors]] = {}
+        self._tables: dict[str, list[str]] = {}
         self._problems = 0
         sources = list(self._found("sources", self.config.sources))
         tests = list(self._found("tests", self.config.tests))
@@ -124,11 +130,13 @@ class LiteratePlugin(BasePlugin[LiterateConfig]):  # type: ignore[no-untyped-cal
             else:
                 source.path = path
                 self._sources[path] = source
-        symbols = self.config.symbols
-        self.project = Project(
-            list(self._sources.values()),
-            symbols=self._root / symbols if symbols else None,
-        )
+        declared = {
+            name: self._root / self.config[name]
+            if self.config[name]
+            else None
+            for name in ("symbols", "papers")
+        }
+        self.project = Project(list(self._sources.values()), **declared)
 
     def _found(self, option: str, names: list[str]) -> Iterator[Path]:
         """Yield the Python files of an option, as paths from the root."""
@@ -152,6 +160,11 @@ class LiteratePlugin(BasePlugin[LiterateConfig]):  # type: ignore[no-untyped-cal
         self, nav: Navigation, config: MkDocsConfig, files: Files
     ) -> None:
         """Build the pages, so that others can tell what is on them."""
+        if self.project.constructs:
+            for file in files.documentation_pages():
+                prose = file.src_uri.endswith(".md")
+                if prose and PLACE in file.content_string:
+                    self.project.constructs.page = Path(file.src_uri)
         for file in files:
             if isinstance(file, AnnotatedFile):
                 self._pages[file.src_uri] = self._built(file, files)
@@ -175,10 +188,10 @@ class LiteratePlugin(BasePlugin[LiterateConfig]):  # type: ignore[no-untyped-cal
         page: SitePage,
         config: MkDocsConfig,
         files: Files,
-    ) -> None:
+    ) -> str | None:
         """Tell MkDocs a page's title, and what its front matter says."""
         if page.file.src_uri not in self._pages:
-            return
+            return self._with_table(markdown, page, files)
         built, _ = self._pages[page.file.src_uri]
         page.meta.update(built.meta, title=built.title)
         page.meta["template"] = self.config.template
@@ -186,6 +199,30 @@ class LiteratePlugin(BasePlugin[LiterateConfig]):  # type: ignore[no-untyped-cal
             page.meta["search"] = {"exclude": True}
         if built.description:
             page.meta["description"] = built.description
+        return None
+
+    def _with_table(
+        self, markdown: str, page: SitePage, files: Files
+    ) -> str | None:
+        """Put the headings of the table of constructs into a page."""
+        if not self.project.constructs or PLACE not in markdown:
+            return None
+
+        def address(path: Path, line: int) -> str:
+            file = files.get_file_from_path(path.as_posix())
+            assert file
+            return f"{file.url_relative_to(page.file)}#L{line}"
+
+        table = Table(self.project.constructs, address)
+        sections = list(table.sections())
+        self._tables[page.file.src_uri] = [body for _, _, body in sections]
+        # Headings are Markdown's, so that the page's outline has them. The
+        # rest is HTML that it must not touch.
+        headings = "\n\n".join(
+            f"## {title}\n\n<!-- construct {i} -->"
+            for i, (title, _, _) in enumerate(sections)
+        )
+        return markdown.replace(PLACE, headings)
 
     def _report(self, problem: Problem) -> None:
         path = Path(problem.path)
@@ -200,7 +237,9 @@ class LiteratePlugin(BasePlugin[LiterateConfig]):  # type: ignore[no-untyped-cal
     ) -> str | None:
         """Hand over headings and ids, and what the search shall index."""
         if page.file.src_uri not in self._pages:
-            return None
+            for i, body in enumerate(self._tables.get(page.file.src_uri, ())):
+                html = html.replace(f"<!-- construct {i} -->", body)
+            return html
         built, page.links_to_anchors = self._pages[page.file.src_uri]
         page.present_anchor_ids = built.ids
         page.toc = get_toc(_nested(built.headings))  # type: ignore[arg-type]

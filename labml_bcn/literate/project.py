@@ -9,6 +9,7 @@ project, which gives each page its features.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from labml_bcn.literate.constructs import Constructs
 from labml_bcn.literate.page import Feature
 from labml_bcn.literate.parse import Problem, Source
 from labml_bcn.literate.symbols import Table
@@ -18,7 +19,10 @@ class Project:
     """All annotated files, and what is declared for them."""
 
     def __init__(
-        self, sources: Sequence[Source], symbols: Path | None = None
+        self,
+        sources: Sequence[Source],
+        symbols: Path | None = None,
+        papers: Path | None = None,
     ) -> None:
         self.problems: list[Problem] = []
         self.symbols: Table | None = None
@@ -27,13 +31,22 @@ class Project:
                 self.symbols = Table(symbols, sources)
             except Problem as problem:
                 self.problems.append(problem)
+        self.constructs: Constructs | None = None
+        if papers:
+            try:
+                self.constructs = Constructs(papers, sources)
+            except Problem as problem:
+                self.problems.append(problem)
 
     def features(self, source: Source) -> list[Feature]:
         """Return what one page shows besides its notes and code."""
-        return [self.symbols.on(source)] if self.symbols else []
+        declared = (self.symbols, self.constructs)
+        return [each.on(source) for each in declared if each]
 
     def left_over(self) -> Iterator[Problem]:
         """Yield what only all pages together show, once they are made."""
         yield from self.problems
         if self.symbols:
             yield from self.symbols.left_over()
+        if self.constructs:
+            yield from self.constructs.left_over()
