@@ -30,8 +30,10 @@ class Case:
         path = self.root / "symbols.yml"
         path.write_text(textwrap.dedent(text).lstrip("\n"), "utf-8")
         project = Project(self.sources, symbols=path)
+        table = project.symbols
         self.bodies = [
-            build(s, features=project.features(s)).body for s in self.sources
+            build(s, features=[table.on(s)] if table else []).body
+            for s in self.sources
         ]
         return project
 

@@ -22,7 +22,7 @@ try:
     from labml_bcn.literate.equations import Proofs
     from labml_bcn.literate.page import ASSETS, SHARED, Heading, Page, build
     from labml_bcn.literate.parse import Problem, Source, read
-    from labml_bcn.literate.project import Project
+    from labml_bcn.literate.project import DECLARED, Project
 except ModuleNotFoundError as error:
     sys.exit(
         f"the renderer needs {error.name}, which is not installed: "
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     proofs = None
     if options.tests:
         proofs = Proofs.read(_files(options.tests, problems))
-    declared = {"symbols": options.symbols, "papers": options.papers}
+    declared = {name: getattr(options, name) for name in DECLARED}
     write(files, options.out, problems, proofs, **declared)
     for problem in problems:
         print(problem, file=sys.stderr)
@@ -83,6 +83,12 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="a YAML file that lists the constructs of papers: a page leads "
         "from each to its lines; labml_bcn/literate/constructs.py says how",
+    )
+    parser.add_argument(
+        "--links",
+        type=Path,
+        help="a YAML file with addresses for names of other libraries; "
+        "labml_bcn/literate/names.py says how",
     )
     parser.add_argument(
         "--lenient",

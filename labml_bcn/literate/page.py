@@ -8,7 +8,7 @@ be shown: it is HTML, with its title, its headings and its ids.
 import html
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -168,8 +168,6 @@ class _Builder:
     ) -> None:
         self.source, self.link, self.features = source, link, features
         self.headings: list[Heading] = []
-        marks = [mark for f in features for mark in f.marks(link)]
-        self.code = python_lines(source.text, marks)
         names = {row.name for row in source.rows}
         self.equations = Equations(source.path, names, proofs)
         self.notes = Notes(source.path, link, self.equations, self._decorated)
@@ -182,6 +180,21 @@ class _Builder:
         self.ids = set(own)
         first = next(iter(self.rendered.values()), "")
         self.titled = bool(_HEADING.search(first)) and not source.rows[0].name
+        marks = [mark for f in features for mark in f.marks(link)]
+        self.code = python_lines(source.text, self._placed(marks, names))
+
+    def _placed(self, marks: list[Mark], names: set[str]) -> Iterator[Mark]:
+        """Keep marks from taking the ids of headings and definitions."""
+        notes = "".join(self.rendered.values())
+        slugs = {_slug(m["text"]) for m in _HEADING.finditer(notes)}
+        taken = self.ids | names | slugs | {"top"}
+        for mark in marks:
+            given = dict(mark.attributes).get("id", "")
+            if not given:
+                yield mark
+            elif given not in taken:
+                self.ids.add(given)
+                yield mark
 
     def _decorated(self, mathml: str, line: int) -> str:
         for feature in self.features:
@@ -265,8 +278,7 @@ class _Builder:
 
         def replace(match: re.Match[str]) -> str:
             given = re.search(r'\sid="([^"]*)"', match["attributes"])
-            slug = re.sub(r"[^\w]+", "-", plain(match["text"]).lower())
-            target = given[1] if given else self._unique(slug.strip("-"))
+            target = given[1] if given else self._unique(_slug(match["text"]))
             level = int(match["level"]) + shift
             heading = self._heading(level, target, match["text"])
             return _shown(heading, match["text"])
@@ -312,6 +324,10 @@ class _Builder:
                 f'aria-label="{n}"></a>{code}{beside}</span>\n'
             )
         return f"<pre><code>{''.join(lines)}</code></pre>"
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^\w]+", "-", plain(text).lower()).strip("-")
 
 
 def _shown(heading: Heading, text: str) -> str:

@@ -67,6 +67,7 @@ class Source:
     rows: list[Row]
     tree: ast.Module
     module: str  # its dotted name, as it is imported
+    root: Path  # the folder where imports begin
 
 
 def read(path: Path) -> Source:
@@ -80,19 +81,19 @@ def read(path: Path) -> Source:
     lines = text.removesuffix("\n").split("\n")
     finder = _Finder(lines, tree, tokens)
     meta = _front_matter(path, finder.module_note)
-    name = module_name(path)
-    return Source(path, text, lines, meta, finder.rows(), tree, name)
+    rows = finder.rows()
+    return Source(path, text, lines, meta, rows, tree, *module_name(path))
 
 
-def module_name(path: Path) -> str:
-    """Return the dotted name that a file has among packages."""
+def module_name(path: Path) -> tuple[str, Path]:
+    """Return a file's dotted name among packages, and their folder."""
     path = path.resolve()
     parts = [] if path.stem == "__init__" else [path.stem]
     folder = path.parent
     while (folder / "__init__.py").is_file():
         parts.insert(0, folder.name)
         folder = folder.parent
-    return ".".join(parts)
+    return ".".join(parts), folder
 
 
 def decode(path: Path) -> str:

@@ -13,6 +13,7 @@ only file that knows of MkDocs.
           papers: docs/papers.yml    # lead from the papers to the lines; the
                                      # table goes where a page of prose has
                                      # <!-- constructs -->
+          links: docs/torch_names.yml    # where other libraries' names lead
           lenient: false             # true: show a bad formula's source
 """
 
@@ -42,7 +43,7 @@ from labml_bcn.literate.page import (
     plain,
 )
 from labml_bcn.literate.parse import Problem, Source, read
-from labml_bcn.literate.project import Project
+from labml_bcn.literate.project import DECLARED, Project
 
 log = get_plugin_logger(__name__)
 
@@ -70,6 +71,7 @@ class LiterateConfig(base.Config):  # type: ignore[no-untyped-call]
     tests = config_options.ListOfItems(config_options.Type(str), default=[])
     symbols = config_options.Type(str, default="")
     papers = config_options.Type(str, default="")
+    links = config_options.Type(str, default="")
     lenient = config_options.Type(bool, default=False)
 
 
@@ -84,7 +86,7 @@ class LiteratePlugin(BasePlugin[LiterateConfig]):  # type: ignore[no-untyped-cal
                 config.extra_javascript.append(f"assets/{name}")
         self._root = Path(config.config_file_path or ".").resolve().parent
         watched = [*self.config.sources, *self.config.tests]
-        watched += filter(None, [self.config.symbols, self.config.papers])
+        watched += filter(None, self._declared().values())
         config.watch += [str(self._root / each) for each in watched]
 
     @event_priority(100)
@@ -130,13 +132,17 @@ class LiteratePlugin(BasePlugin[LiterateConfig]):  # type: ignore[no-untyped-cal
             else:
                 source.path = path
                 self._sources[path] = source
-        declared = {
-            name: self._root / self.config[name]
-            if self.config[name]
-            else None
-            for name in ("symbols", "papers")
-        }
-        self.project = Project(list(self._sources.values()), **declared)
+        self.project = Project(
+            list(self._sources.values()),
+            **{
+                name: self._root / path if path else None
+                for name, path in self._declared().items()
+            },
+        )
+
+    def _declared(self) -> dict[str, str]:
+        """Return the files in which a project declares things."""
+        return {name: self.config[name] for name in DECLARED}
 
     def _found(self, option: str, names: list[str]) -> Iterator[Path]:
         """Yield the Python files of an option, as paths from the root."""

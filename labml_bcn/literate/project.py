@@ -6,13 +6,20 @@ declares it in files of its own, comes together here: one object for the whole
 project, which gives each page its features.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from labml_bcn.literate.constructs import Constructs
+from labml_bcn.literate.names import Names
 from labml_bcn.literate.page import Feature
 from labml_bcn.literate.parse import Problem, Source
 from labml_bcn.literate.symbols import Table
+
+# What can be declared: each is a file, and an option of plugin and command.
+DECLARED = ("symbols", "links", "papers")
+
+T = TypeVar("T")
 
 
 class Project:
@@ -21,26 +28,30 @@ class Project:
     def __init__(
         self,
         sources: Sequence[Source],
+        *,
         symbols: Path | None = None,
+        links: Path | None = None,
         papers: Path | None = None,
     ) -> None:
         self.problems: list[Problem] = []
-        self.symbols: Table | None = None
-        if symbols:
-            try:
-                self.symbols = Table(symbols, sources)
-            except Problem as problem:
-                self.problems.append(problem)
-        self.constructs: Constructs | None = None
-        if papers:
-            try:
-                self.constructs = Constructs(papers, sources)
-            except Problem as problem:
-                self.problems.append(problem)
+        self.symbols = self._try(
+            lambda: Table(symbols, sources) if symbols else None
+        )
+        self.names = self._try(lambda: Names(sources, links))
+        self.constructs = self._try(
+            lambda: Constructs(papers, sources) if papers else None
+        )
+
+    def _try(self, make: Callable[[], T | None]) -> T | None:
+        try:
+            return make()
+        except Problem as problem:
+            self.problems.append(problem)
+            return None
 
     def features(self, source: Source) -> list[Feature]:
         """Return what one page shows besides its notes and code."""
-        declared = (self.symbols, self.constructs)
+        declared = (self.symbols, self.names, self.constructs)
         return [each.on(source) for each in declared if each]
 
     def left_over(self) -> Iterator[Problem]:

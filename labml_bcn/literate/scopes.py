@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 from labml_bcn.literate.parse import Definition, Source
 
+Function = ast.FunctionDef | ast.AsyncFunctionDef
 Place = tuple[int, int, int]  # line, first column, column behind the last
 
 
@@ -119,7 +120,7 @@ class _Walk:
             yield from self.walk(child, scope)
 
     def walk(self, node: ast.AST, scope: str) -> Iterator[Expression]:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        if isinstance(node, Function):
             yield from self.function(node, scope)
         elif isinstance(node, ast.ClassDef):
             for outer in (*node.decorator_list, *node.bases, *node.keywords):
@@ -140,9 +141,7 @@ class _Walk:
                 yield scope, node
             yield from self.body(node, scope)
 
-    def function(
-        self, node: ast.FunctionDef | ast.AsyncFunctionDef, scope: str
-    ) -> Iterator[Expression]:
+    def function(self, node: Function, scope: str) -> Iterator[Expression]:
         defaults = [*node.args.defaults, *filter(None, node.args.kw_defaults)]
         notes = [a.annotation for a in arguments(node)] + [node.returns]
         for outer in (*node.decorator_list, *defaults, *filter(None, notes)):
@@ -175,7 +174,7 @@ def _join(scope: str, name: str) -> str:
 
 
 def arguments(
-    node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda,
+    node: Function | ast.Lambda,
 ) -> list[ast.arg]:
     """Return all parameters of a function, in their order."""
     a = node.args
@@ -187,7 +186,7 @@ def arguments(
     return [*a.posonlyargs, *a.args, *more]
 
 
-def bound(node: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
+def bound(node: Function) -> set[str]:
     """Return the names that are a function's own: bound in it, to it."""
     found = {a.arg for a in arguments(node)}
     outside: set[str] = set()
