@@ -109,11 +109,23 @@ def on_page_markdown(
         return markdown.replace("<!-- norms -->", start_figure.norms())
     if page.file.src_uri == "reference.md":
         return markdown + quick_reference.markdown(ROOT / "labml_bcn")
+    if page.file.src_uri == "papers.md":
+        return _cited(markdown, config)
     if page.file.src_uri == "glossary.md":
         literate: Any = config.plugins["literate"]
         table = glossary_symbols.markdown(literate.project.symbols)
         return markdown.replace("<!-- symbols -->", table)
     return markdown
+
+
+def _cited(markdown: str, config: MkDocsConfig) -> str:
+    """Put the version into the citation, and the address if it is known."""
+    markdown = markdown.replace("<!-- version -->", _version())
+    address = config.site_url or config.repo_url
+    if not address:
+        return markdown
+    last = "  note    = {MIT licence}"
+    return markdown.replace(last, f"{last},\n  url     = {{{address}}}")
 
 
 def on_page_content(html: str, page: Page, **_: object) -> str:

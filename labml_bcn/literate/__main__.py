@@ -154,9 +154,11 @@ def write(
         link = _links(source.path, places)
         page = build(source, link, proofs, project.features(source))
         problems += page.problems
-        _write(
-            out / places[source.path], _document(page, places[source.path])
-        )
+        place = Path(places[source.path])
+        raw = place.with_suffix("").with_suffix(".py")
+        _write(out / raw, source.path.read_bytes())
+        view = f'<a href="{quote(raw.name)}">View source</a>'
+        _write(out / place, _document(page, place.as_posix(), view))
         pages[source.path] = page
     problems += project.left_over()
     for test in tests:
@@ -246,7 +248,7 @@ def _write(path: Path, content: str | bytes) -> None:
     path.write_bytes(content)
 
 
-def _document(page: Page, place: str) -> str:
+def _document(page: Page, place: str, source: str = "") -> str:
     template = Template((ASSETS / "page.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=html.escape(page.title),
@@ -254,6 +256,7 @@ def _document(page: Page, place: str) -> str:
         up="../" * place.count("/"),
         outline=outline(page.headings),
         body=page.body,
+        source=source,
     )
 
 

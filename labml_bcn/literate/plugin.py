@@ -115,6 +115,8 @@ class LiteratePlugin(BasePlugin[LiterateConfig]):  # type: ignore[no-untyped-cal
                     else InclusionLevel.INCLUDED,
                 )
             )
+            if not config.repo_url:
+                files.append(_beside(path, self._root, config))
         for name in SHARED:
             content = (ASSETS / name).read_bytes()
             files.append(
@@ -201,6 +203,7 @@ class LiteratePlugin(BasePlugin[LiterateConfig]):  # type: ignore[no-untyped-cal
         built, _ = self._pages[page.file.src_uri]
         page.meta.update(built.meta, title=built.title)
         page.meta["template"] = self.config.template
+        page.meta["source_url"] = _source_url(page.file, config, files)
         if Path(page.file.src_uri) in self._proving:
             page.meta["search"] = {"exclude": True}
         if built.description:
@@ -287,6 +290,24 @@ class LiteratePlugin(BasePlugin[LiterateConfig]):  # type: ignore[no-untyped-cal
         """Put in the page's real content, once the search has indexed it."""
         if page.file.src_uri in self._pages:
             page.content = self._pages[page.file.src_uri][0].body
+
+
+def _beside(path: Path, root: Path, config: MkDocsConfig) -> File:
+    """Return a source as a file beside its page, to be looked at raw."""
+    place = path.with_suffix("") / path.name
+    source = str(root / path)
+    return File.generated(config, place.as_posix(), abs_src_path=source)
+
+
+def _source_url(file: File, config: MkDocsConfig, files: Files) -> str:
+    """Return where the source is: in the repository, or beside the page."""
+    if config.repo_url:
+        return f"{config.repo_url.rstrip('/')}/blob/HEAD/{file.src_uri}"
+    path = Path(file.src_uri)
+    raw = files.get_file_from_path(
+        (path.with_suffix("") / path.name).as_posix()
+    )
+    return raw.url_relative_to(file) if raw else ""
 
 
 class _Links:
