@@ -8,16 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import figures
 import glossary_symbols
 import notebook_pages
 import quick_reference
-import start_figure
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.nav import Navigation
 from mkdocs.structure.pages import Page
 from mkdocs.structure.toc import get_toc
+from mkdocs.utils import get_relative_url
 from mkdocs_jupyter import convert
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -104,9 +105,7 @@ def on_nav(nav: Navigation, config: MkDocsConfig, files: Files) -> None:
 def on_page_markdown(
     markdown: str, page: Page, config: MkDocsConfig, **_: object
 ) -> str:
-    """Put in what is made at build: a figure, the reference, the symbols."""
-    if page.file.src_uri == "index.md":
-        return markdown.replace("<!-- norms -->", start_figure.norms())
+    """Put in what is made at build: the reference, the symbols."""
     if page.file.src_uri == "reference.md":
         return markdown + quick_reference.markdown(ROOT / "labml_bcn")
     if page.file.src_uri == "papers.md":
@@ -158,7 +157,20 @@ def on_post_page(output: str, page: Page, **_: object) -> str:
             target.parent.mkdir(parents=True, exist_ok=True)
             text = json.dumps(notebook, indent=1, ensure_ascii=False)
             target.write_text(text + "\n", "utf-8")
-    return _mended(output)
+    return _mended(_with_figures(output, page))
+
+
+def _with_figures(output: str, page: Page) -> str:
+    def missing(name: str) -> None:
+        log.warning("%s: there is no figure %r", page.file.src_uri, name)
+
+    output = figures.put(output, missing)
+    if 'class="explorer"' not in output:
+        return output
+    script = get_relative_url("assets/explorer.js", page.url)
+    return output.replace(
+        "</body>", f'<script src="{script}"></script></body>', 1
+    )
 
 
 def on_post_template(output_content: str, **_: object) -> str:

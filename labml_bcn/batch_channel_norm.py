@@ -40,6 +40,8 @@ the scale of the activations in hand while the estimates lag behind:
 $$y = \operatorname{ChannelNorm}(\operatorname{EstimatedBatchNorm}(x))$$
 {#composition}
 
+<!-- figure: batch-channel norm -->
+
 The papers combine it with
 [weight standardization](weight_standardization.py), which lowers the
 Lipschitz constants of the loss and of its gradients. In this project's

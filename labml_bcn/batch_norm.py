@@ -19,6 +19,8 @@ measured values jump from step to step. That is the problem the
 [batch-channel norm](batch_channel_norm.py) solves; this page is its first
 half, and the layer it starts from.
 
+<!-- figure: batch norm -->
+
 Throughout, an input has $B$ samples, $C$ channels and $L$ positions: $L$ is
 the product of all trailing dimensions, such as height times width, and $1$
 where there are none. A value is $x_{b,c,l}$, with lower-case letters for

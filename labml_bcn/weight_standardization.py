@@ -20,6 +20,8 @@ weights lowers both: the loss becomes smoother. Batch norm owes part of its
 success to the same effect. Channel-based norms have less of it, which is why
 they gain most from standardized weights.
 
+<!-- figure: weight standardization -->
+
 It goes with any norm. The papers pair it with group norm and with
 [batch-channel norm](batch_channel_norm.py).
 
