@@ -2,19 +2,20 @@
 
 import os
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 import torch
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def missing(what: str) -> NoReturn:
-    """Skip a test that lacks its browser or its data; under CI, fail it."""
-    if os.environ.get("CI"):
-        pytest.fail(f"{what} is missing, and CI must not skip this test")
-    pytest.skip(f"{what} is missing")
+from browsing import (  # noqa: F401
+    ROOT,
+    address,
+    browser,
+    missing,
+    pages,
+    read,
+    site,
+    standalone,
+    visit,
+)
 
 
 @pytest.fixture(autouse=True)

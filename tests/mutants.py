@@ -312,7 +312,13 @@ def main() -> int:
     # edit may keep a file's size and the second of its change.
     sys.dont_write_bytecode = True
     os.environ["OMP_NUM_THREADS"] = "1"
-    for name in ("pytest", "torch", "numpy", "yaml", "markdown"):
+    for name in (
+        "pytest",
+        "torch",
+        "yaml",
+        "markdown",
+        "playwright.sync_api",
+    ):
         __import__(name)
     good = check(options.root.resolve(), options.equation)
     print("every edit makes a test fail" if good else "something to mend")
