@@ -12,10 +12,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-# One server imports torch, once; each process is a copy of it. It has run
-# nothing yet, so nothing can be copied half-way.
+# One server imports what takes long, once; each process is a copy of it. It
+# has run nothing yet, so nothing can be copied half-way. The first optimizer
+# imports the compiler.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch", "labml_bcn.experiment.train"])
+CONTEXT.set_forkserver_preload(["torch._dynamo", "labml_bcn.experiment"])
 
 
 def start(target: Callable[..., object], *arguments: Any) -> BaseProcess:

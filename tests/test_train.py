@@ -1,9 +1,6 @@
 """The loop and its command: reproducible, honest, and it learns."""
 
 import math
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -92,29 +89,45 @@ def test_batches_follow_the_seed_and_leave_the_global_state_alone(stripes):
 
 @pytest.mark.equation("train.one-cycle")
 @pytest.mark.parametrize("steps", [1, 2, 3, 10, 1000])
-def test_the_rate_goes_both_ways_along_half_a_cosine_wave(steps):
-    for step in range(1, steps + 1):
-        t = step / (steps + 1)
-        s = t / 0.3 if t <= 0.3 else (1 - t) / 0.7
-        eta = (1 - math.cos(math.pi * s)) / 2
-        assert train.one_cycle(step, steps) == pytest.approx(eta)
-
-
-@pytest.mark.parametrize("steps", [1, 2, 3, 10, 1000])
-def test_the_rate_rises_once_and_falls_once(steps):
-    rates = [train.one_cycle(step, steps) for step in range(1, steps + 1)]
+@pytest.mark.parametrize("schedule", list(train.SCHEDULES))
+@pytest.mark.parametrize("warmup", [None, 0.0, 0.2])
+def test_the_rate_rises_once_and_never_again(steps, schedule, warmup):
+    rates = [
+        train.rate(step, steps, schedule, warmup)
+        for step in range(1, steps + 1)
+    ]
     assert all(0 < rate <= 1 for rate in rates)
     top = rates.index(max(rates))
     assert rates[: top + 1] == sorted(rates[: top + 1])
     assert rates[top:] == sorted(rates[top:], reverse=True)
 
 
-def test_the_rate_is_highest_after_three_tenths():
-    rates = [train.one_cycle(step, 999) for step in range(1, 1000)]
-    assert rates.index(max(rates)) + 1 == 300
-    assert max(rates) == pytest.approx(1)
-    assert rates[0] < 1e-4
-    assert rates[-1] < 1e-4
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "first", "top", "last"),
+    [
+        ("onecycle", None, 0, 300, 0),
+        ("onecycle", 0.5, 0, 500, 0),
+        ("cosine", None, 1, 1, 0),
+        ("cosine", 0.1, 0, 100, 0),
+        ("constant", None, 1, 1, 1),
+        ("constant", 0.1, 0, 100, 1),
+    ],
+)
+@pytest.mark.equation("experiment.train.schedule")
+def test_the_rate_is_highest_where_the_warm_up_ends(
+    schedule, warmup, first, top, last
+):
+    rates = [train.rate(k, 999, schedule, warmup) for k in range(1, 1000)]
+    assert rates.index(max(rates)) + 1 == top
+    assert max(rates) == pytest.approx(1, abs=1e-4)
+    assert rates[0] == pytest.approx(first, abs=1e-3)
+    assert rates[-1] == pytest.approx(last, abs=1e-3)
+
+
+def test_without_a_warm_up_the_rate_is_half_a_cosine_wave():
+    for k in range(1, 100):
+        expected = (1 + math.cos(math.pi * k / 100)) / 2
+        assert train.rate(k, 99, "cosine") == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +191,7 @@ def test_the_optimizer_is_nesterov_sgd_on_one_cycle(few):
     )
     batches = islice(train.shuffled(few, 2, seed=4), 5)
     for step, (x, y) in enumerate(batches, start=1):
-        optimizer.param_groups[0]["lr"] = 0.1 * train.one_cycle(step, 5)
+        optimizer.param_groups[0]["lr"] = 0.1 * train.rate(step, 5)
         optimizer.zero_grad()
         nn.functional.cross_entropy(twin(few.standardize(x)), y).backward()
         optimizer.step()
@@ -292,6 +305,13 @@ def test_modes_come_back_when_the_test_fails(few):
         ({"batch_size": 0}, r"batch_size must be at least 1, got 0"),
         ({"batch_size": 8}, r"at most the 7 training images, got 8"),
         ({"batch_size": 4, "images": 3}, r"images=3 and batch_size=4"),
+        ({"accumulate": 0}, r"accumulate must be at least 1, got 0"),
+        ({"accumulate": 4}, r"batch_size=2, accumulate=4.*8 a step"),
+        ({"schedule": "step"}, r"one of onecycle, cosine.* got 'step'"),
+        ({"warmup": 1.0}, r"warmup must be a share .* got 1.0"),
+        ({"warmup": -0.1}, r"warmup must be a share .* got -0.1"),
+        ({"checkpoint_every": 0}, r"checkpoint_every must be at least 1"),
+        ({"tensorboard": True}, r"tensorboard needs a folder"),
         ({"images": 0}, r"images=0"),
         ({"lr": 0.0}, r"lr must be positive and finite, got 0.0"),
         ({"lr": math.nan}, r"lr must be positive"),
@@ -329,147 +349,3 @@ def test_progress_is_shown_on_the_error_stream_or_not_at_all(
 def test_no_terminal_no_progress_bar(few, capsys):
     train.train(Tiny(), few)
     assert capsys.readouterr().err == ""
-
-
-# The command
-
-
-def command(*arguments: str, **environment: str):
-    clean = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("LABML_BCN")
-    }
-    return subprocess.run(
-        [
-            *(sys.executable, "-W", "error"),
-            *("-m", "labml_bcn.experiment.train"),
-            *arguments,
-        ],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=clean | {"COLUMNS": "80", "OMP_NUM_THREADS": "1"} | environment,
-    )
-
-
-def test_help_explains_every_option_and_gives_examples():
-    done = command("--help")
-    assert done.returncode == 0
-    assert done.stderr == ""
-    for option in (
-        "--norm",
-        "--ws",
-        "--no-estimate",
-        "--variance-around",
-        "--momentum",
-        "--groups",
-        "--batch-size",
-        "--images",
-        "--model",
-        "--lr",
-        "--seed",
-        "--threads",
-        "--device",
-        "--data",
-        "--download",
-        "--stand-in",
-        "--no-progress",
-        "examples:",
-        "LABML_BCN_DATA",
-    ):
-        assert option in done.stdout, option
-    assert max(map(len, done.stdout.splitlines())) <= 80
-
-
-def test_every_option_has_help():
-    actions = train.parser()._actions
-    assert all(action.help for action in actions)
-
-
-def test_every_example_of_the_help_parses():
-    text = train.EXAMPLES.replace("\\\n", " ")
-    lines = [line.split() for line in text.splitlines() if "-m " in line]
-    assert all("labml_bcn.experiment.train" in words for words in lines)
-    assert len(lines) == 4
-    for words in lines:
-        train.parser().parse_args(words[3:])
-
-
-def test_a_tiny_run_prints_a_summary():
-    done = command(
-        "--stand-in", "--norm", "bcn", "--ws", "--images", "10", "--momentum",
-        "0.01", "--variance-around", "running_mean",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert "a procedural stand-in, not CIFAR-10" in done.stdout
-    assert (
-        "small bcn ws momentum=0.01 variance_around=running_mean,"
-        " 289,290 parameters" in done.stdout
-    )
-    last = done.stdout.splitlines()[-1]
-    assert last.startswith("test accuracy ")
-    assert " after 10 images in " in last
-
-
-def test_the_same_command_prints_the_same_accuracies(capsys):
-    tables = []
-    for _ in range(2):
-        train.main(["--stand-in", "--images", "10", "--seed", "3"])
-        tables.append(capsys.readouterr().out.splitlines()[:-1])
-    assert tables[0] == tables[1]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
-        (["--batch-size", "two"], "argument --batch-size: invalid int"),
-        (["--images", "1"], "images=1 and batch_size=2"),
-        (["--images", "0"], "images=0"),
-        (["--groups", "5"], "groups=5 and 32 channels"),
-        (["--norm", "bn", "--groups", "8"], "norm 'bn' has no groups"),
-        (["--norm", "gn", "--no-estimate"], "norm 'gn' has no estimate"),
-        (["--norm", "gn", "--momentum", "0.1"], "'gn' has no momentum"),
-        (["--norm", "none", "--ws"], "--ws needs a norm"),
-        (["--norm", "ln"], "invalid choice: 'ln'"),
-        (["--momentum", "1.5"], "momentum must lie between 0 and 1"),
-        (
-            ["--no-estimate", "--variance-around", "running_mean"],
-            "variance_around",
-        ),
-        (["--device", "gpu"], "device must be one that torch can use"),
-        (["--seed", "-1"], "seed must be from 0"),
-        (["--threads", "0"], "threads must be at least 1, got 0"),
-        (["--lr", "nan"], "lr must be positive"),
-        (["--data", "nowhere"], "not allowed with argument --stand-in"),
-    ],
-)
-def test_bad_input_ends_with_a_message_and_2(capsys, arguments, message):
-    with pytest.raises(SystemExit) as end:
-        train.main(["--stand-in", *arguments])
-    assert end.value.code == 2
-    assert message in capsys.readouterr().err
-
-
-def test_wrong_data_ends_with_a_message_and_2(tmp_path):
-    (tmp_path / cifar10.FOLDER).mkdir()
-    for done in (
-        command("--data", str(tmp_path)),
-        command(LABML_BCN_DATA=str(tmp_path)),
-    ):
-        assert done.returncode == 2
-        assert "these are missing: data_batch_1.bin" in done.stderr
-        assert "Traceback" not in done.stderr
-
-
-def test_no_data_names_the_remedies(tmp_path):
-    done = command(
-        HOME=str(tmp_path),
-        XDG_CACHE_HOME=str(tmp_path),
-        LOCALAPPDATA=str(tmp_path),
-    )
-    assert done.returncode == 2
-    assert "no CIFAR-10 images were found" in done.stderr
-    assert "--stand-in" in done.stderr

@@ -8,12 +8,23 @@ summary: >
 
 # Experiments
 
-A normalization is judged by the training it makes possible. Three short
-modules are enough to try that out:
+A normalization is judged by the training it makes possible. Three modules
+are enough to try that out:
 
 - [`cifar10`](cifar10.py) finds the images and holds them in memory;
 - [`vgg`](vgg.py) is the network, with the normalization left open;
-- [`train`](train.py) is the training loop and its command line.
+- [`train`](train.py) is the training loop.
+
+A run can take days, and what takes days gets interrupted. What makes the
+loop one that can be trusted has rooms of its own:
+
+- [`options`](options.py) is its command line;
+- [`checkpoint`](checkpoint.py) keeps a run in a folder, so that it can be
+  killed at any moment;
+- [`stop`](stop.py) answers Ctrl-C, and a scheduler that wants its machine
+  back;
+- [`diagnose`](diagnose.py) finds the layer in which a loss went wrong;
+- [`distributed`](distributed.py) lets several processes train one network.
 
 They use the layers and torch; the layers know nothing of them. The progress
 bar, the cache folder and the download need a few packages more:

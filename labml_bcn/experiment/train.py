@@ -3,7 +3,8 @@ r"""
 title: Training with micro-batches
 summary: >
   One training loop to read, for a VGG on CIFAR-10 with any of the
-  normalizations, and its command line.
+  normalizations. It can be stopped at any moment, and goes on as if nothing
+  had been.
 ---
 
 # Training with micro-batches
@@ -22,12 +23,15 @@ gradient is noisy, so the rate is low: 0.005.
 seen. It is what a reader pays for, and it compares runs on sets of
 different sizes.
 
-**The same again.** A run depends on its seed and on nothing else: on a CPU
-with the same number of threads, the same command ends with the same
-weights, bit for bit. One run of each method does not tell two methods apart
-that are a few percent from each other; several seeds do.
+**The same again.** A run depends on its settings and on nothing else: on a
+CPU with the same number of threads, the same command ends with the same
+weights, bit for bit. That holds for a run that was stopped, too, by Ctrl-C
+or by a power cut: it [goes on from its last checkpoint](checkpoint.py), and
+ends with the weights and the metrics of one that was never stopped. One run
+of each method does not tell two methods apart that are a few percent from
+each other; several seeds do.
 
-From a shell:
+From a shell ([all options](options.py)):
 
     python -m labml_bcn.experiment.train --norm bcn --ws --images 5000
 
@@ -39,21 +43,26 @@ From Python:
     print(run.accuracy)
 """
 
-import argparse
+import hashlib
+import importlib
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import count, islice
+from pathlib import Path
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labml_bcn.experiment import cifar10, vgg
+from labml_bcn.experiment import cifar10, diagnose, distributed, vgg
+from labml_bcn.experiment.checkpoint import Folder, RunError
 from labml_bcn.experiment.cifar10 import CIFAR10
+from labml_bcn.experiment.stop import Interrupted, Stop
 
 
 class Point(NamedTuple):
@@ -115,18 +124,39 @@ class Run:
         return self.images / self.seconds
 
 
+class Stopped(Exception):
+    r"""
+    A signal has stopped the run. What it had reached is kept.
+
+    - `step`: how many steps were taken.
+    - `signal`: the number of the signal, 0 where another process got it.
+    """
+
+    def __init__(self, step: int, signal: int) -> None:
+        super().__init__(f"stopped after step {step:,}")
+        self.step, self.signal = step, signal
+
+
 def train(
     model: nn.Module,
     data: CIFAR10,
     *,
     batch_size: int = 2,
+    accumulate: int = 1,
     images: int | None = None,
     lr: float = 0.005,
+    schedule: str = "onecycle",
+    warmup: float | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    amp: bool = False,
+    compile: bool = False,
     points: int = 100,
     tests: int = 5,
     progress: bool | None = None,
+    folder: Folder | None = None,
+    checkpoint_every: int = 1000,
+    tensorboard: bool = False,
 ) -> Run:
     r"""
     ## The loop
@@ -138,107 +168,451 @@ def train(
     - `model`: takes standardized images `[B, 3, 32, 32]` to logits
       `[B, 10]`. It is moved to `device` and stays there.
     - `data`: training and test images.
-    - `batch_size`: images a step. Every step has exactly as many: what a
-      pass over the images leaves over is dropped, and so is what `images`
-      leaves over.
+    - `batch_size`: images a forward pass, in each process. All have exactly
+      as many: what a pass over the images leaves over is dropped, and so is
+      what `images` leaves over.
+    - `accumulate`: batches a step, whose gradients are averaged; see [what
+      it means for statistics](distributed.py).
     - `images`: how many to see; `None` for each training image once.
     - `lr`: the highest learning rate.
+    - `schedule`, `warmup`: how the rate changes; see [the rate](#rate).
     - `seed`: of the order of the images and of the flips. The first weights
       are the model's own matter.
     - `device`: where to train.
+    - `amp`: compute convolutions in half precision: bfloat16 on a CPU, and
+      float16 with a scaled loss on a GPU.
+    - `compile`: let `torch.compile` make the forward and backward pass.
     - `points`: of the training curve, evenly spread.
     - `tests`: how often to look at the test images, evenly spread; the last
       time is the end.
     - `progress`: show a progress bar on the standard error stream; `None`
       does so where that is a terminal.
+    - `folder`: where to keep the run. If it holds a checkpoint, the run goes
+      on from there. By default nothing is kept.
+    - `checkpoint_every`: steps between two checkpoints.
+    - `tensorboard`: write the metrics for TensorBoard too, into the folder.
 
     **Returns** the training curve, the test accuracies and the time.
 
-    **Raises** `ValueError`: a number is out of its range, or the device is
-    not there.
+    **Raises**
+
+    - `ValueError`: a number is out of its range, or the device is not there.
+    - `Stopped`: a signal came, and there is a folder; all is kept.
+    - `RunError`: the loss is not a finite number, or the folder cannot be
+      read or written.
     """
-    check(data, batch_size, images, lr, seed, device)
-    model, data = model.to(device).train(), data.to(device)
-    steps = (images or len(data.train_images)) // batch_size
-    report_at, test_at = evenly(points, steps), evenly(tests, steps)
-    optimizer = torch.optim.SGD(
-        model.parameters(), momentum=0.9, nesterov=True, weight_decay=5e-4
+    processes = distributed.size()
+    check(
+        data,
+        device,
+        batch_size=batch_size,
+        accumulate=accumulate,
+        images=images,
+        lr=lr,
+        schedule=schedule,
+        warmup=warmup,
+        seed=seed,
     )
-    run, meter = Run(), Meter(device)
-    batches = islice(shuffled(data, batch_size, seed), steps)
-    with cifar10.bar(steps * batch_size, progress=progress) as bar:
-        for step, (x, y) in enumerate(batches, start=1):
+    positive("checkpoint_every", checkpoint_every)
+    if tensorboard and folder is None:
+        raise ValueError(
+            "tensorboard needs a folder to write to: pass folder"
+        )
+    per_step = batch_size * accumulate * processes
+    steps = (images or len(data.train_images)) // per_step
+    report_at, test_at = evenly(points, steps), evenly(tests, steps)
+    model, data = model.to(device).train(), data.to(device)
+    # What must not be lost is in one place; what is there already is read.
+    state = State(model, device, amp)
+    step = 0 if folder is None else resumed(folder, state)
+    record = Record(folder, tensorboard, step * per_step)
+    made: nn.Module = torch.compile(model) if compile else model  # type: ignore[assignment]
+    network = distributed.parallel(made)
+    before = diagnose.Before(model)
+    batches = shuffled(
+        *(data, batch_size, seed, step * accumulate),
+        *(distributed.rank(), processes),
+    )
+    shown = cifar10.bar(steps * per_step, step * per_step, progress=progress)
+    with Stop(listen=folder is not None) as stop, shown as bar:
+        while True:
+            # Between two steps the run is in a state that can be kept. The
+            # test images are looked at here: a look that is broken off is
+            # taken again by the run that goes on.
+            seen = step * per_step
+            if step in test_at and not record.tested(seen):
+                with suppress(Interrupted):
+                    record.test(seen, evaluate(model, data, check=stop.check))
+            stopping = distributed.anywhere(bool(stop), device)
+            if stopping or step == steps or step % checkpoint_every == 0:
+                keep(folder, step, state)
+            if stopping:
+                raise Stopped(step, stop.signal)
+            if step == steps:
+                return record.finished(state.seconds)
+            # One step: the rate for this moment, the loss of a batch, its
+            # gradient, and a move against it.
             began = perf_counter()
-            # One step: the rate for this moment, the loss of this batch,
-            # its gradient, and a move against it.
-            for group in optimizer.param_groups:
-                group["lr"] = lr * one_cycle(step, steps)
-            logits = model(data.standardize(x))
-            loss = F.cross_entropy(logits, y)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            meter.add(loss, logits, y)
-            # Reading a number waits until the device has computed it. So
-            # the sums stay there, and are read at the curve's points only.
+            step += 1
+            state.set_rate(lr * rate(step, steps, schedule, warmup))
+            state.optimizer.zero_grad()
+            for part, (x, y) in enumerate(islice(batches, accumulate), 1):
+                before.remember()
+                with distributed.waiting(network, part < accumulate):
+                    with state.precision():
+                        logits = network(data.standardize(x))
+                        loss = F.cross_entropy(logits, y)
+                    # The weights are still what they were. A loss that is
+                    # no number would spoil them.
+                    if distributed.anywhere(not loss.isfinite(), device):
+                        before.restore()
+                        x = data.standardize(x)
+                        raise diverged(step, loss, x, state, folder)
+                    state.scaler.scale(loss / accumulate).backward()
+                state.meter.add(loss, logits, y)
+            state.scaler.step(state.optimizer)
+            state.scaler.update()
+            state.seconds += perf_counter() - began
+            bar.update(per_step)
             if step in report_at:
-                run.points.append(meter.read(step * batch_size))
+                point = state.meter.read(step * per_step)
+                record.point(point, state.seconds)
                 bar.set_postfix(
-                    loss=f"{run.points[-1].loss:.3f}",
-                    accuracy=f"{run.points[-1].accuracy:.1%}",
+                    loss=f"{point.loss:.3f}",
+                    accuracy=f"{point.accuracy:.1%}",
                     refresh=False,
                 )
-            run.seconds += perf_counter() - began
-            bar.update(batch_size)
-            if step in test_at:
-                accuracy = evaluate(model, data)
-                run.tests.append(Score(step * batch_size, accuracy))
-    return run
+
+
+class State:
+    r"""
+    ## What must not be lost
+
+    Everything that decides how a run goes on, and that a checkpoint holds:
+    weights, running statistics, the optimizer's momentum, the scale of a
+    float16 loss, random states, and the sums for the next point of the
+    curve. The order of the images and the learning rate are functions of
+    the step, and need not be kept.
+
+    **Arguments**
+
+    - `model`: on its device.
+    - `device`: that device.
+    - `amp`: compute in half precision.
+    """
+
+    def __init__(
+        self, model: nn.Module, device: torch.device | str, amp: bool
+    ) -> None:
+        self.model = model
+        self.optimizer = torch.optim.SGD(
+            model.parameters(), momentum=0.9, nesterov=True, weight_decay=5e-4
+        )
+        self.kind, self.amp = torch.device(device).type, amp
+        self.half = torch.bfloat16 if self.kind == "cpu" else torch.float16
+        self.scaler = torch.amp.GradScaler(
+            self.kind, enabled=amp and self.half is torch.float16
+        )
+        self.meter = Meter(device)
+        self.seconds = 0.0
+
+    def set_rate(self, lr: float) -> None:
+        r"""
+        Give the optimizer the learning rate of this step.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+
+    def precision(self) -> torch.autocast:
+        r"""
+        Half precision where it was asked for.
+        """
+        return torch.autocast(self.kind, self.half, enabled=self.amp)
+
+    def shared(self) -> dict[str, Any]:
+        r"""
+        Return what is the same in all processes.
+        """
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "seconds": self.seconds,
+        }
+
+    def own(self) -> dict[str, Any]:
+        r"""
+        Return what each process has for itself.
+        """
+        return {
+            "buffers": dict(self.model.named_buffers()),
+            "random": diagnose.random_states(),
+            "meter": self.meter.sums,
+        }
+
+    def load(self, kept: dict[str, Any]) -> None:
+        r"""
+        Take over what was kept.
+
+        **Raises** `RunError`: it is another network's, or that of another
+        number of processes.
+        """
+        processes = kept["processes"]
+        if len(processes) != distributed.size():
+            raise RunError(
+                f"the run has {len(processes)} processes, but now there are"
+                f" {distributed.size()}: go on with as many as before"
+            )
+        try:
+            self.model.load_state_dict(kept["model"])
+        except RuntimeError as error:
+            raise RunError(f"the run has another network: {error}") from error
+        self.optimizer.load_state_dict(kept["optimizer"])
+        self.scaler.load_state_dict(kept["scaler"])
+        self.seconds = kept["seconds"]
+        own = processes[distributed.rank()]
+        for name, buffer in self.model.named_buffers():
+            buffer.copy_(own["buffers"][name])
+        diagnose.set_random_states(own["random"])
+        self.meter.sums.copy_(own["meter"])
+
+
+def keep(folder: Folder | None, step: int, state: State) -> None:
+    r"""
+    Write a checkpoint. All processes take part, and the first one writes.
+
+    **Raises** `RunError`: it could not be written, or there is a weight
+    that is no number, which nobody could go on from.
+    """
+    if folder is None:
+        return
+    bad = diagnose.unfit(state.model)
+    if distributed.anywhere(bool(bad), state.meter.sums.device):
+        raise RunError(
+            f"after step {step:,}, {bad or 'in another process, values'} are"
+            f" not finite. {folder.last_good()}, with another rate"
+        )
+    own = distributed.gathered(state.own())
+    if distributed.rank() == 0:
+        folder.save(step, state.shared() | {"processes": own})
+
+
+def resumed(folder: Folder, state: State) -> int:
+    r"""
+    Read the folder's checkpoint into `state`, and return its step: 0 where
+    there is none.
+    """
+    found = folder.load()
+    if found is None:
+        return 0
+    step, kept = found
+    state.load(kept)
+    return step
+
+
+def diverged(
+    step: int, loss: Tensor, x: Tensor, state: State, folder: Folder | None
+) -> RunError:
+    r"""
+    Make the error for a loss that is not a finite number: in which step,
+    [in which layer](diagnose.py), and what to do.
+    """
+    with state.precision():
+        place = diagnose.arose(state.model, lambda: state.model(x))
+    if loss.isfinite():
+        what = "the loss of another process is not finite"
+    else:
+        what = f"the loss is {loss.item()}: {place}"
+    last = "Nothing was kept." if folder is None else folder.last_good()
+    return RunError(f"in step {step:,} {what}. {last} A lower --lr may help")
+
+
+class Record:
+    r"""
+    ## Where the numbers go
+
+    Every point and every score goes into the run that is returned; into the
+    folder, where there is one; and to TensorBoard, where it is asked for.
+    Of several processes the first one does this.
+
+    **Arguments**
+
+    - `folder`: that of the run; the metrics that it holds are read.
+    - `tensorboard`: write for TensorBoard.
+    - `images`: how many were seen before. TensorBoard then shows no more of
+      what it has than up to there.
+    """
+
+    def __init__(
+        self, folder: Folder | None, tensorboard: bool, images: int
+    ) -> None:
+        self.run = Run()
+        self.first = distributed.rank() == 0
+        self.metrics = self.timings = self.board = None
+        self.seconds = 0.0
+        if folder is None or not self.first:
+            return
+        self.metrics, self.timings = folder.open_lines()
+        for line in self.metrics:
+            if "test_accuracy" in line:
+                self.run.tests.append(Score(*line.values()))
+            else:
+                self.run.points.append(Point(*line.values()))
+        for line in self.timings:
+            self.seconds = line["seconds"]
+        if tensorboard:
+            self.board = board(folder.path / "tensorboard", images)
+
+    def point(self, point: Point, seconds: float) -> None:
+        r"""
+        Add a point of the training curve, and the speed since the last one.
+
+        Times go into a file of their own: the metrics of two runs of one
+        seed are the same, byte for byte, and their speeds never are.
+        """
+        last = self.run.points[-1].images if self.run.points else 0
+        self.run.points.append(point)
+        speed = (point.images - last) / (seconds - self.seconds)
+        self.seconds = seconds
+        if self.metrics and self.timings:
+            self.metrics.add(**point._asdict())
+            self.timings.add(
+                images=point.images, seconds=seconds, images_per_second=speed
+            )
+        if self.board:
+            self.board.add_scalar("train/loss", point.loss, point.images)
+            self.board.add_scalar(
+                "train/accuracy", point.accuracy, point.images
+            )
+            self.board.add_scalar("images per second", speed, point.images)
+
+    def test(self, images: int, accuracy: float) -> None:
+        r"""
+        Add a look at the test images.
+        """
+        self.run.tests.append(Score(images, accuracy))
+        if self.metrics:
+            self.metrics.add(images=images, test_accuracy=accuracy)
+        if self.board:
+            self.board.add_scalar("test/accuracy", accuracy, images)
+
+    def tested(self, images: int) -> bool:
+        r"""
+        Say whether there is nothing to test, because it was done, or because
+        another process does it.
+        """
+        tests = self.run.tests
+        return not self.first or bool(tests and tests[-1].images == images)
+
+    def finished(self, seconds: float) -> Run:
+        r"""
+        Return the run.
+        """
+        self.run.seconds = seconds
+        if self.board:
+            self.board.close()
+        return self.run
+
+
+def board(path: Path, images: int) -> Any:
+    r"""
+    A writer for TensorBoard, which shows nothing from after `images`.
+
+    **Raises** `RunError`: TensorBoard is not installed.
+    """
+    try:
+        module = importlib.import_module("torch.utils.tensorboard")
+    except ModuleNotFoundError as error:
+        raise RunError(
+            "--tensorboard needs the package tensorboard, which is not"
+            " installed. Install it with: pip install"
+            " 'labml-bcn[tensorboard]', or leave the option out"
+        ) from error
+    return module.SummaryWriter(str(path), purge_step=images + 1)
 
 
 def shuffled(
-    data: CIFAR10, batch_size: int, seed: int
+    data: CIFAR10,
+    batch_size: int,
+    seed: int,
+    start: int = 0,
+    rank: int = 0,
+    processes: int = 1,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     r"""
     ## Batches without end
 
     Pass after pass over the training images, each in a new order.
 
-    The order and the flips come from a generator of their own. It lives on
-    the CPU, so that every device sees the same batches.
+    The order of a pass, and the flips, come from a generator of its own,
+    whose seed is made of the run's seed and the number of the pass. So
+    nothing has to be kept: a run that goes on in the middle of the
+    seventeenth pass draws that pass, and starts in its middle. The generator
+    lives on the CPU, so that every device sees the same batches.
 
     **Arguments**
 
     - `data`: training images, on any device.
     - `batch_size`: images a batch; what is left over of a pass is dropped.
     - `seed`: of the order and the flips.
+    - `start`: the batch to start with, counted from 0 through all passes.
+    - `rank`, `processes`: each process takes its part of `processes` times
+      `batch_size` images.
 
     **Returns** batches of images, uint8 `[B, 3, 32, 32]`, and labels.
     """
-    generator = torch.Generator().manual_seed(seed)
     device = data.train_images.device
     total = len(data.train_images)
-    while True:
-        order = torch.randperm(total, generator=generator)
-        flips = torch.rand(total, generator=generator) < 0.5
-        order, flips = order.to(device), flips.to(device)
-        for start in range(0, total - batch_size + 1, batch_size):
-            chosen = order[start : start + batch_size]
-            flip = flips[start : start + batch_size, None, None, None]
+    together = batch_size * processes
+    first, k = divmod(start, total // together)
+    for number in count(first):
+        generator = torch.Generator().manual_seed(mixed(seed, number))
+        order = torch.randperm(total, generator=generator).to(device)
+        flips = torch.rand(total, generator=generator).to(device) < 0.5
+        for begin in range(k * together, total - together + 1, together):
+            own = slice(
+                begin + rank * batch_size, begin + (rank + 1) * batch_size
+            )
             # Both versions of the batch are at hand, and each image takes
             # one of them: no loop over images.
-            x = data.train_images[chosen]
-            yield torch.where(flip, x.flip(3), x), data.train_labels[chosen]
+            x = data.train_images[order[own]]
+            flip = flips[own, None, None, None]
+            yield (
+                torch.where(flip, x.flip(3), x),
+                data.train_labels[order[own]],
+            )
+        k = 0
 
 
-def one_cycle(step: int, steps: int) -> float:
+def mixed(seed: int, number: int) -> int:
     r"""
-    ## One cycle
+    Make one seed of two numbers, so that no two pairs share a sequence.
+    """
+    digest = hashlib.sha256(f"{seed} {number}".encode()).digest()
+    return int.from_bytes(digest[:8]) >> 1
+
+
+# The share of a run in which the rate rises, and whether it falls afterwards.
+SCHEDULES = {
+    "onecycle": (0.3, True),
+    "cosine": (0.0, True),
+    "constant": (0.0, False),
+}
+
+
+def rate(
+    step: int,
+    steps: int,
+    schedule: str = "onecycle",
+    warmup: float | None = None,
+) -> float:
+    r"""
+    ## The rate
 
     The learning rate's share of its highest value at step $k$ of $K$.
 
     It starts low, because the first gradients point anywhere. It rises for
-    the first $\rho = 0.3$ of the run, then falls to zero, so that the noise
+    the first part $\rho$ of the run, then falls to zero, so that the noise
     of small batches has died down at the end. With $t = k / (K + 1)$, both
     ways along half a cosine wave:
 
@@ -246,18 +620,35 @@ def one_cycle(step: int, steps: int) -> float:
     s = \begin{cases}
     t / \rho & t \le \rho \\
     (1 - t) / (1 - \rho) & t > \rho
-    \end{cases}$$ {#one-cycle}
+    \end{cases}$$ {#schedule}
 
-    It is a function of the step and keeps nothing between steps.
+    That is one cycle, with $\rho = 0.3$. A cosine schedule is the same with
+    $\rho = 0$. The constant one stays at the top instead of falling. Each
+    is a function of the step and keeps nothing between steps.
+
+    **Arguments**
+
+    - `step`, `steps`: $k$, from 1, and $K$.
+    - `schedule`: `"onecycle"`, `"cosine"` or `"constant"`.
+    - `warmup`: $\rho$, in place of the schedule's own.
+
+    **Returns** a number above 0 and up to 1.
     """
-    rho = 0.3
+    own, falls = SCHEDULES[schedule]
+    rho = own if warmup is None else warmup
     t = step / (steps + 1)
-    s = t / rho if t <= rho else (1 - t) / (1 - rho)
+    fall = (1 - t) / (1 - rho) if falls else 1
+    s = t / rho if t <= rho else fall
     return (1 - math.cos(math.pi * s)) / 2
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, data: CIFAR10, chunk: int = 50) -> float:
+def evaluate(
+    model: nn.Module,
+    data: CIFAR10,
+    chunk: int = 50,
+    check: Callable[[], None] = lambda: None,
+) -> float:
     r"""
     ## The test
 
@@ -275,6 +666,7 @@ def evaluate(model: nn.Module, data: CIFAR10, chunk: int = 50) -> float:
       standard deviation of the training images.
     - `chunk`: images at a time. More are not faster on a CPU, because their
       activations leave its cache.
+    - `check`: called before each chunk; it may raise to break off.
 
     **Returns** a number from 0 to 1.
     """
@@ -283,6 +675,7 @@ def evaluate(model: nn.Module, data: CIFAR10, chunk: int = 50) -> float:
     try:
         model.eval()
         for start in range(0, len(data.test_images), chunk):
+            check()
             x = data.test_images[start : start + chunk]
             y = data.test_labels[start : start + chunk]
             right += int((model(data.standardize(x)).argmax(1) == y).sum())
@@ -314,9 +707,9 @@ class Meter:
 
     def read(self, images: int) -> Point:
         r"""
-        Return the averages, and start anew.
+        Return the averages over all processes, and start anew.
         """
-        loss, hits, count = self.sums.tolist()
+        loss, hits, count = distributed.summed(self.sums).tolist()
         self.sums.zero_()
         return Point(images, loss / count, hits / count)
 
@@ -341,11 +734,15 @@ def positive(name: str, value: int) -> int:
 
 def check(
     data: CIFAR10,
+    device: torch.device | str,
+    *,
     batch_size: int,
+    accumulate: int,
     images: int | None,
     lr: float,
+    schedule: str,
+    warmup: float | None,
     seed: int,
-    device: torch.device | str,
 ) -> None:
     r"""
     ## What a run needs
@@ -355,325 +752,39 @@ def check(
     **Raises** `ValueError` with the rule, the value and the remedy.
     """
     positive("batch_size", batch_size)
-    total = len(data.train_images)
-    if batch_size > total:
+    positive("accumulate", accumulate)
+    total, processes = len(data.train_images), distributed.size()
+    if batch_size * processes > total:
+        shares = f" in each of {processes} processes" if processes > 1 else ""
         raise ValueError(
             f"batch_size must be at most the {total:,} training images, got"
-            f" {batch_size:,}; choose a smaller one"
+            f" {batch_size:,}{shares}; choose a smaller one"
         )
-    if images is not None and images < batch_size:
+    per_step = batch_size * accumulate * processes
+    if (total if images is None else images) < per_step:
         raise ValueError(
-            f"images must be at least batch_size, or there is no step to"
-            f" take, got images={images:,} and batch_size={batch_size:,}"
+            "images must be at least those of one step, or there is no step"
+            f" to take, got images={images or 0:,} and"
+            f" batch_size={batch_size:,}, accumulate={accumulate:,},"
+            f" processes={processes}: {per_step:,} a step"
         )
     if not 0 < lr < math.inf:
         raise ValueError(f"lr must be positive and finite, got {lr}")
+    if schedule not in SCHEDULES:
+        raise ValueError(
+            f"schedule must be one of {', '.join(SCHEDULES)}, got"
+            f" {schedule!r}"
+        )
+    if warmup is not None and not 0 <= warmup < 1:
+        raise ValueError(
+            "warmup must be a share of the run, from 0 to below 1, got"
+            f" {warmup}"
+        )
     vgg.valid_seed(seed)
-    # Torch says in many ways that a device is not there: it has no such
-    # name, no such hardware, or was built without it.
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(
-            f"device must be one that torch can use here, got {device!r}:"
-            f" {str(error).splitlines()[0]}; use cpu"
-        ) from error
-
-
-DESCRIPTION = """\
-Train a VGG on CIFAR-10, one or two images a step, with a normalization of
-your choice, and print its test accuracy.
-
-The images are looked for in --data, in the folder that the environment
-variable LABML_BCN_DATA names, and in the user's cache folder, in this
-order. What is named but wrong is an error, and never passed over.
-Nothing is downloaded unless you ask for it with --download.
-"""
-
-EXAMPLES = """\
-examples:
-  Batch norm, and what two images a step do to it:
-    python -m labml_bcn.experiment.train --norm bn --images 5000
-
-  Batch-channel norm with weight standardization, statistics as the paper
-  has them:
-    python -m labml_bcn.experiment.train --norm bcn --ws \\
-        --variance-around running_mean --momentum 0.01 --images 5000
-
-  The full VGG on a GPU, images downloaded once:
-    python -m labml_bcn.experiment.train --model vgg --norm bcn --ws \\
-        --batch-size 64 --lr 0.05 --images 1000000 --device cuda --download
-
-  No images at hand, only to see it run:
-    python -m labml_bcn.experiment.train --stand-in --images 2000
-
-The same options and seed end with the same weights, bit for bit, on a CPU
-with the same number of threads.
-"""
-
-
-def parser() -> argparse.ArgumentParser:
-    r"""
-    ## The command line
-
-    Each option is one argument of `vgg.build`, `cifar10.load` or `train`,
-    and is explained where it is typed.
-    """
-    command = argparse.ArgumentParser(
-        prog="python -m labml_bcn.experiment.train",
-        usage="%(prog)s [options]",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    network_options(command)
-    run_options(command)
-    data_options(command)
-    return command
-
-
-def network_options(command: argparse.ArgumentParser) -> None:
-    r"""
-    What is trained. Options that are not given stay `None`, so that one
-    which the normalization does not have is noticed.
-    """
-    add = command.add_argument_group("the network").add_argument
-    add(
-        "--model",
-        choices=tuple(vgg.BLOCKS),
-        default="small",
-        help="small: 6 convolutions, half a minute a run; vgg: the full"
-        " network with 13 (default: small)",
-    )
-    add(
-        "--norm",
-        choices=tuple(vgg.OPTIONS),
-        default="bcn",
-        help="batch norm, group norm, batch-channel norm or none, behind"
-        " every convolution (default: bcn)",
-    )
-    add(
-        "--ws",
-        action="store_true",
-        help="standardize the weights of every convolution; needs a norm",
-    )
-    add(
-        "--groups",
-        type=int,
-        metavar="G",
-        help="groups of gn and bcn; must divide the channels of every layer"
-        " (default: 8 for small, 32 for vgg)",
-    )
-    add(
-        "--momentum",
-        type=float,
-        metavar="R",
-        help="weight of the new value in the running statistics of bn and"
-        " bcn, from 0 to 1 (default: 0.1)",
-    )
-    add(
-        "--estimate",
-        action=argparse.BooleanOptionalAction,
-        help="bcn normalizes with running statistics in training too;"
-        " with --no-estimate, with those of the batch (default: estimate)",
-    )
-    add(
-        "--variance-around",
-        choices=("batch_mean", "running_mean"),
-        help="the mean around which bcn measures its variance; running_mean"
-        " is the paper's formula (default: batch_mean)",
-    )
-
-
-def run_options(command: argparse.ArgumentParser) -> None:
-    r"""
-    How it is trained.
-    """
-    add = command.add_argument_group("the run").add_argument
-    add(
-        "--batch-size",
-        type=int,
-        default=2,
-        metavar="B",
-        help="images a step; what is left over is dropped (default: 2)",
-    )
-    add(
-        "--images",
-        type=int,
-        metavar="N",
-        help="how many images to see (default: each training image once)",
-    )
-    add(
-        "--lr",
-        type=float,
-        default=0.005,
-        metavar="RATE",
-        help="highest learning rate of the one cycle (default: 0.005)",
-    )
-    add(
-        "--seed",
-        type=int,
-        default=0,
-        metavar="S",
-        help="of the first weights, the order and the flips (default: 0)",
-    )
-    add("--device", default="cpu", help="cpu, cuda, mps (default: cpu)")
-    add(
-        "--threads",
-        type=int,
-        metavar="T",
-        help="of the CPU; 1 is best for small batches on a busy machine"
-        " (default: torch's choice)",
-    )
-    add(
-        "--progress",
-        action=argparse.BooleanOptionalAction,
-        help="show a progress bar (default: where a terminal is there)",
-    )
-
-
-def data_options(command: argparse.ArgumentParser) -> None:
-    r"""
-    On what it is trained: one source, or the usual search.
-    """
-    group = command.add_argument_group("the images")
-    add = group.add_mutually_exclusive_group().add_argument
-    add(
-        "--data",
-        metavar="FOLDER",
-        help="a folder that holds cifar-10-batches-bin",
-    )
-    add(
-        "--download",
-        action="store_true",
-        default=None,
-        help="download CIFAR-10 (170 MB) where it is not found",
-    )
-    add(
-        "--stand-in",
-        action="store_true",
-        help="train on generated stripes instead of photographs",
-    )
-
-
-def prepare(options: argparse.Namespace) -> tuple[CIFAR10, vgg.VGG]:
-    r"""
-    The images and the network that the options ask for.
-
-    Without a norm behind them, standardized filters multiply the size of
-    the activations in every layer, and the loss is not a number after a few
-    steps. So that pair is refused here.
-    """
-    if options.ws and options.norm == "none":
-        raise ValueError(
-            "--ws needs a norm: standardized filters amplify, and only a"
-            " norm takes that out again; choose --norm bn, gn or bcn"
-        )
-    cifar10.optional_package("tqdm")  # before the first step, not in it
-    if options.threads is not None:
-        torch.set_num_threads(positive("threads", options.threads))
-    model = vgg.build(
-        options.model,
-        options.norm,
-        ws=options.ws,
-        groups=options.groups,
-        momentum=options.momentum,
-        estimate=options.estimate,
-        variance_around=options.variance_around,
-        seed=options.seed,
-    )
-    if options.stand_in:
-        data = cifar10.stand_in()
-    else:
-        data = cifar10.load(
-            options.data,
-            download=options.download,
-            progress=options.progress,
-        )
-    check(
-        data,
-        options.batch_size,
-        options.images,
-        options.lr,
-        options.seed,
-        options.device,
-    )
-    return data, model
-
-
-def describe(options: argparse.Namespace) -> str:
-    r"""
-    The method in a few words, with the options that were given.
-    """
-    words = [options.model, options.norm, *(["ws"] if options.ws else [])]
-    for name in ("groups", "momentum", "estimate", "variance_around"):
-        value = getattr(options, name)
-        if value is not None:
-            words.append(f"{name}={value}")
-    return " ".join(words)
-
-
-def summary(run: Run) -> str:
-    r"""
-    The end of a run as a small table and a sentence.
-    """
-    lines = [f"{'images':>12}{'loss':>8}{'test':>8}"]
-    before = 0
-    for images, accuracy in run.tests:
-        # The loss is the average over the images since the test before.
-        since = [p.loss for p in run.points if before < p.images <= images]
-        loss = sum(since) / len(since) if since else math.nan
-        before = images
-        lines.append(f"{images:>12,}{loss:>8.3f}{accuracy:>8.1%}")
-    lines.append(
-        f"test accuracy {run.accuracy:.1%} after {run.images:,} images in"
-        f" {run.seconds:.1f} s ({run.images_per_second:.0f} images/s)"
-    )
-    return "\n".join(lines)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    r"""
-    ## The command
-
-    Find the images, build the network, train it, and print a summary.
-
-    **Arguments**
-
-    - `arguments`: those of the command line, or `None` to take them from
-      there.
-
-    **Returns** 0. Options that do not fit end the program with a message
-    and exit code 2, as argparse does.
-    """
-    command = parser()
-    options = command.parse_args(arguments)
-    # What can be wrong with a command is found before the first step, and
-    # said in one line. Anything later is an error of the program, and keeps
-    # its traceback.
-    try:
-        data, model = prepare(options)
-    except FileNotFoundError as error:
-        command.error(f"{error} Or try it out with --stand-in.")
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        command.error(str(error))
-    parameters = sum(p.numel() for p in model.parameters())
-    print(f"{describe(options)}, {parameters:,} parameters")
-    print(f"images: {data.source}", flush=True)
-    run = train(
-        model,
-        data,
-        batch_size=options.batch_size,
-        images=options.images,
-        lr=options.lr,
-        seed=options.seed,
-        device=options.device,
-        progress=options.progress,
-    )
-    print(summary(run))
-    return 0
+    distributed.usable(device)
 
 
 if __name__ == "__main__":
+    from labml_bcn.experiment.options import main
+
     sys.exit(main())

@@ -32,7 +32,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labml_bcn import BatchChannelNorm, BatchNorm, WSConv2d
+from labml_bcn import BatchNorm, FusedBatchChannelNorm, WSConv2d
 
 Block = Callable[[int, int], nn.Module]
 
@@ -43,11 +43,14 @@ BLOCKS = {
 
 # What each normalization can be told. Momentum is the rate of running
 # statistics, so group norm has none; groups are those of the channel norm,
-# so batch norm has none.
+# so batch norm has none. A process group is for statistics of the batch.
 OPTIONS = {
-    "bn": {"momentum"},
+    "bn": {"momentum", "process_group"},
     "gn": {"groups"},
-    "bcn": {"groups", "momentum", "estimate", "variance_around"},
+    "bcn": {
+        *("groups", "momentum", "estimate", "variance_around"),
+        "process_group",
+    },
     "none": set[str](),
 }
 
@@ -121,6 +124,7 @@ def conv_block(
     momentum: float | None = None,
     estimate: bool | None = None,
     variance_around: str | None = None,
+    process_group: Any = None,
 ) -> Block:
     r"""
     ## The block
@@ -145,6 +149,8 @@ def conv_block(
     - `momentum`: rate of the running statistics of batch and
       batch-channel norm.
     - `estimate`, `variance_around`: of batch-channel norm.
+    - `process_group`: measure the batches of batch and batch-channel norm
+      over the processes of this group.
 
     **Returns** a function of the numbers of input and output channels.
 
@@ -159,6 +165,7 @@ def conv_block(
         "momentum": momentum,
         "estimate": estimate,
         "variance_around": variance_around,
+        "process_group": process_group,
     }
     options: dict[str, Any] = {
         name: value for name, value in given.items() if value is not None
@@ -214,7 +221,8 @@ def normalization(
         )
     if norm == "gn":
         return nn.GroupNorm(groups, channels)
-    return BatchChannelNorm(channels, groups, **options)
+    # Computes what `BatchChannelNorm` does, and takes less time.
+    return FusedBatchChannelNorm(channels, groups, **options)
 
 
 def groups_for(channels: int) -> int:
@@ -238,6 +246,7 @@ def build(
     momentum: float | None = None,
     estimate: bool | None = None,
     variance_around: str | None = None,
+    process_group: Any = None,
     seed: int = 0,
 ) -> VGG:
     r"""
@@ -250,8 +259,8 @@ def build(
 
     - `model`: `"small"`, or `"vgg"` for the full one, which has labml's 32
       groups unless others are given.
-    - `norm`, `ws`, `groups`, `momentum`, `estimate`, `variance_around`: as
-      for `conv_block`.
+    - `norm`, `ws`, `groups`, `momentum`, `estimate`, `variance_around`,
+      `process_group`: as for `conv_block`.
     - `seed`: of the first weights. The same seed gives the same weights,
       and two methods start from the same ones.
 
@@ -273,6 +282,7 @@ def build(
         momentum=momentum,
         estimate=estimate,
         variance_around=variance_around,
+        process_group=process_group,
     )
     valid_seed(seed)
     # PyTorch draws weights from the global random state. It is put back

@@ -1,0 +1,76 @@
+"""Runs of the training command, in processes that can be killed."""
+
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from labml_bcn.experiment import cifar10, options
+from labml_bcn.experiment.checkpoint import Folder
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty images to train on and eight to test with: noise, and quick."""
+    folder = tmp_path_factory.mktemp("images") / cifar10.FOLDER
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(7)
+    for name in (*cifar10.TRAIN_FILES, cifar10.TEST_FILE):
+        records = torch.randint(256, (8, 3073), generator=generator)
+        records[:, 0] %= 10
+        data = bytes(records.to(torch.uint8).flatten().tolist())
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def command(*arguments: Any, log: Path) -> None:
+    """Run the command in this process, and leave with its exit status."""
+    torch.set_num_threads(1)
+    with (
+        log.open("a") as file,
+        contextlib.redirect_stdout(file),
+        contextlib.redirect_stderr(file),
+    ):
+        status = options.main([str(each) for each in arguments])
+    sys.exit(status)
+
+
+def end(folder: Path) -> dict[str, Any]:
+    """What the newest checkpoint of a run holds."""
+    found = Folder(folder).load()
+    assert found is not None
+    step, state = found
+    return {"step": step} | state
+
+
+def assert_same_end(one: Path, other: Path) -> None:
+    """Two runs have ended with the same bits, and the same metrics."""
+    a, b = end(one), end(other)
+    assert a["step"] == b["step"]
+    for name, value in a["model"].items():
+        assert torch.equal(value, b["model"][name]), name
+    for key, value in a["optimizer"]["state"].items():
+        momentum = b["optimizer"]["state"][key]["momentum_buffer"]
+        assert torch.equal(value["momentum_buffer"], momentum)
+    metrics = (one / "metrics.jsonl").read_bytes()
+    assert metrics == (other / "metrics.jsonl").read_bytes()
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file of JSON lines."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """The environment without this project's own variables."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("LABML_BCN")
+    }
+    return kept | {"COLUMNS": "80", "OMP_NUM_THREADS": "1"} | more
