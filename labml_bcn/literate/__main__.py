@@ -85,6 +85,12 @@ def _parser() -> argparse.ArgumentParser:
         "from each to its lines; labml_bcn/literate/constructs.py says how",
     )
     parser.add_argument(
+        "--examples",
+        type=Path,
+        help="a Python file with examples: they are run, and the shapes seen "
+        "are shown beside the code; labml_bcn/literate/shapes.py says how",
+    )
+    parser.add_argument(
         "--links",
         type=Path,
         help="a YAML file with addresses for names of other libraries; "

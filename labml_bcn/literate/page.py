@@ -131,6 +131,7 @@ def _for_search(body: str) -> str:
     body = re.sub(r"<math\b.*?</math>", " ", body, flags=re.DOTALL)
     body = re.sub(r'<span class="proof">.*?</span>', "", body)
     body = re.sub(r"<a class=\"headerlink\".*?</a>", "", body)
+    body = re.sub(r"<i [^>]*aria-hidden.*?</i>", "", body)
     return re.sub(r"</?(section|div|i|a|span)\b[^>]*>", "", body)
 
 

@@ -68,6 +68,7 @@ class Source:
     tree: ast.Module
     module: str  # its dotted name, as it is imported
     root: Path  # the folder where imports begin
+    file: Path  # where it was read, whatever it is called on the page
 
 
 def read(path: Path) -> Source:
@@ -82,7 +83,10 @@ def read(path: Path) -> Source:
     finder = _Finder(lines, tree, tokens)
     meta = _front_matter(path, finder.module_note)
     rows = finder.rows()
-    return Source(path, text, lines, meta, rows, tree, *module_name(path))
+    name, root = module_name(path)
+    return Source(
+        path, text, lines, meta, rows, tree, name, root, path.resolve()
+    )
 
 
 def module_name(path: Path) -> tuple[str, Path]:

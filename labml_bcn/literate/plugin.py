@@ -13,7 +13,8 @@ only file that knows of MkDocs.
           papers: docs/papers.yml    # lead from the papers to the lines; the
                                      # table goes where a page of prose has
                                      # <!-- constructs -->
-          links: docs/torch_names.yml    # where other libraries' names lead
+          links: docs/names.yml      # where other libraries' names lead
+          examples: docs/examples.py # show the shapes that a run has seen
           lenient: false             # true: show a bad formula's source
 """
 
@@ -72,6 +73,7 @@ class LiterateConfig(base.Config):  # type: ignore[no-untyped-call]
     symbols = config_options.Type(str, default="")
     papers = config_options.Type(str, default="")
     links = config_options.Type(str, default="")
+    examples = config_options.Type(str, default="")
     lenient = config_options.Type(bool, default=False)
 
 

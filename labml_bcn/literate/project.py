@@ -14,10 +14,11 @@ from labml_bcn.literate.constructs import Constructs
 from labml_bcn.literate.names import Names
 from labml_bcn.literate.page import Feature
 from labml_bcn.literate.parse import Problem, Source
+from labml_bcn.literate.shapes import Shapes
 from labml_bcn.literate.symbols import Table
 
 # What can be declared: each is a file, and an option of plugin and command.
-DECLARED = ("symbols", "links", "papers")
+DECLARED = ("symbols", "links", "examples", "papers")
 
 T = TypeVar("T")
 
@@ -31,6 +32,7 @@ class Project:
         *,
         symbols: Path | None = None,
         links: Path | None = None,
+        examples: Path | None = None,
         papers: Path | None = None,
     ) -> None:
         self.problems: list[Problem] = []
@@ -38,6 +40,11 @@ class Project:
             lambda: Table(symbols, sources) if symbols else None
         )
         self.names = self._try(lambda: Names(sources, links))
+        self.shapes = self._try(
+            lambda: (
+                Shapes(examples, sources, self.symbols) if examples else None
+            )
+        )
         self.constructs = self._try(
             lambda: Constructs(papers, sources) if papers else None
         )
@@ -51,13 +58,12 @@ class Project:
 
     def features(self, source: Source) -> list[Feature]:
         """Return what one page shows besides its notes and code."""
-        declared = (self.symbols, self.names, self.constructs)
+        declared = (self.symbols, self.names, self.shapes, self.constructs)
         return [each.on(source) for each in declared if each]
 
     def left_over(self) -> Iterator[Problem]:
         """Yield what only all pages together show, once they are made."""
         yield from self.problems
-        if self.symbols:
-            yield from self.symbols.left_over()
-        if self.constructs:
-            yield from self.constructs.left_over()
+        for each in (self.symbols, self.shapes, self.constructs):
+            if each:
+                yield from each.left_over()

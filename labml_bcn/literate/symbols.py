@@ -179,6 +179,11 @@ def math_key(element: Element) -> str:
     return f"<{element.tag} {meant} {element.text or ''} {inner}>"
 
 
+def parsed(code: str) -> ast.expr:
+    """Return a name as it is written in the table, as an expression."""
+    return ast.parse(code, mode="eval").body
+
+
 def code_key(node: ast.AST) -> str:
     """Return what two expressions share if they are the same."""
     if isinstance(node, ast.arg):
@@ -239,11 +244,10 @@ class Table:
             self._put(self.by_form[place], key, symbol, scope, latex)
         for code in symbol.names[scope]:
             try:
-                node = ast.parse(code, mode="eval").body
+                key = code_key(parsed(code))
             except SyntaxError:
                 message = f"code: {code} is not a Python expression"
                 raise self.fail(symbol, message) from None
-            key = code_key(node)
             self._put(self.by_name[place], key, symbol, scope, code)
 
     def _put(
@@ -307,7 +311,7 @@ class Table:
                 yield self.fail(symbol, message)
                 continue
             for code in symbol.names[scope]:
-                key = code_key(ast.parse(code, mode="eval").body)
+                key = code_key(parsed(code))
                 if (path, name, key) not in self.found_names:
                     message = f"code: {code} occurs nowhere in {scope}"
                     yield self.fail(symbol, message)
@@ -345,25 +349,27 @@ class OnPage(Feature):
         if not self._here:
             return
         for scope, node in expressions(self.source):
-            symbol = self._named(code_key(node), node, scope)
+            key = code_key(node)
+            symbol, given = self.named(key, node, scope)
             if symbol is None:
                 continue
+            self.table.found_names.add((self.source.path, given, key))
             number = self._number(symbol, scope, node.lineno)
             for line, start, end in self.scopes.places(node):
                 yield Mark(line, start, end, (("data-s", number),))
 
-    def _named(
+    def named(
         self, key: str, node: ast.expr | ast.arg, scope: str
-    ) -> Symbol | None:
-        path, own = self.source.path, False
+    ) -> tuple[Symbol | None, str]:
+        """Return what an expression is in a scope, and which one says so."""
+        own = False
         for name in around(scope):
             if not (own and self.scopes.is_function(name)):
-                found = self.table.by_name.get((path, name), {}).get(key)
-                if found:
-                    self.table.found_names.add((path, name, key))
-                    return found
+                declared = self.table.by_name.get((self.source.path, name))
+                if declared and key in declared:
+                    return declared[key], name
             own = own or self.scopes.binds(name, _root(node))
-        return None
+        return None, ""
 
     # Formulas.
 
