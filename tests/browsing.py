@@ -56,12 +56,26 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def standalone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Some of our own files, as the command writes them."""
+    """Our layers and a model, as the command writes them."""
     out = tmp_path_factory.mktemp("standalone")
-    sources = ("batch_channel_norm.py", "_checks.py", "experiment/vgg.py")
-    paths = [str(ROOT / "labml_bcn" / source) for source in sources]
-    assert write_pages([*paths, "--out", str(out)]) == 0
+    package, docs = ROOT / "labml_bcn", ROOT / "docs"
+    paths = [*sorted(package.glob("[!_]*.py")), package / "_checks.py"]
+    declared = {
+        "--symbols": docs / "symbols.yml",
+        "--links": docs / "torch_names.yml",
+        "--examples": docs / "examples.py",
+    }
+    options = [part for pair in declared.items() for part in pair]
+    given = [*paths, package / "experiment" / "vgg.py", *options]
+    assert write_pages([*map(str, given), "--out", str(out)]) == 0
     return out
+
+
+@pytest.fixture(scope="session")
+def layers(standalone: Path) -> Iterator[str]:
+    """The address of the layers' pages, as the command writes them."""
+    with served(standalone) as url:
+        yield url
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from browsing import (  # noqa: F401
     ROOT,
     address,
     browser,
+    layers,
     missing,
     pages,
     read,

@@ -200,8 +200,8 @@ def test_a_line_of_code_is_a_place_to_link_to(visit, address):
     path = "labml_bcn/batch_channel_norm/"
     page = visit.open(address + path)
     line = page.locator(".lit .code .l").nth(10)
-    number = line.locator("a").get_attribute("aria-label")
-    line.locator("a").click()
+    number = line.locator("a").first.get_attribute("aria-label")
+    line.locator("a").first.click()
     assert page.url.endswith(f"#L{number}")
     assert line.bounding_box()["y"] >= 0
 
