@@ -234,3 +234,97 @@ def test_a_construct_without_lines_stops_the_build(site, caplog):
     with pytest.raises(Abort):
         site.build()
     assert "papers.yml:3: no line implements 'a sum'" in caplog.text
+
+
+SYMBOL = """\
+- latex: \\mu
+  scope: one
+  say: mu
+  meaning: a mean
+"""
+
+
+def test_a_declared_symbol_is_marked_and_explained(site):
+    site.write("docs/symbols.yml", SYMBOL)
+    site.options["symbols"] = "docs/symbols.yml"
+    page = (site.build() / "code" / "one" / "index.html").read_text()
+    assert '<mi data-s="1">μ</mi>' in page
+    assert "a mean" in page.split('<details class="symbols">')[1]
+
+
+def test_pages_for_which_nothing_is_declared_stay_the_same(site):
+    before = {p: p.read_bytes() for p in site.build().rglob("code/**/*.html")}
+    site.write("docs/symbols.yml", SYMBOL)
+    site.write("docs/examples.py", "SIZES = [{}]\n")
+    site.options |= {
+        "symbols": "docs/symbols.yml",
+        "examples": "docs/examples.py",
+    }
+    out = site.build()
+    two = out / "code" / "two" / "index.html"
+    assert two.read_bytes() == before[two]
+    one = out / "code" / "one" / "index.html"
+    assert one.read_bytes() != before[one]
+
+
+@pytest.mark.parametrize(
+    ("scope", "expected"),
+    [
+        ("two", "docs/symbols.yml:1: \\mu occurs nowhere in two"),
+        ("one.Zwei", "docs/symbols.yml:1: scope one.Zwei: one defines no"),
+        ("three", "docs/symbols.yml:1: scope three: no module of that name"),
+    ],
+)
+def test_a_slip_in_the_table_of_symbols_stops_the_build(
+    site, caplog, scope, expected
+):
+    site.write("docs/symbols.yml", SYMBOL.replace("one", scope))
+    site.options["symbols"] = "docs/symbols.yml"
+    with pytest.raises(Abort):
+        site.build()
+    assert expected in caplog.text
+
+
+CLAIM = '''"""Three."""
+
+
+def three(x):
+    """
+    **Shape**: `x` is `[B, C]`.
+    """
+'''
+
+EXAMPLE = """\
+from three import three
+
+SIZES = [{"B": 2, "C": 3}, {"B": 3, "C": 5}]
+
+
+class Tensor:
+    dtype = "float32"
+
+    def __init__(self, *shape):
+        self.shape = shape
+
+
+def go(B, C):
+    three(Tensor(C, B))
+"""
+
+
+def test_a_claim_that_a_run_contradicts_stops_the_build(site, caplog):
+    site.write("code/three.py", CLAIM)
+    site.write("docs/examples.py", EXAMPLE)
+    site.options["examples"] = "docs/examples.py"
+    with pytest.raises(Abort):
+        site.build()
+    assert "code/three.py:6: x is said to have the shape" in caplog.text
+    site.write("docs/examples.py", EXAMPLE.replace("(C, B)", "(B, C)"))
+    page = (site.build() / "code" / "three" / "index.html").read_text()
+    assert ">[B, C] f32</i>" in page
+
+
+def test_the_source_lies_beside_its_page(site):
+    out = site.build()
+    raw = out / "code" / "one" / "one.py"
+    assert raw.read_bytes() == (site.root / "code" / "one.py").read_bytes()

@@ -306,7 +306,7 @@ class Reader:
     def meaning(self, node: ast.AST, scope: str) -> Meaning | None:
         """Return what an expression means, if that is sure."""
         if isinstance(node, ast.Name):
-            return self.name(node.id, scope)
+            return self.name(node, scope)
         if not isinstance(node, ast.Attribute):
             return None
         own = self.own_class(node.value, scope)
@@ -316,8 +316,9 @@ class Reader:
         classes = self.names.order(own)[_is_super(node.value) :]
         return self.names.attribute(classes, node.attr)
 
-    def name(self, name: str, scope: str) -> Meaning | None:
+    def name(self, node: ast.Name, scope: str) -> Meaning | None:
         """Return what a name means in a scope, by Python's rules."""
+        name = node.id
         for where in filter(None, around(scope) if self.scopes else ()):
             assert self.scopes
             around_it = self.scopes.definitions[where]
@@ -327,7 +328,12 @@ class Reader:
             found = self._bindings(where, around_it).get(name, [])
             if isinstance(around_it, ast.ClassDef):
                 if found:
-                    return self.names.settle(found)
+                    one = self.names.settle(found)
+                    # Until a class's body sets it, a name is that around it.
+                    late = (
+                        isinstance(one, Defined) and one.line >= node.lineno
+                    )
+                    return None if late else one
             elif name in bound(around_it):
                 # A variable leads nowhere; what a function defines does.
                 one = self.names.settle(found)
@@ -473,8 +479,8 @@ class OnPage(Feature):
     def _full_name(self, node: ast.expr | ast.arg, scope: str) -> str:
         """Return the name that a token sets, with those around it."""
         if isinstance(node, ast.arg):
-            own = own_name(self.scopes.definitions[scope])
-            return "" if node.arg == own else f"{scope}.{node.arg}"
+            own = self.reader.own_class(ast.Name(node.arg, ast.Load()), scope)
+            return "" if own else f"{scope}.{node.arg}"
         if not _is_set(node):
             return ""
         if isinstance(node, ast.Name) and node.id != "_":

@@ -1,9 +1,9 @@
 r"""
 # Running examples, and noting shapes
 
-`python -m labml_bcn.literate.record` is a process of its own: the code that
-is shown runs there, fresh, and can disturb nothing. It reads from its input
-what to run and what to watch, and writes what it saw, both as JSON.
+This file is run in a process of its own: the code that is shown runs there,
+fresh, and can disturb nothing. It reads from its input what to run and what
+to watch, and writes what it saw, both as JSON. It needs nothing but Python.
 
 An example is a function of sizes. It is called once for each set of sizes,
 and meanwhile every value with a `shape` and a `dtype` that a line of the

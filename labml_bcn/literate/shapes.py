@@ -40,6 +40,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from labml_bcn.literate import record
 from labml_bcn.literate.page import Feature
 from labml_bcn.literate.parse import Problem, Source
 from labml_bcn.literate.record import GIVEN
@@ -192,7 +193,7 @@ def _digest(examples: Path, sources: Sequence[Source]) -> str:
 def _answer(task: str, digest: str) -> dict[str, Any]:
     """Run the examples in a process of their own, once for each state."""
     done = subprocess.run(
-        [sys.executable, "-m", "labml_bcn.literate.record"],
+        [sys.executable, "-P", record.__file__],
         input=task,
         capture_output=True,
         text=True,
