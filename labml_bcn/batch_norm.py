@@ -241,10 +241,11 @@ class BatchNorm(nn.Module):
         r"""
         Return $\mu_c$ and $\sigma^2_c$ in the precision of statistics.
         """
-        assert self.exp_mean is not None
-        assert self.exp_var is not None
-        dtype = statistics_dtype(self.exp_mean)
-        return self.exp_mean.to(dtype), self.exp_var.to(dtype)
+        mean, var = self.exp_mean, self.exp_var
+        assert mean is not None
+        assert var is not None
+        dtype = statistics_dtype(mean)
+        return mean.to(dtype), var.to(dtype)
 
     @torch.no_grad()
     def update(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
@@ -258,21 +259,25 @@ class BatchNorm(nn.Module):
         Here $v_c$ is the variance that is handed in: the unbiased one from
         this layer, and the biased one from the estimated batch norm.
         """
+        # `lerp` goes from the old value $r$ of the way toward the new one.
+        #
         # **From the paper**: running update of the statistics.
         old_mean, old_var = self.running()
+        wide = torch.promote_types(old_mean.dtype, mean.dtype)
         r = self.momentum
-        new_mean = (1 - r) * old_mean + r * mean
-        new_var = (1 - r) * old_var + r * var
+        new_mean = torch.lerp(old_mean.to(wide), mean.to(wide), r)
+        new_var = torch.lerp(old_var.to(wide), var.to(wide), r)
         # The buffers take the values and keep their storage. What is
         # returned are tensors of their own, which no later update changes: a
         # backward pass may still need them. Their values are those that the
         # buffers hold, rounded where the buffers are of low precision.
-        assert self.exp_mean is not None
-        assert self.exp_var is not None
-        self.exp_mean.copy_(new_mean)
-        self.exp_var.copy_(new_var)
-        new_mean = new_mean.to(self.exp_mean.dtype).to(new_mean.dtype)
-        new_var = new_var.to(self.exp_var.dtype).to(new_var.dtype)
+        stored_mean, stored_var = self.exp_mean, self.exp_var
+        assert stored_mean is not None
+        assert stored_var is not None
+        stored_mean.copy_(new_mean)
+        stored_var.copy_(new_var)
+        if stored_mean.dtype != wide:
+            new_mean, new_var = stored_mean.to(wide), stored_var.to(wide)
         # A compiled backward pass may compute a value once more instead of
         # keeping it. Here it would start from buffers that have moved on
         # meanwhile. What went through a concatenation is always kept.

@@ -245,10 +245,11 @@ def affine(
     """
     # The tables take the groups' form, `[B, G, D]`: a sum over a group is
     # then one over the last dimension.
-    groups = (form.groups, -1)
-    mean, var, gamma_c, beta_c, gamma_g, beta_g = (
-        table.to(mu.dtype).view(groups) for table in (*statistics, *weights)
-    )
+    dtype, size = mu.dtype, (form.groups, -1)
+    mean, var, gamma_c, beta_c, gamma_g, beta_g = [
+        (t if t.dtype is dtype else t.to(dtype)).view(size)
+        for t in (*statistics, *weights)
+    ]
     mu, v = mu.view(-1, *mean.shape), v.view(-1, *mean.shape)
     # The batch norm turns $x$ into $z = a_c (x - m_c) + \beta_c$, with
     #
@@ -363,10 +364,10 @@ class Collapsed(Function):
         """
         passes = passes_for(x)
         weights = (gamma_c, beta_c, gamma_g, beta_g)
-        mu, v, centred = passes.measure(x.to(statistics_dtype(x)))
+        mu, v, distance, unit = passes.measure(x.to(statistics_dtype(x)))
         fixed = statistics(mu, v)
         slope, offset, *tables = affine(mu, v, fixed, weights, form)
-        y = passes.apply(centred, slope, offset)
+        y = passes.apply(distance, slope.view(mu.shape) * unit, offset)
         ctx.save_for_backward(x, *weights, *fixed, mu, v, slope, *tables)
         ctx.form, ctx.passes = form, passes
         return y.to(x.dtype)
@@ -498,6 +499,13 @@ def restated(
     return [next(grads) if ask else None for ask in asked]
 
 
+# An $\epsilon$ for statistics that must not be changed by it, only kept
+# finite: a constant channel has no deviation to be divided by.
+TINY = 1e-30
+
+batch_norm_backward = torch.ops.aten.native_batch_norm_backward.default
+
+
 class Strided:
     r"""
     ## The passes, in any memory format
@@ -508,28 +516,28 @@ class Strided:
     """
 
     @staticmethod
-    def measure(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def measure(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         r"""
-        Return $\mu_{b,c}$, $v_{b,c}$ and $x - \mu_{b,c}$.
+        Return $\mu_{b,c}$, $v_{b,c}$, the distances $x - \mu_{b,c}$ in some
+        unit, and that unit.
         """
         if x.shape[2:].numel() == 1:
             zero = torch.zeros_like(x)
-            return x.flatten(1), zero.flatten(1).clone(), zero
+            mu = x.flatten(1)
+            return mu, zero.flatten(1).clone(), zero, mu.new_ones(())
         dims = list(range(2, x.dim()))
         mu = x.mean(dims)
-        centred = x - per_sample(mu, x)
-        return mu, centred.square().mean(dims), centred
+        distance = x - per_sample(mu, x)
+        v = distance.square().mean(dims)
+        return mu, v, distance, mu.new_ones(())
 
     @staticmethod
-    def apply(centred: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
+    def apply(distance: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
         r"""
-        Turn $x - \mu_{b,c}$ into the output, in place.
+        Turn the distances into the output, in place.
         """
-        slope, offset = (
-            per_sample(slope, centred),
-            per_sample(offset, centred),
-        )
-        return torch.addcmul(offset, slope, centred, out=centred)
+        scale, offset = (per_sample(t, distance) for t in (scale, offset))
+        return torch.addcmul(offset, scale, distance, out=distance)
 
     @staticmethod
     def sums(x: Tensor, mu: Tensor, dy: Tensor) -> Pair:
@@ -559,57 +567,58 @@ class Rows(Strided):
     ## The passes over contiguous rows
 
     Where the positions of a sample and channel lie side by side, the input
-    is a matrix of $BC$ rows. Seen as one sample of $BC$ channels, it suits
-    PyTorch's own batch-norm kernels.
+    is a matrix of $BC$ rows. PyTorch's own kernels for group norm and batch
+    norm go through such rows at the speed of memory, and each of the passes
+    is what one of them does on the way to something else.
     """
 
     @staticmethod
-    def measure(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def measure(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         r"""
-        Return $\mu_{b,c}$, $v_{b,c}$ and $x - \mu_{b,c}$.
+        Return $\mu_{b,c}$, $v_{b,c}$, the distances in standard deviations,
+        and the standard deviation.
         """
-        # Batch norm in evaluation, with a variance of one, subtracts the
-        # mean. The norm of what is left gives the variance: squares are
-        # summed where they are made.
-        rows = x.view(1, x.shape[0] * x.shape[1], -1)
-        mu = rows.mean(-1).view(-1)
-        centred = mapped(rows, mu, None, None)
-        norm = torch.linalg.vector_norm(centred, dim=-1).view(x.shape[:2])
-        v = norm * norm / rows.shape[-1]
-        return mu.view(x.shape[:2]), v, centred.view(x.shape)
+        # Group norm with a group for each row returns its statistics along
+        # with its result.
+        table = x.shape[:2]
+        rows, length = table.numel(), x.shape[2:].numel()
+        distance, mu, inverse = torch.native_group_norm(
+            x.view(1, rows, length), None, None, 1, rows, length, rows, TINY
+        )
+        unit = inverse.view(table).reciprocal()
+        return mu.view(table), unit * unit, distance.view(x.shape), unit
 
     @staticmethod
-    def apply(centred: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
+    def apply(distance: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
         r"""
-        Turn $x - \mu_{b,c}$ into the output, in place.
+        Turn the distances into the output, in place.
         """
-        slope, offset = (
-            per_sample(slope, centred),
-            per_sample(offset, centred),
-        )
-        return centred.mul_(slope).add_(offset)
+        scale, offset = (per_sample(t, distance) for t in (scale, offset))
+        return distance.mul_(scale).add_(offset)
 
     @staticmethod
     def sums(x: Tensor, mu: Tensor, dy: Tensor) -> Pair:
         r"""
         Return $S_{b,c}$ and $T_{b,c}$.
         """
-        # These are what batch norm's backward pass gives to its shift and
-        # its scale.
-        rows, mean = (1, mu.numel(), -1), mu.view(-1)
-        _, t, s = torch.ops.aten.native_batch_norm_backward(
+        # With each row a channel of its own, these are what batch norm's
+        # backward pass gives to its shift and its scale. A variance of 0
+        # and an $\epsilon$ of 1 leave the distances as they are.
+        rows = (1, mu.numel(), -1)
+        mean = mu.view(-1)
+        _, t, s = batch_norm_backward(
             dy.contiguous().view(rows),
             x.view(rows),
             None,
             mean,
-            torch.ones_like(mean),
+            torch.zeros_like(mean),
             None,
             None,
             False,
-            0.0,
+            1.0,
             [False, True, True],
         )
-        return s.view(mu.shape), t.view(mu.shape)
+        return s, t
 
     @staticmethod
     def combine(
@@ -618,22 +627,19 @@ class Rows(Strided):
         r"""
         Return $s \, dy + Q (x - \mu) + R$.
         """
-        rows = x.view(1, mu.numel(), -1)
-        dx = mapped(rows, mu.view(-1), q.view(-1), r.view(-1)).view(x.shape)
-        return dx.addcmul_(per_sample(slope, x), dy)
-
-
-def mapped(
-    rows: Tensor, mean: Tensor, scale: Tensor | None, shift: Tensor | None
-) -> Tensor:
-    r"""
-    Return `scale * (rows - mean) + shift`, by PyTorch's batch norm.
-    """
-    one = torch.ones_like(mean)
-    y: Tensor = torch.native_batch_norm(
-        rows, scale, shift, mean, one, False, 0.0, 0.0
-    )[0]
-    return y
+        # The part that goes with $x$ is a batch norm in evaluation.
+        mean = mu.view(-1)
+        dx: Tensor = torch.native_batch_norm(
+            x.view(1, mu.numel(), -1),
+            q.view(-1),
+            r.view(-1),
+            mean,
+            torch.zeros_like(mean),
+            False,
+            0.0,
+            1.0,
+        )[0]
+        return dx.view(x.shape).addcmul_(per_sample(slope, x), dy)
 
 
 def passes_for(x: Tensor) -> type[Strided]:

@@ -509,19 +509,20 @@ def test_rows_are_for_contiguous_inputs_of_several_positions():
 @every_layout
 def test_the_passes_agree(layout):
     x, dy = inputs(2, C, 4, 4), inputs(2, C, 4, 4)
-    mu, v, centred = Rows.measure(x)
-    for a, b in zip(
-        Strided.measure(layout(x)), (mu, v, centred), strict=True
-    ):
+    mu, v, distance, unit = Rows.measure(x)
+    other = Strided.measure(layout(x))
+    for a, b in zip(other[:2], (mu, v), strict=True):
         assert_close(a, b)
+    assert_close(other[2] * other[3], distance * unit.view(2, C, 1, 1))
     slope, q, r = torch.randn(3, 2, C, dtype=F64)
     mine = Rows.sums(x, mu, dy)
     for a, b in zip(Strided.sums(layout(x), mu, dy), mine, strict=True):
-        assert_close(a, b)
+        assert_close(a.flatten(), b)
     expected = Rows.combine(x, mu, dy, slope, q, r)
     assert_close(Strided.combine(layout(x), mu, dy, slope, q, r), expected)
-    expected = Rows.apply(centred.clone(), slope, q)
-    assert_close(Strided.apply(layout(centred.clone()), slope, q), expected)
+    expected = Rows.apply(distance.clone(), slope, q)
+    copied = layout(distance.clone())
+    assert_close(Strided.apply(copied, slope, q), expected)
 
 
 @training_and_eval
