@@ -47,7 +47,8 @@ looked at, the composed layer computes the same.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import wraps
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -67,9 +68,12 @@ from labml_bcn.batch_channel_norm import (
 )
 from labml_bcn.batch_norm import BatchNorm
 
+P = ParamSpec("P")
+R = TypeVar("R")
 Pair = tuple[Tensor, Tensor]
 # The parameters $\gamma_c$, $\beta_c$, $\gamma_g$ and $\beta_g$.
 Weights = tuple[Tensor, Tensor, Tensor, Tensor]
+Gradients = tuple[Tensor | None, ...]
 # From the moments $\mu_{b,c}$ and $v_{b,c}$ to what the batch norm normalizes
 # with, $m_c$ and $s^2_c$.
 Statistics = Callable[[Tensor, Tensor], Pair]
@@ -338,6 +342,22 @@ def per_sample(table: Tensor, x: Tensor) -> Tensor:
     return table.view(*x.shape[:2], *[1] * (x.dim() - 2))
 
 
+def below_autograd(function: Callable[P, R]) -> Callable[P, R]:
+    r"""
+    Run a function's operations without asking autograd at each of them.
+
+    Inside a `Function` no gradient is recorded, and each operation passes
+    through autograd all the same. Of a small input's time that is a tenth.
+    """
+
+    @wraps(function)
+    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
+        with torch._C._AutoDispatchBelowAutograd():
+            return function(*args, **kwargs)
+
+    return inner
+
+
 class Collapsed(Function):
     r"""
     ## Both directions by hand
@@ -347,6 +367,7 @@ class Collapsed(Function):
     """
 
     @staticmethod
+    @below_autograd
     def forward(
         ctx: Any,
         x: Tensor,
@@ -380,106 +401,111 @@ class Collapsed(Function):
         From the gradient $dy$ of the output to those of the input and of
         the four parameters.
         """
-        x, *saved = ctx.saved_tensors
-        weights, fixed, mu, v = saved[:4], saved[4:6], saved[6], saved[7]
-        if torch.is_grad_enabled():
-            return *restated(ctx, x, weights, fixed, dy), None, None
-        slope, rho_c, a, u, delta, rho_g, kappa = saved[8:]
-        dtype, shape, plain = mu.dtype, u.shape, ctx.form.plain
-        values, dy = x.to(dtype), dy.to(dtype)
-        length = x.numel() // mu.numel()
-        # All that is needed of the large tensors are two sums over
-        # positions: everything else that the output depends on is a table.
-        #
-        # $$S_{b,c} = \sum_l dy_{b,c,l} \qquad
-        # T_{b,c} = \sum_l dy_{b,c,l} (x_{b,c,l} - \mu_{b,c})$$
-        s, t = (
-            table.view(shape) for table in ctx.passes.sums(values, mu, dy)
-        )
-        # **Back through the channel norm.** With $\hat z$ the normalized
-        # value, its output is $\gamma_g \hat z + \beta_g$, and $z$ minus the
-        # group's mean is $a_c (x - \mu_{b,c}) + \delta_{b,c}$. So the sums
-        # over a group that give the gradients of $\gamma_g$ and $\beta_g$
-        # are made of $S$ and $T$:
-        #
-        # $$U_{b,g} = \sum_{c \in g} \left( a_c T_{b,c} +
-        # \delta_{b,c} S_{b,c} \right)
-        # \qquad d\gamma_g = \sum_b \rho_{b,g} U_{b,g}
-        # \qquad d\beta_g = \sum_b \sum_{c \in g} S_{b,c}$$
-        by_group = torch.addcmul(delta * s, a, t).sum(-1, keepdim=True)
-        by_group = rho_g * by_group
-        sum_s = s.sum(-1, keepdim=True)
-        # Any norm takes two things out of the gradient: its mean over the
-        # group, and its part along $\hat z$. A group has $D L$ values. Of
-        # the channel norm's input, the gradient is therefore
-        #
-        # $$dz_{b,c,l} = \kappa_{b,g} \left( dy_{b,c,l} -
-        # \frac{1}{D L} \left( \sum_{c' \in g} S_{b,c'} +
-        # \varphi_{b,g} (z - \bar z) \right) \right)
-        # \qquad \varphi_{b,g} = \rho_{b,g}^2 U_{b,g}$$
-        #
-        # where $\bar z$ is the group's mean. Put $z - \bar z$ in, and the
-        # part that is the same for all positions is $\omega$, the part that
-        # goes with $x - \mu$ is $\varphi a$:
-        #
-        # $$\omega_{b,c} = \sum_{c' \in g} S_{b,c'} +
-        # \varphi_{b,g} \delta_{b,c}$$
-        phi = rho_g * by_group
-        omega = torch.addcmul(sum_s, phi, delta)
-        along = phi * a
-        # **Back through the batch norm.** Its parameters want two sums of
-        # $dz$ over positions, alone and times $x - \mu_{b,c}$. The sum of
-        # $(x - \mu)^2$ is $L v$, and so
-        #
-        # $$S^z_{b,c} = \kappa_{b,g} \left( S_{b,c} -
-        # \frac{\omega_{b,c}}{D} \right)
-        # \qquad T^z_{b,c} = \kappa_{b,g} \left( T_{b,c} -
-        # \frac{\varphi_{b,g} a_c v_{b,c}}{D} \right)$$
-        share = 1 / shape[-1]
-        sz = kappa * torch.sub(s, omega, alpha=share)
-        tz = kappa * torch.addcmul(t, along, v.view(shape), value=-share)
-        # As $x - m_c$ is $x - \mu_{b,c}$ plus $u_{b,c}$,
-        #
-        # $$Y_c = \sum_b \left( T^z_{b,c} + u_{b,c} S^z_{b,c} \right)
-        # \qquad d\gamma_c = \rho_c Y_c
-        # \qquad d\beta_c = \sum_b S^z_{b,c}$$
-        d_beta_c = sz.sum(0)
-        d_gamma_c = rho_c * torch.addcmul(tz, u, sz).sum(0)
-        d_gammas = (d_gamma_c, d_beta_c, by_group.sum(0), sum_s.sum(0))
-        grads = (
-            grad.to(weight.dtype).view(weight.shape)
-            for grad, weight in zip(d_gammas, weights, strict=True)
-        )
-        if not ctx.needs_input_grad[0]:
-            return None, *grads, None, None
-        # **The input.** $x$ enters $z$ with the factor $a_c$. Collected by
-        # what it goes with, its gradient is again an affine map, of two
-        # variables now:
-        #
-        # $$dx = s \, dy + Q (x - \mu) + R
-        # \qquad Q = - \frac{s \varphi a}{D L}
-        # \qquad R = - \frac{s \omega}{D L}$$
-        scaled = slope * (-share / length)
-        q, r = scaled * along, scaled * omega
-        # In plain training $m_c$ and $s^2_c$ depend on the input too, and
-        # the batch norm as well takes a mean and a part along its output
-        # out of the gradient, over the $B L$ values of a channel:
-        #
-        # $$q_c = - \frac{a_c \rho_c^2 Y_c}{B L}
-        # \qquad Q \mathrel{+}= q
-        # \qquad R \mathrel{+}= q u - \frac{a}{B L} \sum_b S^z$$
-        if plain:
-            count = length * shape[0]
-            more = a * rho_c * d_gamma_c / -count
-            q = q + more
-            r = r + more * u - a * d_beta_c / count
-        dx = ctx.passes.combine(values, mu, dy, slope, q, r)
-        return dx.to(x.dtype), *grads, None, None
+        saved = ctx.saved_tensors
+        back = restated if torch.is_grad_enabled() else by_hand
+        return *back(ctx, dy, *saved), None, None
 
 
-def restated(
-    ctx: Any, x: Tensor, weights: Weights, fixed: Pair, dy: Tensor
-) -> list[Tensor | None]:
+@below_autograd
+def by_hand(ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor) -> Gradients:
+    r"""
+    ## The gradient
+
+    All of it follows from two sums over positions, for all else that the
+    output depends on is a table.
+    """
+    weights, (mu, v, slope) = saved[:4], saved[6:9]
+    rho_c, a, u, delta, rho_g, kappa = saved[9:]
+    dtype, shape, plain = mu.dtype, u.shape, ctx.form.plain
+    values, dy = x.to(dtype), dy.to(dtype)
+    length = x.numel() // mu.numel()
+    # The sums run over the positions of each sample and channel:
+    #
+    # $$S_{b,c} = \sum_l dy_{b,c,l} \qquad
+    # T_{b,c} = \sum_l dy_{b,c,l} (x_{b,c,l} - \mu_{b,c})$$
+    s, t = (table.view(shape) for table in ctx.passes.sums(values, mu, dy))
+    # **Back through the channel norm.** With $\hat z$ the normalized
+    # value, its output is $\gamma_g \hat z + \beta_g$, and $z$ minus the
+    # group's mean is $a_c (x - \mu_{b,c}) + \delta_{b,c}$. So the sums
+    # over a group that give the gradients of $\gamma_g$ and $\beta_g$
+    # are made of $S$ and $T$:
+    #
+    # $$U_{b,g} = \sum_{c \in g} \left( a_c T_{b,c} +
+    # \delta_{b,c} S_{b,c} \right)
+    # \qquad d\gamma_g = \sum_b \rho_{b,g} U_{b,g}
+    # \qquad d\beta_g = \sum_b \sum_{c \in g} S_{b,c}$$
+    by_group = (delta * s).addcmul_(a, t).sum(-1, keepdim=True)
+    by_group = rho_g * by_group
+    sum_s = s.sum(-1, keepdim=True)
+    # Any norm takes two things out of the gradient: its mean over the
+    # group, and its part along $\hat z$. A group has $D L$ values. Of
+    # the channel norm's input, the gradient is therefore
+    #
+    # $$dz_{b,c,l} = \kappa_{b,g} \left( dy_{b,c,l} -
+    # \frac{1}{D L} \left( \sum_{c' \in g} S_{b,c'} +
+    # \varphi_{b,g} (z - \bar z) \right) \right)
+    # \qquad \varphi_{b,g} = \rho_{b,g}^2 U_{b,g}$$
+    #
+    # where $\bar z$ is the group's mean. Put $z - \bar z$ in, and the
+    # part that is the same for all positions is $\omega$, the part that
+    # goes with $x - \mu$ is $\varphi a$:
+    #
+    # $$\omega_{b,c} = \sum_{c' \in g} S_{b,c'} +
+    # \varphi_{b,g} \delta_{b,c}$$
+    phi = rho_g * by_group
+    omega = torch.addcmul(sum_s, phi, delta)
+    along = phi * a
+    # **Back through the batch norm.** Its parameters want two sums of
+    # $dz$ over positions, alone and times $x - \mu_{b,c}$. The sum of
+    # $(x - \mu)^2$ is $L v$, and so
+    #
+    # $$S^z_{b,c} = \kappa_{b,g} \left( S_{b,c} -
+    # \frac{\omega_{b,c}}{D} \right)
+    # \qquad T^z_{b,c} = \kappa_{b,g} \left( T_{b,c} -
+    # \frac{\varphi_{b,g} a_c v_{b,c}}{D} \right)$$
+    share = 1 / shape[-1]
+    sz = torch.sub(s, omega, alpha=share).mul_(kappa)
+    tz = torch.addcmul(t, along, v.view(shape), value=-share).mul_(kappa)
+    # As $x - m_c$ is $x - \mu_{b,c}$ plus $u_{b,c}$,
+    #
+    # $$Y_c = \sum_b \left( T^z_{b,c} + u_{b,c} S^z_{b,c} \right)
+    # \qquad d\gamma_c = \rho_c Y_c
+    # \qquad d\beta_c = \sum_b S^z_{b,c}$$
+    d_beta_c = sz.sum(0)
+    d_gamma_c = rho_c * tz.addcmul_(u, sz).sum(0)
+    d_gammas = (d_gamma_c, d_beta_c, by_group.sum(0), sum_s.sum(0))
+    grads = (
+        grad.to(weight.dtype).view(weight.shape)
+        for grad, weight in zip(d_gammas, weights, strict=True)
+    )
+    if not ctx.needs_input_grad[0]:
+        return None, *grads
+    # **The input.** $x$ enters $z$ with the factor $a_c$. Collected by
+    # what it goes with, its gradient is again an affine map, of two
+    # variables now:
+    #
+    # $$dx = s \, dy + Q (x - \mu) + R
+    # \qquad Q = - \frac{s \varphi a}{D L}
+    # \qquad R = - \frac{s \omega}{D L}$$
+    scaled = slope * (-share / length)
+    q, r = along.mul_(scaled), omega.mul_(scaled)
+    # In plain training $m_c$ and $s^2_c$ depend on the input too, and
+    # the batch norm as well takes a mean and a part along its output
+    # out of the gradient, over the $B L$ values of a channel:
+    #
+    # $$q_c = - \frac{a_c \rho_c^2 Y_c}{B L}
+    # \qquad Q \mathrel{+}= q
+    # \qquad R \mathrel{+}= q u - \frac{a}{B L} \sum_b S^z$$
+    if plain:
+        count = length * shape[0]
+        more = a * rho_c * d_gamma_c / -count
+        q = q + more
+        r = r + more * u - a * d_beta_c / count
+    dx = ctx.passes.combine(values, mu, dy, slope, q, r)
+    return dx.to(x.dtype), *grads
+
+
+def restated(ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor) -> Gradients:
     r"""
     ## Gradients of gradients
 
@@ -488,21 +514,25 @@ def restated(
     operations, with the statistics that it had.
     """
 
+    gamma_c, beta_c, gamma_g, beta_g, mean, var = saved[:6]
+    weights = (gamma_c, beta_c, gamma_g, beta_g)
+
     def statistics(mu: Tensor, v: Tensor) -> Pair:
-        return pooled(mu, v) if ctx.form.plain else fixed
+        return pooled(mu, v) if ctx.form.plain else (mean, var)
 
     leaves = (x, *weights)
     asked = ctx.needs_input_grad[: len(leaves)]
     y = collapsed(x, weights, statistics, ctx.form)
     wanted = [t for t, ask in zip(leaves, asked, strict=True) if ask]
     grads = iter(torch.autograd.grad(y, wanted, dy, create_graph=True))
-    return [next(grads) if ask else None for ask in asked]
+    return tuple(next(grads) if ask else None for ask in asked)
 
 
 # An $\epsilon$ for statistics that must not be changed by it, only kept
 # finite: a constant channel has no deviation to be divided by.
 TINY = 1e-30
 
+batch_norm = torch.ops.aten.native_batch_norm.out
 batch_norm_backward = torch.ops.aten.native_batch_norm_backward.default
 
 
@@ -557,8 +587,10 @@ class Strided:
         r"""
         Return $s \, dy + Q (x - \mu) + R$.
         """
-        dx = x - per_sample(mu, x)
-        torch.addcmul(per_sample(r, x), per_sample(q, x), dx, out=dx)
+        table = mu.shape
+        q = q.view(table)
+        constant = torch.addcmul(r.view(table), q, mu, value=-1)
+        dx = torch.addcmul(per_sample(constant, x), per_sample(q, x), x)
         return dx.addcmul_(per_sample(slope, x), dy)
 
 
@@ -593,8 +625,12 @@ class Rows(Strided):
         r"""
         Turn the distances into the output, in place.
         """
-        scale, offset = (per_sample(t, distance) for t in (scale, offset))
-        return distance.mul_(scale).add_(offset)
+        scale = scale.view(-1)
+        rows = distance.view(1, scale.numel(), -1)
+        affine_map(
+            rows, scale, offset.view(-1), torch.zeros_like(scale), rows
+        )
+        return distance
 
     @staticmethod
     def sums(x: Tensor, mu: Tensor, dy: Tensor) -> Pair:
@@ -602,10 +638,9 @@ class Rows(Strided):
         Return $S_{b,c}$ and $T_{b,c}$.
         """
         # With each row a channel of its own, these are what batch norm's
-        # backward pass gives to its shift and its scale. A variance of 0
-        # and an $\epsilon$ of 1 leave the distances as they are.
-        rows = (1, mu.numel(), -1)
+        # backward pass gives to its shift and its scale.
         mean = mu.view(-1)
+        rows = (1, mean.numel(), -1)
         _, t, s = batch_norm_backward(
             dy.contiguous().view(rows),
             x.view(rows),
@@ -627,19 +662,38 @@ class Rows(Strided):
         r"""
         Return $s \, dy + Q (x - \mu) + R$.
         """
-        # The part that goes with $x$ is a batch norm in evaluation.
         mean = mu.view(-1)
-        dx: Tensor = torch.native_batch_norm(
-            x.view(1, mu.numel(), -1),
-            q.view(-1),
-            r.view(-1),
-            mean,
-            torch.zeros_like(mean),
-            False,
-            0.0,
-            1.0,
-        )[0]
-        return dx.view(x.shape).addcmul_(per_sample(slope, x), dy)
+        rows = (mean.numel(), -1)
+        dx = torch.empty_like(x)
+        one, all_rows = x.view(1, *rows), dx.view(1, *rows)
+        affine_map(one, q.view(-1), r.view(-1), mean, all_rows)
+        dx.view(rows).addcmul_(slope.view(-1, 1), dy.reshape(rows))
+        return dx
+
+
+def affine_map(
+    rows: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, out: Tensor
+) -> None:
+    r"""
+    Write `scale * (rows - mean) + shift` into `out`.
+
+    It is batch norm in evaluation: a variance of 0 and an $\epsilon$ of 1
+    leave the distances as they are. `out` may be the rows themselves.
+    """
+    zero, unused = torch.zeros_like(mean), mean.new_empty(0)
+    batch_norm(
+        rows,
+        scale,
+        shift,
+        mean,
+        zero,
+        False,
+        0.0,
+        1.0,
+        out=out,
+        save_mean=unused,
+        save_invstd=unused,
+    )
 
 
 def passes_for(x: Tensor) -> type[Strided]:
