@@ -1,6 +1,7 @@
 """What the tests share: seeds, real images, and no silent skips under CI."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,12 @@ def real_images() -> Path:
     if not root:
         missing("LABML_BCN_DATA (a folder with real CIFAR-10 images)")
     return Path(root)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Steps this small are not faster on several busy cores, but slower."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -30,6 +30,8 @@ from labml_bcn.experiment.checkpoint import Folder, RunError
 
 __all__ = ["images"]
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STEPS = 24
 METHOD = ("--norm", "bcn", "--ws", "--variance-around", "running_mean")
 
@@ -284,6 +286,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
     if size > 2_000:
         assert what in said
         assert "The last good checkpoint is of step 0" in said
+        assert f"Make room, and go on from it with --resume {folder}" in said
         assert end(folder)["step"] == 0
     else:
         assert sorted(folder.glob("step-*.pt")) == before

@@ -142,7 +142,8 @@ class Folder:
         except OSError as error:
             raise RunError(
                 f"the checkpoint of step {step:,} could not be written to"
-                f" {self.path}: {error.strerror}. {self.last_good()}"
+                f" {self.path}: {error.strerror}. {self.last_good()} Make"
+                f" room, and go on from it with --resume {self.path}"
             ) from error
 
     def load(self) -> tuple[int, dict[str, Any]] | None:
@@ -181,7 +182,7 @@ class Folder:
 
     def last_good(self) -> str:
         r"""
-        Say where a run can go on from.
+        Name the newest checkpoint.
         """
         found = self.checkpoints()
         if not found:
@@ -189,7 +190,7 @@ class Folder:
         newest = found[-1]
         return (
             f"The last good checkpoint is of step {newest.step:,}:"
-            f" {newest.path}. Go on from it with --resume {self.path}"
+            f" {newest.path}."
         )
 
     def remedy(self, found: list[Checkpoint]) -> str:

@@ -377,6 +377,10 @@ class State:
         self.meter.sums.copy_(own["meter"])
 
 
+# A run that goes on from its checkpoint comes to the same point again.
+ANOTHER = "Start another run, with a lower --lr for instance"
+
+
 def keep(folder: Folder | None, step: int, state: State) -> None:
     r"""
     Write a checkpoint. All processes take part, and the first one writes.
@@ -390,7 +394,7 @@ def keep(folder: Folder | None, step: int, state: State) -> None:
     if distributed.anywhere(bool(bad), state.meter.sums.device):
         raise RunError(
             f"after step {step:,}, {bad or 'in another process, values'} are"
-            f" not finite. {folder.last_good()}, with another rate"
+            f" not finite. {folder.last_good()} {ANOTHER}"
         )
     own = distributed.gathered(state.own())
     if distributed.rank() == 0:
@@ -424,7 +428,7 @@ def diverged(
     else:
         what = f"the loss is {loss.item()}: {place}"
     last = "Nothing was kept." if folder is None else folder.last_good()
-    return RunError(f"in step {step:,} {what}. {last} A lower --lr may help")
+    return RunError(f"in step {step:,} {what}. {last} {ANOTHER}")
 
 
 class Record:
