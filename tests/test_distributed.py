@@ -1,11 +1,16 @@
 """Statistics over several processes: the same as in one with all samples."""
 
 import copy
+import subprocess
+import sys
+import time
+from itertools import islice
 
 import pytest
 import torch
 import torch.distributed as dist
 from processes import together
+from runs import assert_same_end, clean_environment, end, images
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -15,6 +20,12 @@ from labml_bcn import (
     EstimatedBatchNorm,
     FusedBatchChannelNorm,
 )
+from labml_bcn.experiment import cifar10, options, train, vgg
+from labml_bcn.experiment.checkpoint import RunError
+
+__all__ = ["images"]
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 RUNNING = {"variance_around": "running_mean"}
 NORMS = {
@@ -271,10 +282,10 @@ def ends():
 def test_two_processes_with_one_image_are_one_process_with_two(ends, name):
     model = network(name)
     learn(model, *lessons())
-    for end in ends:
+    for other in ends:
         for key, value in model.state_dict().items():
             torch.testing.assert_close(
-                end[name][key], value, rtol=1e-3, atol=1e-5
+                other[name][key], value, rtol=1e-3, atol=1e-5
             )
 
 
@@ -282,3 +293,145 @@ def test_without_a_group_weights_agree_and_statistics_do_not(ends):
     one, other = (end["alone"] for end in ends)
     for key, value in one.items():
         assert torch.equal(value, other[key]) is ("exp_" not in key), key
+
+
+# --- The training loop ------------------------------------------------------
+
+MODULE = ("-m", "labml_bcn.experiment.train")
+
+
+class Bad(nn.Module):
+    """A layer that gives NaN in one process's third training pass."""
+
+    def __init__(self, rank):
+        super().__init__()
+        self.rank = rank
+        self.register_buffer("calls", torch.zeros(()))
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+
+    def forward(self, x):
+        self.calls += self.training
+        y = self.layers(x)
+        bad = self.calls == 3 and self.rank == 1
+        return y * float("nan") if bad else y
+
+
+def goes_bad_in_one(rank):
+    data = cifar10.stand_in(40, 8)
+    try:
+        train.train(Bad(rank), data, images=40)
+    except RunError as error:
+        return str(error)
+
+
+def test_processes_stop_at_the_same_bad_loss():
+    fine, bad = together(goes_bad_in_one, 2)
+    assert fine.startswith("in step 3 the loss of another process is not")
+    assert bad.startswith("in step 3 the loss is nan: it arose in the model")
+
+
+def shares(rank):
+    batches = train.shuffled(cifar10.stand_in(40, 8), 3, 5, 2, rank, 2)
+    return [y for _, y in islice(batches, 9)]
+
+
+def test_processes_share_the_batches_of_one():
+    parts = [shares(rank) for rank in range(2)]
+    whole = train.shuffled(cifar10.stand_in(40, 8), 6, 5, 2)
+    for one, other, (_, y) in zip(*parts, whole, strict=False):
+        assert torch.equal(torch.cat((one, other)), y)
+
+
+def test_accumulated_gradients_are_those_of_one_batch():
+    data, ends = cifar10.stand_in(40, 8), []
+    for size, parts in ((4, 1), (2, 2), (1, 4)):
+        model = vgg.build("small", "gn", ws=True)
+        train.train(
+            *(model, data), batch_size=size, accumulate=parts, images=40
+        )
+        ends.append(model.state_dict())
+    for other in ends[1:]:
+        for name, value in ends[0].items():
+            torch.testing.assert_close(
+                other[name], value, rtol=1e-3, atol=1e-5
+            )
+
+
+def test_accumulating_leaves_statistics_to_each_batch():
+    data = cifar10.stand_in(40, 8)
+    model, twin = (vgg.build("small", "bn") for _ in range(2))
+    train.train(model, data, batch_size=2, accumulate=2, images=4, tests=1)
+    twin.train()
+    for x, _ in islice(train.shuffled(data, 2, 0), 2):
+        twin(data.standardize(x))
+    for one, other in zip(model.buffers(), twin.buffers(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def torchrun(*words, count=2, cwd):
+    launcher = ("-m", "torch.distributed.run", "--standalone")
+    return subprocess.Popen(
+        [
+            *(sys.executable, *launcher, "--nproc-per-node", str(count)),
+            *(*MODULE, "--threads", "1", *map(str, words)),
+        ],
+        env=clean_environment(GLOO_SOCKET_IFNAME="lo"),
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_torchrun_with_one_image_each_is_one_process_with_two(
+    images, tmp_path
+):
+    words = ["--data", images, "--ws", "--images", 40]
+    more = ["--batch-size", 1, "--sync-statistics", "--out", "two"]
+    with torchrun(*words, *more, cwd=tmp_path) as process:
+        said, _ = process.communicate()
+    assert process.returncode == 0, said
+    assert said.count("test accuracy") == 1
+    assert "Warning" not in said
+    status = options.main(
+        [str(w) for w in (*words, "--threads", 1, "--out", tmp_path / "one")]
+    )
+    assert status == 0
+    two, one = (end(tmp_path / name)["model"] for name in ("two", "one"))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_processes_that_were_stopped_end_as_if_they_were_not(
+    images, tmp_path
+):
+    """Each process has statistics of its own, and gets them back."""
+    words = ["--data", images, "--ws", "--batch-size", 1, "--images", 80]
+    with torchrun(*words, "--out", "whole", cwd=tmp_path) as process:
+        said, _ = process.communicate()
+    assert process.returncode == 0, said
+    with torchrun(*words, "--out", "run", cwd=tmp_path) as process:
+        metrics = tmp_path / "run" / "metrics.jsonl"
+        while not (metrics.exists() and metrics.stat().st_size):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.terminate()
+        said, _ = process.communicate()
+    assert "stopped by SIGTERM after step" in said
+    middle = end(tmp_path / "run")
+    assert 0 < middle["step"] < 40
+    with torchrun("--resume", "run", cwd=tmp_path) as process:
+        said, _ = process.communicate()
+    assert process.returncode == 0, said
+    assert_same_end(tmp_path / "run", tmp_path / "whole")
+    own = [end(tmp_path / name)["processes"] for name in ("run", "whole")]
+    for one, other in zip(*own, strict=True):
+        for name, value in one["buffers"].items():
+            assert torch.equal(value, other["buffers"][name])
+    first, second = (process["buffers"] for process in own[0])
+    assert any(not torch.equal(first[n], second[n]) for n in first)
+    # Alone, the first process cannot go on with it.
+    with pytest.raises(SystemExit, match="2"):
+        options.main(["--resume", str(tmp_path / "run")])

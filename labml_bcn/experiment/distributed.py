@@ -46,6 +46,7 @@ from it.
 """
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -136,7 +137,12 @@ def parallel(model: nn.Module) -> nn.Module:
     """
     if size() == 1:
         return model
-    return DistributedDataParallel(model, broadcast_buffers=False)
+    # Newer versions of torch would rather have `forward_sync_buffers`. But
+    # that one still copies the first process's buffers once, at the start,
+    # and a run that goes on has already given each process its own.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`broadcast_buffers`")
+        return DistributedDataParallel(model, broadcast_buffers=False)
 
 
 def waiting(model: nn.Module, wait: bool) -> AbstractContextManager[None]:
