@@ -24,7 +24,9 @@ loop one that can be trusted has rooms of its own:
 - [`stop`](stop.py) answers Ctrl-C, and a scheduler that wants its machine
   back;
 - [`diagnose`](diagnose.py) finds the layer in which a loss went wrong;
-- [`distributed`](distributed.py) lets several processes train one network.
+- [`distributed`](distributed.py) lets several processes train one network;
+- [`speed`](speed.py) measures a step, beside one with the layers in their
+  [naive form](naive.py).
 
 They use the layers and torch; the layers know nothing of them. The progress
 bar, the cache folder and the download need a few packages more:
