@@ -441,4 +441,4 @@ def test_our_layers_show_what_their_pages_claim():
     }
     centred = hints["centred = grouped - grouped.mean(dims, keepdim=True)"]
     assert ">[B, G, D, L] f32<" in centred
-    assert "[2, 3, 4, 35] float32; [3, 4, 5, 22] float32" in centred
+    assert "[2, 3, 4, 35] f32 [3, 4, 5, 22] f32" in centred

@@ -121,7 +121,9 @@ def _elements(marks: list[Mark]) -> Iterator[tuple[int, int, str, str]]:
 
     for (start, end), same in groupby(sorted(marks, key=place), place):
         found = dict(pair for mark in same for pair in mark.attributes)
-        tag = "a" if "href" in found else "span"
+        # What leads somewhere is a link, and so is a place to link to: the
+        # script lets it lead to itself.
+        tag = "a" if found.keys() & {"href", "id"} else "span"
         written = "".join(
             f' {name}="{html.escape(value)}"'
             for name, value in sorted(found.items())

@@ -403,8 +403,7 @@ class OnPage(Feature):
                 href = target if "://" in target else link(target, line)
                 yield Mark(line, start, end, (("href", href),))
         for name, (line, start, end) in self._first().items():
-            pair = ("href", f"#{name}"), ("id", name)
-            yield Mark(line, start, end, pair)
+            yield Mark(line, start, end, (("id", name),))
 
     def _target(self, meaning: Meaning | None) -> str:
         """Return the address of what a name means, "" where it has none."""

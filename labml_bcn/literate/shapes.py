@@ -298,7 +298,7 @@ def _declared(
                     symbol.line,
                     f"{name} in {scope}",
                     (source.file, function, name),
-                    (symbol.shape,),
+                    tuple(symbol.shape.split(" or ")),
                 )
                 for function in functions
                 for name, node in names
@@ -415,9 +415,7 @@ class OnPage(Feature):
         if not names:
             return ""
         text = _together({n: self._shown(seen) for n, seen in names.items()})
-        numbers = "\n".join(
-            f"{name} {_numbers(seen)}" for name, seen in names.items()
-        )
+        numbers = _together({n: _numbers(seen) for n, seen in names.items()})
         room = len(self.source.lines[line - 1]) + len(text) + 2 <= ROOM
         css = "h" if room else "h b"
         return (
@@ -502,7 +500,7 @@ def _together(shown: dict[str, str]) -> str:
 def _numbers(seen: list[Seen]) -> str:
     """Return the numbers of all runs."""
     values = dict.fromkeys(each.value for each in seen)
-    return "; ".join(
-        ", ".join(f"{list(shape)} {dtype}" for dtype, shape in value)
+    return " ".join(
+        _written(value, [[str(n) for n in shape] for _, shape in value])
         for value in values
     )

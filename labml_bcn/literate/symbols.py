@@ -14,7 +14,8 @@ every place where it stands:
       shape: "[C]"
 
 `scope` may also be a name or a list of names; `code`, a name or a list, then
-holds in all of them. A symbol that only formulas have needs no code.
+holds in all of them. A symbol that only formulas have needs no code. A shape
+may be one of several: "[C] or [G, D]".
 
 **The rule of scopes.** What is declared for a scope holds in it and in the
 scopes inside, unless an inner one declares the same form or name anew. A

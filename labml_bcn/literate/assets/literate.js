@@ -70,6 +70,7 @@ addEventListener("keydown", (event) => {
 
 function start() {
   reachable();
+  for (const name of document.querySelectorAll(".lit .l a[id]")) name.href ||= `#${name.id}`;
   oneStopEach();
   if (document.querySelector(".lit .row")) document.body.append(bar);
 }
