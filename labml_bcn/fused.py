@@ -47,13 +47,11 @@ looked at, the composed layer computes the same.
 """
 
 from collections.abc import Callable
-from functools import wraps
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.forward_ad import unpack_dual
 
 from labml_bcn._checks import (
     channels_first,
@@ -61,6 +59,7 @@ from labml_bcn._checks import (
     several_values,
     statistics_dtype,
 )
+from labml_bcn._eager import below_autograd, rewritten
 from labml_bcn.batch_channel_norm import (
     BatchChannelNorm,
     ChannelNorm,
@@ -68,8 +67,6 @@ from labml_bcn.batch_channel_norm import (
 )
 from labml_bcn.batch_norm import BatchNorm
 
-P = ParamSpec("P")
-R = TypeVar("R")
 Pair = tuple[Tensor, Tensor]
 # The parameters $\gamma_c$, $\beta_c$, $\gamma_g$ and $\beta_g$.
 Weights = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -175,19 +172,6 @@ def parameters(norm: BatchNorm | ChannelNorm) -> Pair:
     assert scale is not None
     assert shift is not None
     return scale, shift
-
-
-def rewritten(x: Tensor) -> bool:
-    r"""
-    Say whether something other than eager mode looks at the operations.
-    """
-    return (
-        torch.compiler.is_compiling()
-        or type(x) not in (Tensor, nn.Parameter)
-        or x.device.type not in ("cpu", "cuda")
-        or torch._C._are_functorch_transforms_active()
-        or unpack_dual(x).tangent is not None
-    )
 
 
 def pooled(mu: Tensor, v: Tensor) -> Pair:
@@ -340,22 +324,6 @@ def per_sample(table: Tensor, x: Tensor) -> Tensor:
     Give a table the shape `[B, C, 1, …, 1]`, to broadcast against `x`.
     """
     return table.view(*x.shape[:2], *[1] * (x.dim() - 2))
-
-
-def below_autograd(function: Callable[P, R]) -> Callable[P, R]:
-    r"""
-    Run a function's operations without asking autograd at each of them.
-
-    Inside a `Function` no gradient is recorded, and each operation passes
-    through autograd all the same. Of a small input's time that is a tenth.
-    """
-
-    @wraps(function)
-    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
-        with torch._C._AutoDispatchBelowAutograd():
-            return function(*args, **kwargs)
-
-    return inner
 
 
 class Collapsed(Function):

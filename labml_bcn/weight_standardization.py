@@ -35,12 +35,15 @@ Batch-Channel Normalization and Weight Standardization*,
 [arXiv 1903.10520](https://arxiv.org/abs/1903.10520).
 """
 
-from typing import Any
+from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
+from torch.autograd import Function
 from torch.nn import functional as F
 
 from labml_bcn._checks import positive_eps, statistics_dtype
+from labml_bcn._eager import rewritten
 
 
 def weight_standardization(
@@ -124,13 +127,62 @@ def weight_standardization(
     #
     # **From the paper**: weight standardization.
     factor = (per_filter - correction) / per_filter
-    filters = weight.to(statistics_dtype(weight)).flatten(1)
-    standard = F.group_norm(
-        filters.unsqueeze(0), filters.shape[0], eps=eps * factor
-    )
+    filters = weight.to(statistics_dtype(weight)).flatten(1).contiguous()
+    if rewritten(filters):
+        rows = filters.unsqueeze(0)
+        standard = F.group_norm(rows, filters.shape[0], eps=eps * factor)
+    else:
+        standard = _Standardized.apply(filters, eps * factor)  # type: ignore[no-untyped-call]
     if correction:
         standard = standard * factor**0.5
     return standard.reshape(weight.shape).to(weight.dtype)
+
+
+class _Standardized(Function):
+    r"""
+    ### With the shorter backward pass
+
+    Group norm's backward pass allows for a scale and a shift, and reads the
+    weight and its gradient one time more than need be. Batch norm's does
+    without, and with each filter a channel it computes the same:
+
+    $$dW_{o,i} = \frac{1}{\sqrt{\sigma^2_o + \epsilon}} \left(
+    d\hat W_{o,i} - \frac{1}{I} \sum_{j} d\hat W_{o,j} -
+    \hat W_{o,i} \frac{1}{I} \sum_{j} d\hat W_{o,j} \hat W_{o,j}
+    \right)$$ {#gradient}
+    """
+
+    @staticmethod
+    def forward(ctx: Any, filters: Tensor, eps: float) -> Tensor:
+        """
+        Standardize `filters` of shape `[O, I]`.
+        """
+        rows, inner = filters.shape
+        standard, mean, inverse = torch.native_group_norm(
+            filters.unsqueeze(0), None, None, 1, rows, inner, rows, eps
+        )
+        ctx.save_for_backward(filters, mean.view(-1), inverse.view(-1))
+        return standard.squeeze(0)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """
+        Return the gradient of `filters`, which can be differentiated again.
+        """
+        filters, mean, inverse = ctx.saved_tensors
+        result: Tensor = torch.ops.aten.native_batch_norm_backward(
+            gradient.contiguous().unsqueeze(0),
+            filters.unsqueeze(0),
+            None,
+            None,
+            None,
+            mean,
+            inverse,
+            True,
+            0.0,
+            [True, False, False],
+        )[0]
+        return result.squeeze(0), None
 
 
 def several_weights(weight: Tensor) -> int:
@@ -147,6 +199,76 @@ def several_weights(weight: Tensor) -> int:
     return per_filter
 
 
+class _Kept:
+    r"""
+    ### What evaluation keeps
+
+    A weight that was standardized, and what it was made of.
+
+    It must never be used for another weight. PyTorch counts the changes to
+    a tensor, and most of them show in that count. Those through `.data`, or
+    through an array that shares its memory, do not. So the weight itself is
+    looked at, too: the sums of its filters, each value times a number of its
+    own, would be others. Values may go unnoticed that are too small to
+    change a sum of the whole filter, as they would in the convolution. One
+    look reads the weight once, where standardizing it reads and writes.
+    """
+
+    def __init__(self, weight: Tensor, eps: float, correction: int) -> None:
+        # In inference mode too, the results are ordinary tensors, which may
+        # be used outside of it.
+        with torch.inference_mode(False), torch.no_grad():
+            self.standard = weight_standardization(
+                weight, eps, correction=correction
+            )
+            # The multiples of the golden ratio, less their whole part: no
+            # two alike, and none near zero.
+            numbers = torch.arange(
+                weight[0].numel(), dtype=torch.float64, device=weight.device
+            )
+            numbers = (numbers * 0.6180339887498949).frac() + 0.5
+            self.numbers = numbers.to(statistics_dtype(weight))
+            self.sums = self.sums_of(weight)
+            self.state = self.state_of(weight, eps, correction)
+
+    @staticmethod
+    def possible(weight: Tensor) -> bool:
+        """
+        Say whether a weight can be looked at for free.
+
+        On a GPU a look would have to wait for it, and standardizing costs
+        little there.
+        """
+        return not (
+            rewritten(weight)
+            or weight.is_inference()
+            or weight.device.type != "cpu"
+        )
+
+    @staticmethod
+    def state_of(weight: Tensor, *settings: float) -> tuple[Any, ...]:
+        """
+        Return what is counted or declared, rather than looked at.
+        """
+        place = weight.data_ptr(), weight._version
+        return *place, weight.dtype, weight.shape, weight.stride(), *settings
+
+    def sums_of(self, weight: Tensor) -> Tensor:
+        r"""
+        Return $\sum_i n_i W_{o,i}$ for each filter.
+        """
+        filters = weight.detach().to(self.numbers.dtype).flatten(1)
+        return filters.mv(self.numbers)
+
+    def fits(self, weight: Tensor, eps: float, correction: int) -> bool:
+        """
+        Say whether this was made of `weight`, as it is now.
+        """
+        return self.state == self.state_of(
+            weight, eps, correction
+        ) and torch.equal(self.sums, self.sums_of(weight))
+
+
 class _WSConv:
     r"""
     ## Convolutions
@@ -160,6 +282,8 @@ class _WSConv:
 
     weight: Tensor
     bias: Tensor | None
+    training: bool
+    _kept: "_Kept | None" = None
 
     def __init__(
         self,
@@ -180,9 +304,27 @@ class _WSConv:
         """
         Return the weight as the convolution uses it.
         """
-        return weight_standardization(
-            self.weight, self.eps, correction=self.correction
-        )
+        # Where the gradient of the weight is asked for, each call needs a
+        # result of its own. In evaluation nobody asks, and the weight stays
+        # as it is: what was made of it is kept.
+        weight, eps, correction = self.weight, self.eps, self.correction
+        learns = weight.requires_grad and torch.is_grad_enabled()
+        if self.training or learns or not _Kept.possible(weight):
+            return weight_standardization(weight, eps, correction=correction)
+        if not self._kept or not self._kept.fits(weight, eps, correction):
+            self._kept = _Kept(weight, eps, correction)
+        return self._kept.standard
+
+    def train(self, mode: bool = True) -> Self:
+        """
+        Switch between training and evaluation, which keeps its weight.
+        """
+        self._kept = None
+        return super().train(mode)  # type: ignore[misc, no-any-return]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is kept: a copy or a file needs it not."""
+        return {**self.__dict__, "_kept": None}
 
     def forward(self, x: Tensor) -> Tensor:
         """

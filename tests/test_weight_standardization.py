@@ -62,6 +62,20 @@ def test_the_defaults_are_the_papers_variance_and_eps():
     assert_close(weight_standardization(w), standardize(w, 1e-5, 0))
 
 
+@pytest.mark.equation("weight_standardization.gradient")
+@pytest.mark.parametrize("eps", [1e-5, 0.1])
+def test_the_gradient_is_its_formula(eps):
+    w = weights(4, 6).requires_grad_()
+    standard = weight_standardization(w, eps)
+    g = torch.randn_like(w)
+    (actual,) = torch.autograd.grad(standard, w, g)
+    what, inner = standard.detach(), w.shape[1]
+    inverse = (w.detach().var(1, correction=0, keepdim=True) + eps).rsqrt()
+    along = (g * what).sum(1, keepdim=True) / inner
+    mean = g.sum(1, keepdim=True) / inner
+    assert_close(actual, inverse * (g - mean - what * along))
+
+
 @pytest.mark.equation("weight_standardization.filter-statistics")
 @pytest.mark.parametrize("correction", [0, 1])
 def test_every_filter_has_mean_0_and_variance_1(correction):
@@ -114,6 +128,34 @@ def test_the_gradient_of_a_filter_sums_to_0_and_is_orthogonal_to_it(
 def test_weight_standardization_passes_gradcheck():
     w = weights(3, 2, 2, 2).requires_grad_()
     assert torch.autograd.gradcheck(weight_standardization, (w,))
+
+
+@pytest.mark.parametrize("correction", [0, 1])
+def test_gradients_of_gradients(correction):
+    w = weights(3, 2, 2).requires_grad_()
+
+    def function(w):
+        return weight_standardization(w, 0.1, correction=correction)
+
+    assert torch.autograd.gradgradcheck(function, w)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_function_transforms_see_through_weight_standardization():
+    w, tangent = weights(3, 4), weights(3, 4)
+
+    def function(w):
+        return weight_standardization(w, 0.1).pow(3)
+
+    def by_formula(w):
+        return standardize(w, 0.1, 0).pow(3)
+
+    for transform in (
+        lambda f: torch.func.grad(lambda w: f(w).sum())(w),
+        lambda f: torch.func.jvp(f, (w,), (tangent,))[1],
+        lambda f: torch.func.vmap(f)(torch.stack((w, tangent))),
+    ):
+        assert_close(transform(function), transform(by_formula))
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -3.0])
@@ -426,6 +468,120 @@ def test_ws_conv_can_be_built_without_storage():
         3,
         3,
     )
+
+
+def conv_in_eval(**options):
+    conv = WSConv2d(3, 4, 3, **options).eval()
+    return conv, torch.randn(1, 3, 5, 5)
+
+
+def expected(conv, x):
+    standard = standardize(conv.weight.detach().double(), 1e-5, 0).float()
+    return F.conv2d(x, standard, conv.bias)
+
+
+@torch.no_grad()
+def test_in_evaluation_the_weight_is_standardized_once():
+    conv, x = conv_in_eval()
+    conv(x)
+    first = conv.standardized()
+    conv(x)
+    assert conv.standardized() is first
+    assert_close(conv(x), expected(conv, x), 1e-5, 1e-5)
+
+
+def step(conv):
+    conv.weight.grad = torch.ones_like(conv.weight)
+    conv.weight.grad[0] = 3
+    torch.optim.SGD([conv.weight], lr=0.1, momentum=0.9).step()
+    # Adding the same number to a whole filter changes nothing.
+    torch.optim.Adam([conv.weight], lr=0.1).step()
+
+
+def through_numpy(conv):
+    conv.weight.detach().numpy()[1, 2, 0, 1] += 0.5
+
+
+CHANGES = {
+    "in place": lambda c: c.weight[0, 0].mul_(3),
+    "one value": lambda c: c.weight[3, 2, 1, 1].add_(0.5),
+    "through .data": lambda c: c.weight.data[0].mul_(c.weight[1]),
+    "one value through .data": lambda c: c.weight.data[3, 2, 1, 1].add_(0.5),
+    "mirrored through .data": lambda c: c.weight.data.copy_(c.weight.flip(3)),
+    "filters swapped through .data": lambda c: c.weight.data.copy_(
+        c.weight.flip(0)
+    ),
+    "other .data": lambda c: setattr(c.weight, "data", c.weight.flip(1)),
+    "through numpy": through_numpy,
+    "another parameter": lambda c: setattr(
+        c, "weight", nn.Parameter(c.weight.flip(2))
+    ),
+    "load_state_dict": lambda c: c.load_state_dict(
+        WSConv2d(3, 4, 3).state_dict()
+    ),
+    "optimizer": step,
+    "another eps": lambda c: setattr(c, "eps", 0.5),
+    "another correction": lambda c: setattr(c, "correction", 1),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
+def test_what_is_kept_is_never_stale(change):
+    conv, x = conv_in_eval()
+    before = conv(x)
+    change(conv)
+    fresh = WSConv2d(3, 4, 3, eps=conv.eps, correction=conv.correction)
+    fresh.load_state_dict(conv.state_dict())
+    assert torch.equal(conv(x), fresh(x))
+    assert not torch.equal(conv(x), before)
+
+
+@torch.no_grad()
+def test_what_is_kept_follows_moves_and_copies():
+    conv, x = conv_in_eval()
+    conv(x)
+    copied = copy.deepcopy(conv)
+    assert copied._kept is None
+    copied.weight.mul_(-1)
+    assert_close(copied(x), expected(copied, x), 1e-5, 1e-5)
+    assert_close(conv(x), expected(conv, x), 1e-5, 1e-5)
+    assert conv.double()(x.double()).dtype == torch.float64
+    conv.to(torch.bfloat16)
+    assert conv(x.bfloat16()).dtype == torch.bfloat16
+
+
+def test_learning_in_evaluation_mode_gets_a_graph_of_its_own():
+    conv, x = conv_in_eval()
+    with torch.no_grad():
+        conv(x)
+    for _ in range(2):
+        conv(x).sum().backward()
+    assert conv.weight.grad is not None
+    conv.requires_grad_(False)
+    conv(x)
+    assert conv.standardized() is conv.standardized()
+
+
+def test_training_forgets_what_evaluation_kept():
+    conv, x = conv_in_eval()
+    with torch.no_grad():
+        conv(x)
+    conv.train()
+    assert conv._kept is None
+    conv(x).sum().backward()
+
+
+def test_what_inference_mode_kept_can_be_used_outside_of_it():
+    conv, x = conv_in_eval()
+    conv.requires_grad_(False)
+    with torch.inference_mode():
+        conv(x)
+        first = conv.standardized()
+    x.requires_grad_()
+    assert conv.standardized() is first
+    conv(x).sum().backward()
+    assert x.grad is not None
 
 
 def test_frozen_weights_let_the_inputs_gradient_through():
