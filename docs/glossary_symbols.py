@@ -1,45 +1,44 @@
 """The glossary's table of symbols, with links to every place of each."""
 
-from itertools import groupby
 from pathlib import Path
 
 from labml_bcn.literate.symbols import Symbol, Table
 
 HEAD = """\
-| symbol | in the code | meaning | shape | places |
-| --- | --- | --- | --- | --- |
+| symbol | in the code | meaning, and where it stands | shape |
+| --- | --- | --- | --- |
 """
 
 
 def markdown(table: Table | None) -> str:
     """Return the symbols in the order of their file, as Markdown."""
     assert table, "mkdocs.yml names docs/symbols.yml"
-    return HEAD + "\n".join(map(_row, table.symbols))
+    return HEAD + "\n".join(_row(each, table) for each in table.symbols)
 
 
-def _row(symbol: Symbol) -> str:
+def _row(symbol: Symbol, table: Table) -> str:
     names = {name: 0 for given in symbol.names.values() for name in given}
     cells = (
         ", ".join(f"${latex}$" for latex in symbol.latex),
         ", ".join(f"`{name}`" for name in names),
-        f"*{symbol.say}*: {symbol.meaning}",
+        f"*{symbol.say}*: {symbol.meaning} {_places(symbol, table)}",
         f"`{symbol.shape}`" if symbol.shape else "",
-        _places(symbol),
     )
     return f"| {' | '.join(cells)} |"
 
 
-def _places(symbol: Symbol) -> str:
-    places = sorted({(path, line) for path, line, _ in symbol.uses})
-    pages = [
-        f"{path.stem.replace('_', ' ')} {_lines(path, [n for _, n in found])}"
-        for path, found in groupby(places, lambda place: place[0])
-    ]
-    count = f"{len(places)} line{'s' * (len(places) > 1)}"
-    return (
-        f'<details class="places"><summary>{count}</summary>'
-        f"{'; '.join(pages)}</details>"
+def _places(symbol: Symbol, table: Table) -> str:
+    lines: dict[Path, set[int]] = {path: set() for path in table.paths}
+    for path, line, _ in symbol.uses:
+        lines[path].add(line)
+    count = sum(map(len, lines.values()))
+    pages = "; ".join(
+        f"{path.stem.replace('_', ' ')} {_lines(path, sorted(found))}"
+        for path, found in lines.items()
+        if found
     )
+    summary = f"<summary>{count} line{'s' * (count > 1)}</summary>"
+    return f'<details class="places">{summary}{pages}</details>'
 
 
 def _lines(path: Path, lines: list[int]) -> str:

@@ -289,6 +289,11 @@ class Table:
             message = f"scope {scope}: no module of that name has a page"
         raise self.fail(symbol, message)
 
+    @property
+    def paths(self) -> list[Path]:
+        """The files that the table is for, in the order of the project."""
+        return list(self._scopes)
+
     def declared_in(self, path: Path) -> Iterator[tuple[Symbol, str, str]]:
         """Yield the symbols of a file: as declared, and in which scope."""
         for symbol, scope, where, name in self._declared:
