@@ -62,11 +62,15 @@ def fused(B, C, G, L):
 
 
 def standardized_weight(O, C, K):  # noqa: E741
-    """A weight of a convolution."""
-    weight_standardization(torch.randn(O, C, K))
-    weight_standardization(torch.randn(O, C, K), correction=1)
+    """A weight of a convolution, there and back."""
+    for correction in (0, 1):
+        weight = torch.randn(O, C, K, requires_grad=True)
+        weight_standardization(weight, correction=correction).sum().backward()
 
 
 def standardized_convolution(B, C, L, O, K):  # noqa: E741
-    """A convolution that standardizes its weight."""
-    WSConv1d(C, O, K, padding="same")(torch.randn(B, C, L))
+    """A convolution that standardizes its weight, and evaluation after it."""
+    layer = WSConv1d(C, O, K, padding="same")
+    layer(torch.randn(B, C, L))
+    with torch.no_grad():
+        layer.eval()(torch.randn(B, C, L))
