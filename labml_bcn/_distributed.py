@@ -23,32 +23,35 @@ def process_group_or_none(group: Any) -> Any:
 
 
 def average(
-    x: Tensor, dims: list[int], group: Any = None
+    x: Tensor, dims: list[int], group: Any = None, each: int = 1
 ) -> tuple[Tensor, int | Tensor]:
     """
-    Return the mean over `dims`, and how many values it rests on.
+    Return the mean over `dims`, and how many values it rests on, where each
+    element of `x` stands for `each` values.
 
     With a group, it is the mean over the values of all its processes, each
     value with the same weight: the processes may hold different numbers of
     samples, or none. The count is then a tensor, so that nobody waits for
     it. Where there are no values at all, the mean is 0.
     """
-    count = 1
+    count = each
     for dim in dims:
         count *= x.shape[dim]
     if group is None:
         return x.mean(dims), count
-    # Sums can be added up, means cannot. The count travels with them.
-    own = torch.cat((x.sum(dims), x.new_full((1,), count)))
-    sums = summed(own, group)
-    total = sums[-1].detach()
-    return sums[:-1] / total.clamp(min=1), total
+    # Sums can be added up, means cannot.
+    sums, total = summed(each * x.sum(dims), count, group)
+    return sums / total.clamp(min=1), total
 
 
-def summed(x: Tensor, group: Any) -> Tensor:
-    """Return the sum of `x` over the processes of a group."""
-    total: Tensor = _Sum.apply(x, group)  # type: ignore[no-untyped-call]
-    return total
+def summed(x: Tensor, count: int, group: Any) -> tuple[Tensor, Tensor]:
+    """
+    Return the sums of `x` and of `count` over the processes of a group.
+    """
+    # The count travels with the sums: one message instead of two.
+    own = torch.cat((x.flatten(), x.new_full((1,), count)))
+    total: Tensor = _Sum.apply(own, group)  # type: ignore[no-untyped-call]
+    return total[:-1].view(x.shape), total[-1].detach()
 
 
 class _Sum(Function):
@@ -58,10 +61,10 @@ class _Sum(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
         ctx.group = group
-        total = x.clone()
+        total = x.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total, group=group)
         return total
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return summed(gradient.contiguous(), ctx.group), None
+        return _Sum.apply(gradient, ctx.group), None  # type: ignore[no-untyped-call]

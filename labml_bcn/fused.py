@@ -56,9 +56,9 @@ from torch.autograd import Function
 from labml_bcn._checks import (
     channels_first,
     several_in_group,
-    several_values,
     statistics_dtype,
 )
+from labml_bcn._distributed import average, summed
 from labml_bcn._eager import below_autograd, rewritten
 from labml_bcn.batch_channel_norm import (
     BatchChannelNorm,
@@ -81,13 +81,14 @@ class Form(NamedTuple):
     What a pass needs to know besides tensors.
 
     `plain` says that the statistics are the batch's own, through which the
-    gradient flows.
+    gradient flows, and `process_group` which processes share them.
     """
 
     groups: int
     eps_c: float
     eps_g: float
     plain: bool
+    process_group: Any = None
 
 
 class FusedBatchChannelNorm(BatchChannelNorm):
@@ -124,14 +125,22 @@ class FusedBatchChannelNorm(BatchChannelNorm):
         # An input that is refused must not have moved the statistics.
         channels_first(x, self.channels)
         several_in_group(x, self.groups)
-        first, second = self.batch_norm, self.channel_norm
-        if x.numel() == 0 or (self.training and first.process_group):
+        if x.numel() > 0:
+            return self.mapped(x)
+        if self.batch_norm.process_group is None or not self.training:
             return super().forward(x)
-        self.refuse_one_value(x, first)
-        count = x.numel() // self.channels
+        # Where processes share their statistics, the others wait for the
+        # part of this one, be it none.
+        return self.mapped(x.reshape(0, self.channels, 1)).reshape(x.shape)
+
+    def mapped(self, x: Tensor) -> Tensor:
+        r"""
+        Normalize an input that was checked.
+        """
+        first, second = self.batch_norm, self.channel_norm
 
         def statistics(mu: Tensor, v: Tensor) -> Pair:
-            return normalizing(first, mu, v, count)
+            return normalizing(first, x, mu, v)
 
         # There are two ways to the same result. A compiler fuses plain
         # operations by itself, and whatever else rewrites the program
@@ -144,24 +153,12 @@ class FusedBatchChannelNorm(BatchChannelNorm):
             first.eps,
             second.eps,
             first.training and not self.estimate,
+            first.process_group,
         )
         if rewritten(x):
             return collapsed(x, weights, statistics, form)
         y: Tensor = Collapsed.apply(x, *weights, statistics, form)  # type: ignore[no-untyped-call]
         return y
-
-    def refuse_one_value(self, x: Tensor, norm: BatchNorm) -> None:
-        r"""
-        Raise where training needs a variance that the batch cannot have.
-        """
-        around = getattr(norm, "variance_around", "batch_mean")
-        if norm.training and around == "batch_mean":
-            remedy = "use a larger input, or eval() to use running statistics"
-            if self.estimate:
-                remedy = (
-                    f'use variance_around="running_mean", or {remedy[4:]}'
-                )
-            several_values(x, "the batch's variance", remedy)
 
 
 def parameters(norm: BatchNorm | ChannelNorm) -> Pair:
@@ -174,41 +171,50 @@ def parameters(norm: BatchNorm | ChannelNorm) -> Pair:
     return scale, shift
 
 
-def pooled(mu: Tensor, v: Tensor) -> Pair:
+def pooled(
+    mu: Tensor, v: Tensor, length: int, group: Any
+) -> tuple[Tensor, Tensor, int | Tensor]:
     r"""
     ## Statistics of the batch from those of its samples
 
-    All samples have the same number of positions. So the mean of a channel
-    over the batch is the mean of its means. Its variance is the mean of the
-    variances within samples, plus the variance between their means:
+    All samples have the same number $L$ of positions. So the mean of a
+    channel over the batch is the mean of its means. Its variance is the mean
+    of the variances within samples, plus the variance between their means:
 
     $$\bar m_c = \frac{1}{B} \sum_b \mu_{b,c}
     \qquad
     \bar v_c = \frac{1}{B} \sum_b
     \left( v_{b,c} + (\mu_{b,c} - \bar m_c)^2 \right)$$
 
-    Both terms are squares: nothing cancels, however large the mean.
+    Both terms are squares: nothing cancels, however large the mean. With a
+    process group the means go over the samples of [all its
+    processes](batch_norm.py#BatchNorm.batch_statistics). The third result
+    is the number of values, $B L$.
     """
-    mean = mu.mean(0)
+    mean, count = average(mu, [0], group, length)
     between = mu - mean
-    return mean, torch.addcmul(v, between, between).mean(0)
+    spread = torch.addcmul(v, between, between)
+    var, _ = average(spread, [0], group, length)
+    return mean, var, count
 
 
-def normalizing(norm: BatchNorm, mu: Tensor, v: Tensor, count: int) -> Pair:
+def normalizing(norm: BatchNorm, x: Tensor, mu: Tensor, v: Tensor) -> Pair:
     r"""
     ## What the batch norm normalizes with
 
     The mean $m_c$ and variance $s^2_c$, from the input's moments. In
     evaluation they are the running ones, in plain training the batch's, and
-    in estimated training the running ones after their update. `count` is
-    $B L$.
+    in estimated training the running ones after their update.
     """
     if not norm.training:
         # Copies, for a later update changes the buffers, and the backward
         # pass may come after it.
         mean, var = norm.running()
         return mean.clone(), var.clone()
-    mean, var = pooled(mu, v)
+    length = x.shape[2:].numel()
+    mean, var, count = pooled(mu, v, length, norm.process_group)
+    if too_few(norm, x, count):
+        return norm.running()
     if not isinstance(norm, EstimatedBatchNorm):
         # As in [batch norm](batch_norm.py#BatchNorm), the stored variance is
         # the unbiased one.
@@ -221,6 +227,19 @@ def normalizing(norm: BatchNorm, mu: Tensor, v: Tensor, count: int) -> Pair:
     if norm.variance_around == "running_mean":
         var = var + (mean - norm.running()[0]).square()
     return norm.update(mean, var)
+
+
+def too_few(norm: BatchNorm, x: Tensor, count: int | Tensor) -> bool:
+    r"""
+    Say whether there is nothing to measure, and raise where training needs a
+    variance that the batch cannot have.
+    """
+    remedy = "use a larger input, or eval() to use running statistics"
+    if isinstance(norm, EstimatedBatchNorm):
+        if norm.variance_around == "running_mean":
+            return x.numel() == 0 and bool(count == 0)
+        remedy = f'use variance_around="running_mean", or {remedy[4:]}'
+    return norm.too_few(x, count, remedy)
 
 
 def affine(
@@ -386,7 +405,7 @@ def by_hand(ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor) -> Gradients:
     rho_c, a, u, delta, rho_g, kappa = saved[9:]
     dtype, shape, plain = mu.dtype, u.shape, ctx.form.plain
     values, dy = x.to(dtype), dy.to(dtype)
-    length = x.numel() // mu.numel()
+    length = x.shape[2:].numel()
     # The sums run over the positions of each sample and channel:
     #
     # $$S_{b,c} = \sum_l dy_{b,c,l} \qquad
@@ -464,8 +483,15 @@ def by_hand(ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor) -> Gradients:
     # $$q_c = - \frac{a_c \rho_c^2 Y_c}{B L}
     # \qquad Q \mathrel{+}= q
     # \qquad R \mathrel{+}= q u - \frac{a}{B L} \sum_b S^z$$
+    #
+    # The two sums are those of the parameters' gradients; where processes
+    # share their statistics, they go over the samples of all.
     if plain:
-        count = length * shape[0]
+        count: Any = length * shape[0]
+        if ctx.form.process_group is not None:
+            sums = torch.stack((d_gamma_c, d_beta_c))
+            sums, count = summed(sums, count, ctx.form.process_group)
+            d_gamma_c, d_beta_c = sums
         more = a * rho_c * d_gamma_c / -count
         q = q + more
         r = r + more * u - a * d_beta_c / count
@@ -486,7 +512,10 @@ def restated(ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor) -> Gradients:
     weights = (gamma_c, beta_c, gamma_g, beta_g)
 
     def statistics(mu: Tensor, v: Tensor) -> Pair:
-        return pooled(mu, v) if ctx.form.plain else (mean, var)
+        if not ctx.form.plain:
+            return mean, var
+        length = x.shape[2:].numel()
+        return pooled(mu, v, length, ctx.form.process_group)[:2]
 
     leaves = (x, *weights)
     asked = ctx.needs_input_grad[: len(leaves)]

@@ -149,11 +149,22 @@ def edges(rank):
     found["group"] = norm.process_group is world
     found["large"] = norm(batches(1, 4, mean=1e4)[0].chunk(2)[rank])
     # And the gradient's gradient is that of the whole batch, too.
-    x = batches(1, 2)[0].double()[rank : rank + 1].requires_grad_()
-    norm = layer("bn", world, dtype=torch.float64)
-    (dx,) = torch.autograd.grad(loss_of(norm(x)), x, create_graph=True)
-    dx.square().sum().backward()
-    found["twice"] = x.grad
+    for name in ("bn", "fused-plain"):
+        x = batches(1, 2)[0].double()[rank : rank + 1].requires_grad_()
+        norm = layer(name, world, dtype=torch.float64)
+        (dx,) = torch.autograd.grad(loss_of(norm(x)), x, create_graph=True)
+        dx.square().sum().backward()
+        found[name, "twice"] = x.grad
+    # Images of other sizes in each process; and a traced layer.
+    x = batches(1, 4)[0].double().flatten(2)[:, :, : 9 + rank]
+    for name in ("plain", "running", ""):
+        tail = f"-{name}" if name else ""
+        for other in ("bcn", "fused"):
+            norm = layer(other + tail, world, dtype=torch.float64)
+            found[name, other] = seen(x, norm, loss_of)
+    norm = layer("fused-plain", world, dtype=torch.float64)
+    traced = torch.compile(norm, backend="aot_eager")
+    found["plain", "traced"] = seen(x, traced, loss_of)
     return found
 
 
@@ -200,13 +211,29 @@ def test_processes_lose_no_digits_at_a_large_mean(found):
     torch.testing.assert_close(y.double(), exact, rtol=0, atol=5e-3)
 
 
-def test_second_gradients_go_through_the_processes(found):
+@pytest.mark.parametrize("name", ["bn", "fused-plain"])
+def test_second_gradients_go_through_the_processes(found, name):
     x = batches(1, 2)[0].double().requires_grad_()
-    norm = layer("bn", dtype=torch.float64)
+    norm = layer(name, dtype=torch.float64)
     (dx,) = torch.autograd.grad(loss_of(norm(x)), x, create_graph=True)
     dx.square().sum().backward()
-    together = torch.cat([result["twice"] for result in found])
+    together = torch.cat([result[name, "twice"] for result in found])
     torch.testing.assert_close(together, x.grad)
+
+
+@pytest.mark.parametrize("name", ["plain", "running", ""])
+def test_the_fused_layer_counts_values_of_images_of_other_sizes(found, name):
+    for result in found:
+        torch.testing.assert_close(
+            result[name, "fused"], result[name, "bcn"], rtol=1e-6, atol=1e-9
+        )
+
+
+def test_a_traced_layer_talks_to_the_other_processes(found):
+    for result in found:
+        torch.testing.assert_close(
+            result["plain", "traced"], result["plain", "fused"]
+        )
 
 
 @pytest.mark.parametrize("kind", ["bn", "estimated", "bcn", "fused"])
