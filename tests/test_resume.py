@@ -504,3 +504,16 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path, capsys):
     assert "Not a directory" in capsys.readouterr().err
     with pytest.raises(RunError, match="name another one with --out"):
         Folder(tmp_path / "file")
+
+
+def test_a_run_has_one_writer_at_a_time(images, tmp_path, capsys):
+    folder = tmp_path / "run"
+    process = run(*arguments(images, folder), folder=folder)
+    wait_for(folder / "metrics.jsonl", 1, process)
+    os.kill(process.pid, signal.SIGSTOP)
+    status, said = resume(folder, capsys)
+    process.kill()
+    process.join()
+    assert status == 1
+    assert "another process is writing to" in said
+    assert resume(folder, capsys)[0] == 0

@@ -39,16 +39,21 @@ nothing that could execute.
 """
 
 import hashlib
+import importlib
 import io
 import json
 import os
 import pickle
 import re
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+
+# Windows has no such claims on files.
+fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 
 FORMAT = 1
 NAME = re.compile(r"step-(\d+)-([0-9a-f]{16})\.pt")
@@ -75,19 +80,22 @@ class Folder:
     r"""
     ## The folder
 
-    Open it, then `load` what is there and `save` as often as you like. One
-    process writes; others may read.
+    `load` what is there, and `save` as often as you like. One process
+    writes, and calls `open` before it loads; others may read.
 
     **Arguments**
 
     - `path`: the folder; it is made where it is missing.
 
-    **Raises** `RunError`: it cannot be made or written to.
+    **Attributes**
+
+    - `metrics`, `timings`: the files that `open` has opened, else `None`.
+
+    **Raises** `RunError`: it cannot be made.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self.sizes: dict[str, int] = {}
         self.metrics: Lines | None = None
         self.timings: Lines | None = None
         try:
@@ -97,6 +105,25 @@ class Folder:
                 f"{self.path} must be a folder that can be written to:"
                 f" {error.strerror}; name another one with --out"
             ) from error
+
+    def open(self) -> None:
+        r"""
+        Open metrics and timings for writing.
+
+        **Raises** `RunError`: they cannot be written, or another process is
+        writing them.
+        """
+        self.metrics = Lines(self.path / "metrics.jsonl")
+        self.timings = Lines(self.path / "timings.jsonl")
+
+    def close(self) -> None:
+        r"""
+        Close them.
+        """
+        for lines in (self.metrics, self.timings):
+            if lines:
+                lines.close()
+        self.metrics = self.timings = None
 
     def checkpoints(self) -> list[Checkpoint]:
         r"""
@@ -151,34 +178,23 @@ class Folder:
         ### Load
 
         Return the newest checkpoint's step and state, or `None` where there
-        is none.
+        is none. In a folder that is open, metrics and timings are cut to
+        what they were at that step.
 
         A damaged checkpoint is not passed over in silence. The one before
         would do, for the steps between are taken again and give the same;
         but whoever runs this should know that files get damaged here.
 
         **Raises** `RunError`: the checkpoint is damaged or of another
-        format.
+        format, or metrics are missing.
         """
         found = self.checkpoints()
-        if not found:
-            return None
-        file = read(found[-1], self.remedy(found))
-        self.sizes = file["sizes"]
-        return file["step"], file["state"]
-
-    def open_lines(self) -> tuple["Lines", "Lines"]:
-        r"""
-        Open metrics and timings for writing, and return them.
-
-        They are cut to the length that they had at the checkpoint that was
-        loaded, or to nothing where there was none.
-        """
-        self.metrics, self.timings = (
-            Lines(self.path / f"{name}.jsonl", self.sizes.get(name, 0))
-            for name in ("metrics", "timings")
-        )
-        return self.metrics, self.timings
+        file = read(found[-1], self.remedy(found)) if found else None
+        sizes = file["sizes"] if file else {}
+        if self.metrics and self.timings:
+            self.metrics.cut(sizes.get("metrics", 0))
+            self.timings.cut(sizes.get("timings", 0))
+        return (file["step"], file["state"]) if file else None
 
     def last_good(self) -> str:
         r"""
@@ -291,39 +307,47 @@ class Lines:
 
     A file of JSON lines. A line is handed to the system when it is added, so
     that others can follow the file, and is safe from a loss of power after
-    `sync`.
+    `sync`. `close` ends the writing.
 
     **Arguments**
 
     - `path`: the file; it is made where it is missing.
-    - `size`: its length in bytes at the checkpoint. What follows is cut off:
-      it belongs to steps that will be taken again.
 
-    **Raises** `RunError`: the file is shorter than that, or cannot be
-    opened.
+    **Raises** `RunError`: it cannot be opened, or another process writes it.
     """
 
-    def __init__(self, path: Path, size: int) -> None:
-        self.path, self.size = path, size
+    def __init__(self, path: Path) -> None:
+        self.path = path
         try:
             self.file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-            there = os.fstat(self.file).st_size
-            if there < self.size:
-                raise RunError(
-                    f"{path} must have at least the {self.size:,} bytes it"
-                    f" had at the checkpoint, but has {there:,}. It was cut"
-                    " short: bring it back, or start anew in another folder"
-                )
-            os.ftruncate(self.file, self.size)
-            os.lseek(self.file, self.size, os.SEEK_SET)
         except OSError as error:
             raise RunError(
                 f"{path} cannot be written: {error.strerror}"
             ) from error
+        self.close = weakref.finalize(self, os.close, self.file)
+        claim(self.file, path)
+        self.size = os.lseek(self.file, 0, os.SEEK_END)
+
+    def cut(self, size: int) -> None:
+        r"""
+        Cut the file to the `size` in bytes that it had at a checkpoint.
+
+        What follows belongs to steps that will be taken again.
+
+        **Raises** `RunError`: the file is shorter than that.
+        """
+        if self.size < size:
+            raise RunError(
+                f"{self.path} must have at least the {size:,} bytes it had at"
+                f" the checkpoint, but has {self.size:,}. It was cut short:"
+                " bring it back, or start anew in another folder"
+            )
+        os.ftruncate(self.file, size)
+        self.size = os.lseek(self.file, 0, os.SEEK_END)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Read the lines that are there."""
-        text = os.pread(self.file, self.size, 0).decode()
+        text = self.path.read_bytes()[: self.size]
         return map(json.loads, text.splitlines())
 
     def add(self, **values: float) -> None:
@@ -339,7 +363,8 @@ class Lines:
                 self.size, data = self.size + written, data[written:]
         except OSError as error:
             raise RunError(
-                f"{self.path} could not be written to: {error.strerror}"
+                f"{self.path} could not be written to: {error.strerror}. Make"
+                " room, and go on with --resume"
             ) from error
 
     def sync(self) -> int:
@@ -348,3 +373,23 @@ class Lines:
         """
         os.fsync(self.file)
         return self.size
+
+
+def claim(file: int, path: Path) -> None:
+    r"""
+    Claim a file for this process, until it closes it or ends.
+
+    A scheduler may start a run again while the one before is still busy
+    stopping. Two processes that write to one folder would spoil it.
+
+    **Raises** `RunError`: another process has claimed it.
+    """
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise RunError(
+            f"another process is writing to {path}: wait until it has"
+            " stopped, or name another folder with --out"
+        ) from error

@@ -661,7 +661,9 @@ def begin(
     file = path / "starts.jsonl"
     before = file.read_text("utf-8").splitlines() if file.exists() else []
     now = surroundings()
-    Lines(file, file.stat().st_size if before else 0).add(**now)
+    starts = Lines(file)
+    starts.add(**now)
+    starts.close()
     last = json.loads(before[-1]) if before else now
     for name in ("labml_bcn", "torch", "cpu"):
         if last[name] != now[name]:

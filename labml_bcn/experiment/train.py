@@ -201,40 +201,27 @@ def train(
     - `RunError`: the loss is not a finite number, or the folder cannot be
       read or written.
     """
-    processes = distributed.size()
-    check(
-        data,
-        device,
-        batch_size=batch_size,
-        accumulate=accumulate,
-        images=images,
-        lr=lr,
-        schedule=schedule,
-        warmup=warmup,
-        seed=seed,
-    )
+    numbers = batch_size, accumulate, images, lr, schedule, warmup, seed
+    check(data, device, *numbers)
     positive("checkpoint_every", checkpoint_every)
-    if tensorboard and folder is None:
-        raise ValueError(
-            "tensorboard needs a folder to write to: pass folder"
-        )
+    processes = distributed.size()
     per_step = batch_size * accumulate * processes
     steps = (images or len(data.train_images)) // per_step
     report_at, test_at = evenly(points, steps), evenly(tests, steps)
     model, data = model.to(device).train(), data.to(device)
-    # What must not be lost is in one place; what is there already is read.
+    # What must not be lost is in one place. Where a run goes on, it is read
+    # from the folder; the order of the images follows from the step.
     state = State(model, device, amp)
     step = 0 if folder is None else resumed(folder, state)
     record = Record(folder, tensorboard, step * per_step)
-    made: nn.Module = torch.compile(model) if compile else model  # type: ignore[assignment]
-    network = distributed.parallel(made)
-    before = diagnose.Before(model)
+    network = distributed.parallel(compiled(model) if compile else model)
     batches = shuffled(
         *(data, batch_size, seed, step * accumulate),
         *(distributed.rank(), processes),
     )
+    before = diagnose.Before(model)
     shown = cifar10.bar(steps * per_step, step * per_step, progress=progress)
-    with Stop(listen=folder is not None) as stop, shown as bar:
+    with Stop(listen=folder is not None) as stop, record, shown as bar:
         while True:
             # Between two steps the run is in a state that can be kept. The
             # test images are looked at here: a look that is broken off is
@@ -249,9 +236,11 @@ def train(
             if stopping:
                 raise Stopped(step, stop.signal)
             if step == steps:
-                return record.finished(state.seconds)
+                record.run.seconds = state.seconds
+                return record.run
             # One step: the rate for this moment, the loss of a batch, its
-            # gradient, and a move against it.
+            # gradient, and a move against it. Several batches a step have
+            # their gradients added up.
             began = perf_counter()
             step += 1
             state.set_rate(lr * rate(step, steps, schedule, warmup))
@@ -262,8 +251,10 @@ def train(
                     with state.precision():
                         logits = network(data.standardize(x))
                         loss = F.cross_entropy(logits, y)
-                    # The weights are still what they were. A loss that is
-                    # no number would spoil them.
+                    # A loss that is no number would spoil the weights. They
+                    # are still what they were, and so the batch can be run
+                    # again, to find out where it went wrong. All processes
+                    # stop at the same one.
                     if distributed.anywhere(not loss.isfinite(), device):
                         before.restore()
                         x = data.standardize(x)
@@ -381,6 +372,14 @@ class State:
 ANOTHER = "Start another run, with a lower --lr for instance"
 
 
+def compiled(model: nn.Module) -> nn.Module:
+    r"""
+    The model, as `torch.compile` makes it. Both share their weights.
+    """
+    made: nn.Module = torch.compile(model)  # type: ignore[assignment]
+    return made
+
+
 def keep(folder: Folder | None, step: int, state: State) -> None:
     r"""
     Write a checkpoint. All processes take part, and the first one writes.
@@ -404,8 +403,10 @@ def keep(folder: Folder | None, step: int, state: State) -> None:
 def resumed(folder: Folder, state: State) -> int:
     r"""
     Read the folder's checkpoint into `state`, and return its step: 0 where
-    there is none.
+    there is none. Of several processes the first one will write.
     """
+    if distributed.rank() == 0:
+        folder.open()
     found = folder.load()
     if found is None:
         return 0
@@ -450,21 +451,23 @@ class Record:
     def __init__(
         self, folder: Folder | None, tensorboard: bool, images: int
     ) -> None:
-        self.run = Run()
+        if tensorboard and folder is None:
+            raise ValueError(
+                "tensorboard needs a folder to write to: pass folder"
+            )
+        self.run, self.folder = Run(), folder
         self.first = distributed.rank() == 0
-        self.metrics = self.timings = self.board = None
-        self.seconds = 0.0
-        if folder is None or not self.first:
-            return
-        self.metrics, self.timings = folder.open_lines()
-        for line in self.metrics:
+        self.metrics = folder.metrics if folder else None
+        self.timings = folder.timings if folder else None
+        for line in self.metrics or ():
             if "test_accuracy" in line:
                 self.run.tests.append(Score(*line.values()))
             else:
                 self.run.points.append(Point(*line.values()))
-        for line in self.timings:
+        self.seconds, self.board = 0.0, None
+        for line in self.timings or ():
             self.seconds = line["seconds"]
-        if tensorboard:
+        if tensorboard and folder and self.first:
             self.board = board(folder.path / "tensorboard", images)
 
     def point(self, point: Point, seconds: float) -> None:
@@ -508,14 +511,13 @@ class Record:
         tests = self.run.tests
         return not self.first or bool(tests and tests[-1].images == images)
 
-    def finished(self, seconds: float) -> Run:
-        r"""
-        Return the run.
-        """
-        self.run.seconds = seconds
-        if self.board:
-            self.board.close()
-        return self.run
+    def __enter__(self) -> "Record":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in (self.folder, self.board):
+            if each:
+                each.close()
 
 
 def board(path: Path, images: int) -> Any:
@@ -739,7 +741,6 @@ def positive(name: str, value: int) -> int:
 def check(
     data: CIFAR10,
     device: torch.device | str,
-    *,
     batch_size: int,
     accumulate: int,
     images: int | None,
