@@ -55,6 +55,8 @@ class Site:
         self.theme = "mkdocs"
         self.validation = {"links": {"anchors": "warn"}}
         self.strict = True
+        self.repo_url = ""
+        self.templates: dict[str, str] = {}
 
     def write(self, name: str, text: str) -> None:
         (self.root / name).write_text(text)
@@ -62,9 +64,10 @@ class Site:
     def build(self) -> Path:
         settings = {
             "site_name": "Site",
-            "theme": {"name": self.theme},
+            "theme": {"name": self.theme, **self.templates},
             "plugins": ["search", {"literate": self.options}],
             "strict": self.strict,
+            "repo_url": self.repo_url,
             "validation": self.validation,
         }
         self.write("mkdocs.yml", yaml.safe_dump(settings))
@@ -328,3 +331,23 @@ def test_the_source_lies_beside_its_page(site):
     out = site.build()
     raw = out / "code" / "one" / "one.py"
     assert raw.read_bytes() == (site.root / "code" / "one.py").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("", "one.py"),
+        ("https://example.org/us/it/", "https://example.org/us/it/blob/HEAD"),
+    ],
+)
+def test_a_page_knows_where_its_source_is(site, address, expected):
+    site.repo_url = address
+    site.write(
+        "docs/shown.html",
+        '<a href="{{ page.meta.source_url }}">{{ page.title }}</a>',
+    )
+    site.templates["custom_dir"] = str(site.root / "docs")
+    site.options["template"] = "shown.html"
+    page = (site.build() / "code" / "one" / "index.html").read_text()
+    target = expected + "/code/one.py" * bool(address)
+    assert page == f'<a href="{target}">The layer</a>'

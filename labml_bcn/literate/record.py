@@ -89,10 +89,9 @@ def tensors(value: object) -> list[list[Any]]:
     if isinstance(value, tuple) and value:
         parts = [tensors(part) for part in value]
         return [p for part in parts for p in part] if all(parts) else []
-    shape, dtype = (
-        getattr(value, "shape", None),
-        getattr(value, "dtype", None),
-    )
+    shape = dtype = None
+    with contextlib.suppress(Exception):  # of what is not ready to be asked
+        shape, dtype = value.shape, value.dtype  # type: ignore[attr-defined]
     if isinstance(value, type) or dtype is None:
         return []
     if not isinstance(shape, tuple) or not all(type(n) is int for n in shape):

@@ -291,7 +291,13 @@ def _declared(
         for symbol, scope, _ in symbols.declared_in(source.path):
             if not symbol.shape.startswith("["):
                 continue
-            names = [(n, parsed(n)) for n in symbol.names[scope]]
+            # A call is not made again only to see what it gives.
+            names = [
+                (name, node)
+                for name in symbol.names[scope]
+                for node in [parsed(name)]
+                if not any(isinstance(n, ast.Call) for n in ast.walk(node))
+            ]
             yield from (
                 Claim(
                     symbols.path,
