@@ -106,6 +106,28 @@ def test_only_the_full_set_is_called_cifar_10():
     assert "part" in cifar10._phrase(50_000, 9_999)
 
 
+def test_images_held_out_are_in_no_other_part(root):
+    data = cifar10.load(root)
+    held = data.hold_out(4)
+    assert torch.equal(
+        torch.cat([held.train_images, held.test_images]), data.train_images
+    )
+    assert torch.equal(
+        torch.cat([held.train_labels, held.test_labels]), data.train_labels
+    )
+    assert len(held.test_images) == 4
+    assert held.digest != data.digest
+    assert held.source == f"{data.source}, 4 training images held out"
+    shown = held.train_images[:, :1, 0, 0].float()
+    assert held.mean_and_std[0][0] == pytest.approx(shown.mean().item())
+
+
+@pytest.mark.parametrize("count", [-1, 0, 15])
+def test_some_images_remain_to_train_on(root, count):
+    with pytest.raises(ValueError, match="fewer than the 15 training images"):
+        cifar10.load(root).hold_out(count)
+
+
 def test_names_are_known_without_their_file(tmp_path):
     files = contents()
     del files[cifar10.NAMES_FILE]

@@ -129,6 +129,9 @@ def test_the_same_command_prints_the_same_accuracies(images, capsys):
         (["--data", "nowhere"], "not allowed with argument --stand-in"),
         (["--images", "9", "--epochs", "1"], "not allowed with argument"),
         (["--epochs", "0"], "epochs must be positive and finite, got 0"),
+        (["--hold-out", "0"], "held out must be at least one and fewer"),
+        (["--hold-out", "7728"], "than the 7,728 training images, got 7,728"),
+        (["--optimizer", "lion"], "invalid choice: 'lion'"),
         (["--accumulate", "0"], "accumulate must be at least 1"),
         (["--schedule", "step"], "invalid choice: 'step'"),
         (["--warmup", "1"], "warmup must be a share of the run"),
@@ -194,6 +197,35 @@ def test_a_run_is_one_folder(images, capsys):
     assert {path.suffix for path in folder.iterdir()} == {
         ".json", ".jsonl", ".pt",
     }  # fmt: skip
+
+
+def test_images_held_out_take_the_place_of_the_test_images(images, capsys):
+    words = ["--data", str(images), "--images", "8", "--out", "run"]
+    assert options.main([*words, "--hold-out", "10"]) == 0
+    assert "10 training images held out" in capsys.readouterr().out
+    config = json.loads(Path("run/config.json").read_text())
+    data = cifar10.read(images).hold_out(10)
+    assert config["settings"]["digest"] == data.digest
+    tests = [
+        line["test_accuracy"]
+        for line in lines(Path("run/metrics.jsonl"))
+        if "test_accuracy" in line
+    ]
+    assert all(10 * accuracy == round(10 * accuracy) for accuracy in tests)
+    # The run goes on with the images that it began with.
+    assert options.main(["--resume", "run"]) == 0
+    with pytest.raises(SystemExit):
+        options.main(["--resume", "run", "--hold-out", "9"])
+    assert "hold-out is 10 there and 9 here" in capsys.readouterr().err
+
+
+def test_a_run_from_before_an_option_goes_on(images):
+    assert options.main(["--data", str(images), "--out", "run"]) == 0
+    file = Path("run/config.json")
+    config = json.loads(file.read_text())
+    del config["settings"]["optimizer"], config["settings"]["hold_out"]
+    file.write_text(json.dumps(config))
+    assert options.main(["--resume", "run"]) == 0
 
 
 def test_the_summary_averages_the_curve(images, capsys):

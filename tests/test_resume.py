@@ -217,17 +217,25 @@ class Signalling(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("training", "call"), [(True, 1), (True, 9), (False, 1), (False, 5)]
+    ("training", "call", "optimizer"),
+    [
+        *((True, 1, "sgd"), (True, 9, "sgd"), (True, 9, "adam")),
+        *((False, 1, "sgd"), (False, 5, "sgd")),
+    ],
 )
 def test_random_states_and_broken_off_tests_are_taken_up_again(
-    tmp_path, training, call
+    tmp_path, training, call, optimizer
 ):
     data = cifar10.stand_in(40, 120)
 
     def learn(folder, model):
         torch.manual_seed(4)
         return train.train(
-            *(model, data), images=40, tests=3, folder=Folder(folder)
+            *(model, data),
+            images=40,
+            tests=3,
+            optimizer=optimizer,
+            folder=Folder(folder),
         )
 
     expected = Signalling(True, 0)

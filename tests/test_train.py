@@ -192,6 +192,24 @@ def test_the_optimizer_is_nesterov_sgd_on_one_cycle(few):
     assert torch.equal(model.head.weight, twin.head.weight)
 
 
+def test_adam_is_torchs(few):
+    model, twin = seeded(), seeded()
+    train.train(model, few, images=10, optimizer="adam", lr=0.1)
+    optimizer = torch.optim.Adam(twin.parameters())
+    batches = islice(train.shuffled(few, 2, seed=0), 5)
+    for step, (x, y) in enumerate(batches, start=1):
+        optimizer.param_groups[0]["lr"] = 0.1 * train.rate(step, 5)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(twin(few.standardize(x)), y).backward()
+        optimizer.step()
+    assert torch.equal(model.head.weight, twin.head.weight)
+
+
+def test_an_unknown_optimizer_is_refused(few):
+    with pytest.raises(ValueError, match="one of sgd, adam, got 'lion'"):
+        train.train(Tiny(), few, optimizer="lion")
+
+
 METHODS = [
     ("bn", False, {}),
     ("gn", True, {}),

@@ -179,6 +179,40 @@ class CIFAR10:
         mean, std = self.mean_and_std
         return (images.float() - mean) / std
 
+    def hold_out(self, count: int) -> "CIFAR10":
+        r"""
+        ### Images held out
+
+        The same set with its last `count` training images as test images,
+        in place of its own.
+
+        A setting that is chosen by looking at images has seen them. What
+        chooses by these leaves the test images unseen.
+
+        **Arguments**
+
+        - `count`: at least one, and fewer than all training images.
+
+        **Returns** a set with `count` training images fewer. Its `source`
+        says so, and its `digest` is another one.
+
+        **Raises** `ValueError`: the count is out of its range.
+        """
+        total = len(self.train_images)
+        if not 0 < count < total:
+            raise ValueError(
+                "the images held out must be at least one and fewer than the"
+                f" {total:,} training images, got {count:,}"
+            )
+        return replace(
+            self,
+            train_images=self.train_images[:-count],
+            train_labels=self.train_labels[:-count],
+            test_images=self.train_images[-count:],
+            test_labels=self.train_labels[-count:],
+            source=f"{self.source}, {count:,} training images held out",
+        )
+
     def to(self, device: torch.device | str) -> "CIFAR10":
         """The same set with its tensors on another device."""
         return replace(

@@ -50,6 +50,7 @@ from labml_bcn.experiment import cifar10, distributed, vgg
 from labml_bcn.experiment.checkpoint import Folder, Lines, RunError, write
 from labml_bcn.experiment.cifar10 import CIFAR10
 from labml_bcn.experiment.train import (
+    OPTIMIZERS,
     SCHEDULES,
     Run,
     Stopped,
@@ -74,6 +75,7 @@ SETTINGS: Values = {
     "batch_size": 2,
     "accumulate": 1,
     "images": None,
+    "optimizer": "sgd",
     "lr": 0.005,
     "schedule": "onecycle",
     "warmup": None,
@@ -82,14 +84,15 @@ SETTINGS: Values = {
     "compile": False,
     "device": "cpu",
     "threads": None,
+    "hold_out": None,
 }
 NETWORK = (
     *("model", "norm", "ws", "groups", "momentum", "estimate"),
     *("variance_around", "seed"),
 )
 LOOP = (
-    *("batch_size", "accumulate", "images", "lr", "schedule", "warmup"),
-    "seed",
+    *("batch_size", "accumulate", "images", "optimizer", "lr", "schedule"),
+    *("warmup", "seed"),
 )
 
 DESCRIPTION = """\
@@ -263,6 +266,12 @@ def run_options(command: argparse.ArgumentParser) -> None:
         help="the same, in passes over the training images",
     )
     add(
+        "--optimizer",
+        choices=tuple(OPTIMIZERS),
+        help="sgd has Nesterov momentum 0.9 and weight decay 0.0005; adam has"
+        " torch's defaults (default: sgd)",
+    )
+    add(
         "--lr",
         type=float,
         metavar="RATE",
@@ -325,6 +334,13 @@ def data_options(command: argparse.ArgumentParser) -> None:
         "Looked for in --data, in the folder that LABML_BCN_DATA names, and"
         " in the\nuser's cache folder, in this order. What is named but wrong"
         " is an error.\nNothing is downloaded unless you ask for it.",
+    )
+    group.add_argument(
+        "--hold-out",
+        type=int,
+        metavar="N",
+        help="train without the last N training images and test on them, not"
+        " on the test images: for choosing settings",
     )
     add = group.add_mutually_exclusive_group().add_argument
     add(
@@ -488,6 +504,9 @@ def start(typed: Values, path: Path, config: Values, device: str) -> int:
     """
     cifar10.optional_package("tqdm")  # before the first step, not in it
     data = images_for(typed, config)
+    held_out = (SETTINGS | config.get("settings", {}) | typed)["hold_out"]
+    if held_out is not None:
+        data = data.hold_out(held_out)
     settings = settled(typed, config, data)
     agree(settings, config, path)
     torch.set_num_threads(positive("threads", settings["threads"]))
@@ -596,9 +615,10 @@ def agree(settings: Values, config: Values, path: Path) -> None:
 
     **Raises** `ValueError`: they differ; the message names each difference.
     """
-    kept = config.get("settings")
-    if kept is None:
+    if "settings" not in config:
         return
+    # A run from before there was an option has what is its default.
+    kept = SETTINGS | config["settings"]
     differences = [
         f"{name.replace('_', '-')} is {kept.get(name)!r} there and"
         f" {value!r} here"

@@ -47,7 +47,7 @@ import hashlib
 import importlib
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count, islice
@@ -144,6 +144,7 @@ def train(
     batch_size: int = 2,
     accumulate: int = 1,
     images: int | None = None,
+    optimizer: str = "sgd",
     lr: float = 0.005,
     schedule: str = "onecycle",
     warmup: float | None = None,
@@ -174,6 +175,8 @@ def train(
     - `accumulate`: batches a step, whose gradients are averaged; see [what
       it means for statistics](distributed.py).
     - `images`: how many to see; `None` for each training image once.
+    - `optimizer`: `"sgd"` as above, or `"adam"` with torch's defaults and no
+      weight decay, as labml has it.
     - `lr`: the highest learning rate.
     - `schedule`, `warmup`: how the rate changes; see [the rate](#rate).
     - `seed`: of the order of the images and of the flips. The first weights
@@ -201,8 +204,8 @@ def train(
     - `RunError`: the loss is not a finite number, or the folder cannot be
       read or written.
     """
-    numbers = batch_size, accumulate, images, lr, schedule, warmup, seed
-    check(data, device, *numbers)
+    numbers = batch_size, accumulate, images, optimizer, lr, schedule
+    check(data, device, *numbers, warmup, seed)
     positive("checkpoint_every", checkpoint_every)
     processes = distributed.size()
     per_step = batch_size * accumulate * processes
@@ -211,7 +214,7 @@ def train(
     model, data = model.to(device).train(), data.to(device)
     # What must not be lost is in one place. Where a run goes on, it is read
     # from the folder; the order of the images follows from the step.
-    state = State(model, device, amp)
+    state = State(model, device, amp, optimizer)
     step = 0 if folder is None else resumed(folder, state)
     record = Record(folder, tensorboard, step * per_step)
     network = distributed.parallel(compiled(model) if compile else model)
@@ -290,15 +293,19 @@ class State:
     - `model`: on its device.
     - `device`: that device.
     - `amp`: compute in half precision.
+    - `optimizer`: `"sgd"` or `"adam"`.
     """
 
     def __init__(
-        self, model: nn.Module, device: torch.device | str, amp: bool
+        self,
+        model: nn.Module,
+        device: torch.device | str,
+        amp: bool,
+        optimizer: str,
     ) -> None:
         self.model = model
-        self.optimizer = torch.optim.SGD(
-            model.parameters(), momentum=0.9, nesterov=True, weight_decay=5e-4
-        )
+        make, options = OPTIMIZERS[optimizer]
+        self.optimizer = make(model.parameters(), **options)
         self.kind, self.amp = torch.device(device).type, amp
         self.half = torch.bfloat16 if self.kind == "cpu" else torch.float16
         self.scaler = torch.amp.GradScaler(
@@ -367,6 +374,15 @@ class State:
         diagnose.set_random_states(own["random"])
         self.meter.sums.copy_(own["meter"])
 
+
+# How a gradient becomes a step, by name.
+OPTIMIZERS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "sgd": (
+        torch.optim.SGD,
+        {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4},
+    ),
+    "adam": (torch.optim.Adam, {}),
+}
 
 # A run that goes on from its checkpoint comes to the same point again.
 ANOTHER = "Start another run, with a lower --lr for instance"
@@ -738,12 +754,24 @@ def positive(name: str, value: int) -> int:
     return value
 
 
+def one_of(name: str, value: str, known: Collection[str]) -> str:
+    r"""
+    Return `value` where it is known, else raise.
+    """
+    if value not in known:
+        raise ValueError(
+            f"{name} must be one of {', '.join(known)}, got {value!r}"
+        )
+    return value
+
+
 def check(
     data: CIFAR10,
     device: torch.device | str,
     batch_size: int,
     accumulate: int,
     images: int | None,
+    optimizer: str,
     lr: float,
     schedule: str,
     warmup: float | None,
@@ -775,11 +803,8 @@ def check(
         )
     if not 0 < lr < math.inf:
         raise ValueError(f"lr must be positive and finite, got {lr}")
-    if schedule not in SCHEDULES:
-        raise ValueError(
-            f"schedule must be one of {', '.join(SCHEDULES)}, got"
-            f" {schedule!r}"
-        )
+    one_of("optimizer", optimizer, OPTIMIZERS)
+    one_of("schedule", schedule, SCHEDULES)
     if warmup is not None and not 0 <= warmup < 1:
         raise ValueError(
             "warmup must be a share of the run, from 0 to below 1, got"
