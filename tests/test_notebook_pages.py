@@ -43,9 +43,9 @@ def edit(path: Path, old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
-        ("batch_norm.py", "(1 - r) * old_mean", "(2 - r) * old_mean"),
+        ("batch_norm.py", "momentum: float = 0.1", "momentum: float = 0.2"),
         ("weight_standardization.py", "factor**0.5", "factor**0.6"),
-        ("experiment/train.py", "momentum=0.9", "momentum=0.8"),
+        ("experiment/train.py", "lr: float = 0.005", "lr: float = 0.006"),
         ("experiment/vgg.py", "padding=1", "padding=2"),
     ],
 )

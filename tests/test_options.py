@@ -253,15 +253,28 @@ def test_half_precision_learns_and_goes_on_the_same(images):
 
 
 @pytest.mark.slow
-def test_a_compiled_run_is_the_same_run(images):
-    words = ["--data", str(images), "--ws", "--images", "20"]
+# The compiler itself still uses torch.jit.
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_compiled_step_is_the_same_step(images):
+    """One step, for rounding grows from step to step, here and there."""
+    words = ["--data", str(images), "--ws", "--images", "2"]
+    words += ["--schedule", "constant"]
     assert options.main([*words, "--compile", "--out", "compiled"]) == 0
     assert options.main([*words, "--out", "eager"]) == 0
-    compiled, eager = (end(Path(p))["model"] for p in ("compiled", "eager"))
+    compiled, eager = (learned(end(Path(p))) for p in ("compiled", "eager"))
+    assert compiled.keys() == eager.keys()
     for name, value in eager.items():
-        torch.testing.assert_close(
-            compiled[name], value, rtol=1e-2, atol=1e-3
-        )
+        error = (compiled[name] - value).norm()
+        assert error <= 1e-4 * value.norm(), name
+
+
+def learned(state):
+    """Weights, statistics, and the momentum, which is the gradient."""
+    momentum = {
+        number: kept["momentum_buffer"]
+        for number, kept in state["optimizer"]["state"].items()
+    }
+    return state["model"] | momentum
 
 
 def test_tensorboard_shows_what_the_metrics_say(images):
