@@ -5,13 +5,14 @@ PY := .venv/bin/python
 ARGS ?=
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help serve site lab test mutants check clean
+.PHONY: help serve site lab test mutants results check clean
 help:
 	@echo "make serve   build the site and serve it on http://127.0.0.1:8000, with live reload"
 	@echo "make site    build the site into site/"
 	@echo "make lab     open the notebooks in JupyterLab"
 	@echo "make test    run every test (narrow with ARGS=\"-k channel\")"
 	@echo "make mutants show that the equations' tests notice a wrong equation"
+	@echo "make results record the study: hours of training, resumable (ARGS=--list: what is there)"
 	@echo "make check   lint, formatting and types"
 	@echo "make clean   remove what the other commands made, .venv included"
 
@@ -38,6 +39,9 @@ test: .venv/installed
 
 mutants: .venv/installed
 	$(PY) tests/mutants.py $(ARGS)
+
+results: .venv/installed
+	$(PY) -m labml_bcn.experiment.study $(ARGS)
 
 check: .venv/installed
 	$(PY) -m ruff check .

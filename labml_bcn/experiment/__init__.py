@@ -28,6 +28,9 @@ loop one that can be trusted has rooms of its own:
 - [`speed`](speed.py) measures a step, beside one with the layers in their
   [naive form](naive.py).
 
+One run proves little. [`study`](study.py) is a grid of them, which
+[`recording`](recording.py) records point by point.
+
 They use the layers and torch; the layers know nothing of them. The progress
 bar, the cache folder and the download need a few packages more:
 `pip install 'labml-bcn[train]'`.

@@ -1,0 +1,340 @@
+r"""
+---
+title: The study
+summary: >
+  A grid of training runs as data: seven methods, five batch sizes, three
+  seeds, and learning rates that are chosen on images held out.
+---
+
+# The study
+
+What should stand behind a convolution where a batch is one, two or four
+images? This is the experiment that looks for an answer, as data.
+
+    make results
+    python -m labml_bcn.experiment.study --list
+
+**A point is a command.** Nothing is trained here. A point of the grid is a
+[training command](options.py), and [recording](recording.py) starts it and
+writes down what came out. Whoever doubts a point can type its command, and
+needs none of this.
+
+**What is compared.** All methods see the same images in the same order, as
+many at every batch size, from the same first weights. Each has a learning
+rate of its own: other norms and standardized weights change what a rate
+means.
+
+**Where the rates come from.** Some rates are tried at two batch sizes, on
+images held out of the training set, and the best is taken; the test images
+have no part in it. A power law through both gives the rate at other sizes:
+
+$$\eta(B) = \eta(b) \Big(\frac{B}{b}\Big)^p \qquad
+p = \frac{\log \eta(c) - \log \eta(b)}{\log c - \log b}$$ {#power-law}
+
+Here $b$ and $c$ are the two sizes, and $\eta(b)$ and $\eta(c)$ what did
+best there.
+
+**Estimates.** With up to four images a batch, estimated statistics have the
+settings that [Use it](../../use.md#which-momentum) recommends for one or
+two; above, their defaults.
+"""
+
+import math
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+Values = dict[str, Any]
+Records = Mapping[str, Values]
+
+# The methods, by the names that they have in every figure.
+METHODS: dict[str, Values] = {
+    "BN": {"norm": "bn"},
+    "GN": {"norm": "gn"},
+    "BN+WS": {"norm": "bn", "ws": True},
+    "GN+WS": {"norm": "gn", "ws": True},
+    "BCN": {"norm": "bcn"},
+    "BCN plain+WS": {"norm": "bcn", "ws": True, "estimate": False},
+    "BCN+WS": {"norm": "bcn", "ws": True},
+}
+ESTIMATED = ("BCN", "BCN+WS")
+# What estimates are told where a batch has at most so many images.
+MICRO = 4
+AT_MICRO: Values = {"variance_around": "running_mean", "momentum": 0.01}
+
+
+class Point(NamedTuple):
+    r"""
+    ## A point
+
+    One run of the grid.
+
+    - `name`: of its record.
+    - `part`: `"sweep"` looks for a learning rate, `"main"` compares methods,
+      `"ablation"` changes a setting of one method.
+    - `method`: a name from `METHODS`.
+    - `settings`: what the training command is told. The learning rate is
+      `None` as long as the sweep has not chosen it.
+    """
+
+    name: str
+    part: str
+    method: str
+    settings: Values
+
+    @property
+    def command(self) -> str:
+        """The command that runs this point."""
+        words = ["python", "-m", "labml_bcn.experiment.train"]
+        for name, value in self.settings.items():
+            option = name.replace("_", "-")
+            if isinstance(value, bool):
+                words.append(f"--{option}" if value else f"--no-{option}")
+            else:
+                words += [
+                    f"--{option}",
+                    "..." if value is None else str(value),
+                ]
+        return shlex.join(words)
+
+
+@dataclass(frozen=True)
+class Study:
+    r"""
+    ## The grid
+
+    The numbers of a study; by default of the one on a CPU.
+
+    **Attributes**
+
+    - `common`: settings of every run.
+    - `images`: how many each run sees; every batch size divides it.
+    - `methods`, `batch_sizes`, `seeds`: of the comparison. Batch sizes and
+      seeds stand in the order in which they are run.
+    - `rates`: for two batch sizes, the learning rates to try. Where there is
+      only one, there is nothing to choose.
+    - `hold_out`: training images to choose by.
+    - `ablated`: the batch size of the ablation; `None` for none.
+    - `momenta`, `groups`: what BCN+WS is given there, the momenta with both
+      kinds of variance.
+    - `slow`: a small momentum for methods that train with the statistics of
+      the batch: they need one for evaluation only, and it may matter.
+    """
+
+    common: Values = field(default_factory=lambda: {"threads": 1})
+    images: int = 8_000
+    methods: Sequence[str] = tuple(METHODS)
+    batch_sizes: Sequence[int] = (2, 1, 4, 16, 64)
+    seeds: Sequence[int] = (0, 1, 2)
+    rates: Mapping[int, Sequence[float]] = field(
+        default_factory=lambda: {
+            2: (0.001, 0.003, 0.01, 0.03),
+            64: (0.01, 0.03, 0.1, 0.3),
+        }
+    )
+    hold_out: int = 1_000
+    ablated: int | None = 2
+    momenta: Sequence[float] = (0.3, 0.1, 0.03, 0.01, 0.003)
+    groups: Sequence[int] = (1, 4, 16, 32)
+    slow: float = 0.01
+
+    def point(
+        self,
+        part: str,
+        method: str,
+        batch_size: int,
+        lr: float | None,
+        seed: int,
+        label: str = "",
+        **more: Any,
+    ) -> Point:
+        r"""
+        Make a point. `more` are settings in place of the method's own;
+        `label` is what the name says of them.
+        """
+        settings = dict(METHODS[method])
+        if method in ESTIMATED and batch_size <= MICRO:
+            settings |= AT_MICRO
+        settings |= more
+        settings |= {"batch_size": batch_size, "images": self.images}
+        settings |= {"lr": lr, "seed": seed, **self.common}
+        slug = method.lower().replace("+", "-").replace(" ", "-")
+        words = (part, slug, f"b{batch_size}", label, f"s{seed}")
+        return Point("-".join(filter(None, words)), part, method, settings)
+
+    def sweep(self, method: str, batch_size: int) -> list[Point]:
+        r"""
+        ### The sweep
+
+        The runs that choose a learning rate, the lowest rate first.
+        """
+        rates = sorted(self.rates[batch_size])
+        return [
+            self.point(
+                *("sweep", method, batch_size, lr, self.seeds[0], f"lr{lr}"),
+                hold_out=self.hold_out,
+            )
+            for lr in (rates if len(rates) > 1 else ())
+        ]
+
+    def main(
+        self, method: str, batch_size: int, records: Records
+    ) -> list[Point]:
+        r"""
+        ### The comparison
+
+        The runs of a method at a batch size, one a seed.
+        """
+        lr = rate(self, method, batch_size, records)
+        return [
+            self.point("main", method, batch_size, lr, seed)
+            for seed in self.seeds
+        ]
+
+    def ablation(self, records: Records) -> list[Point]:
+        r"""
+        ### The ablation
+
+        The runs in which a method has other settings than in the comparison,
+        at the learning rate that it has there.
+        """
+        size = self.ablated
+        if size is None:
+            return []
+        return [
+            self.point("ablation", method, size, lr, seed, label, **more)
+            for seed in self.seeds
+            for method, label, more in self.changes()
+            for lr in [rate(self, method, size, records)]
+        ]
+
+    def changes(self) -> list[tuple[str, str, Values]]:
+        r"""
+        What the ablation changes: the method, a label, and the settings.
+        """
+        made: list[tuple[str, str, Values]] = [
+            (
+                "BCN+WS",
+                f"{around}-r{r}",
+                {"variance_around": around, "momentum": r},
+            )
+            for around in ("running_mean", "batch_mean")
+            for r in self.momenta
+        ]
+        made += [("BCN+WS", f"g{g}", {"groups": g}) for g in self.groups]
+        made += [
+            (method, f"r{self.slow}", {"momentum": self.slow})
+            for method in ("BN", "BN+WS", "BCN plain+WS")
+        ]
+        # What the comparison has anyway is not run twice.
+        return [
+            change
+            for change in made
+            if change[0] in self.methods and change[2] != AT_MICRO
+        ]
+
+
+def rate(
+    study: Study, method: str, batch_size: int, records: Records
+) -> float | None:
+    r"""
+    ## The learning rate
+
+    That of a method at any batch size: chosen by the sweep, or from [the
+    power law](#power-law) to two digits, so that it can be typed.
+
+    **Returns** `None` as long as a run of the sweep is missing.
+    """
+    if batch_size in study.rates:
+        return chosen(study, method, batch_size, records)
+    b, c = sorted(study.rates)
+    low, high = (chosen(study, method, size, records) for size in (b, c))
+    if low is None or high is None:
+        return None
+    p = (math.log(high) - math.log(low)) / (math.log(c) - math.log(b))
+    return float(f"{low * (batch_size / b) ** p:.2g}")
+
+
+def chosen(
+    study: Study, method: str, batch_size: int, records: Records
+) -> float | None:
+    r"""
+    ### What a sweep chooses
+
+    The rate that classified the most held-out images right, the lowest of
+    equals.
+    """
+    points = study.sweep(method, batch_size)
+    if not points:
+        return study.rates[batch_size][0]
+    if not all(recorded(point, records) for point in points):
+        return None
+    best = max(points, key=lambda point: accuracy(records[point.name]))
+    lr: float = best.settings["lr"]
+    return lr
+
+
+def plan(study: Study, records: Records) -> list[Point]:
+    r"""
+    ## All points, in order
+
+    What is recorded first should say the most: one seed of all methods at
+    the first batch size, with the sweep that it needs, then the other sizes,
+    the other seeds, the ablation.
+    """
+    points = []
+    for k in range(len(study.seeds)):
+        for batch_size in study.batch_sizes:
+            own = batch_size in study.rates
+            for size in (batch_size,) if own else sorted(study.rates):
+                for method in study.methods:
+                    points += study.sweep(method, size)
+            for method in study.methods:
+                points.append(study.main(method, batch_size, records)[k])
+    points += study.ablation(records)
+    # Several sizes need the same sweep; it is taken with the first of them.
+    return list({point.name: point for point in points}.values())
+
+
+def recorded(point: Point, records: Records) -> bool:
+    r"""
+    ## What is recorded
+
+    Say whether a point is: there is a record of its name, with its settings.
+    A sweep that is done again may choose another rate, and what was recorded
+    with the old one is then no point of the study any longer.
+    """
+    kept: Values = records.get(point.name, {}).get("settings", {})
+    return bool(kept) and kept | point.settings == kept
+
+
+def accuracy(record: Values) -> float:
+    r"""
+    The share of images that a run classified right at its end. A run whose
+    loss became no number classifies none, and counts as guessing.
+    """
+    found: float | None = record["accuracy"]
+    return 0.1 if found is None else found
+
+
+# The last two have never been run: they want a GPU, and all of CIFAR-10.
+LONG: Values = {"model": "vgg", "device": "cuda", "threads": 1}
+STUDIES = {
+    "cpu": Study(),
+    "gpu": Study(common=LONG, images=256_000, hold_out=5_000),
+    # labml's recipe: Adam, and one learning rate for all.
+    "gpu-labml": Study(
+        common={**LONG, "optimizer": "adam", "schedule": "constant"},
+        images=256_000,
+        rates={2: (2.5e-4,), 64: (2.5e-4,)},
+        ablated=None,
+    ),
+}
+
+
+if __name__ == "__main__":
+    from labml_bcn.experiment.recording import main
+
+    sys.exit(main())
