@@ -256,6 +256,8 @@ def test_a_record_holds_what_a_doubter_needs(whole, images):
         assert record["images"].startswith("a 40-image part of CIFAR-10")
         held = data.hold_out(8) if point.part == "sweep" else data
         assert record["settings"]["digest"] == held.digest
+        count = len(held.train_images)
+        assert record["counts"] == {"train": count, "test": 8}
         assert record["surroundings"]["torch"] == torch.__version__
         assert re.fullmatch("[0-9a-f]{64}", record["weights"])
         assert record["tests"][-1] == [8, record["accuracy"]]

@@ -675,7 +675,16 @@ def begin(
     path.mkdir(parents=True, exist_ok=True)
     if not config:
         source = {"stand_in": data.is_stand_in, "data": typed.get("data")}
-        config = {"settings": settings, "images": data.source, "data": source}
+        counts = {
+            "train": len(data.train_images),
+            "test": len(data.test_images),
+        }
+        config = {
+            "settings": settings,
+            "images": data.source,
+            "counts": counts,
+            "data": source,
+        }
         text = json.dumps(config, indent=2) + "\n"
         write(path / "config.json", text.encode())
     file = path / "starts.jsonl"

@@ -185,6 +185,7 @@ def left_by(path: Path, error: str | None) -> Values:
     found = Folder(path).load()
     return {
         "images": config["images"],
+        "counts": config["counts"],
         "settings": config["settings"],
         "accuracy": None if error else tests[-1][1],
         "error": error,
