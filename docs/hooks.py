@@ -150,13 +150,15 @@ def on_post_page(output: str, page: Page, **_: object) -> str:
     """Mend what an audit finds, and write a notebook's download."""
     for notebooks in _building:
         if page.file.src_uri in notebooks.drawn:
-            notebook, _page = notebooks.drawn[page.file.src_uri]
+            notebook, drawn = notebooks.drawn[page.file.src_uri]
             target = Path(page.file.abs_dest_path or "").with_name(
                 page.file.name + ".ipynb"
             )
             target.parent.mkdir(parents=True, exist_ok=True)
             text = json.dumps(notebook, indent=1, ensure_ascii=False)
             target.write_text(text + "\n", "utf-8")
+            for name, data in drawn.images.items():
+                target.with_name(name).write_bytes(data)
     return _mended(_with_figures(output, page))
 
 

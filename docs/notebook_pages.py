@@ -190,10 +190,11 @@ def prune(root: Path, stem: str, keep: int = 4) -> None:
 
 @dataclass
 class Page:
-    """A notebook as HTML, with its headings."""
+    """A notebook as HTML, with its headings and the images beside it."""
 
     html: str
     headings: list[Any] = field(default_factory=list)
+    images: dict[str, bytes] = field(default_factory=dict)
 
 
 def draw(
@@ -237,7 +238,22 @@ def draw(
     )
     for token, block in blocks.items():
         text = text.replace(token, block)
-    return Page(f'<div class="notebook">\n{text}\n</div>', headings)
+    text, images = _beside(text)
+    return Page(f'<div class="notebook">\n{text}\n</div>', headings, images)
+
+
+def _beside(text: str) -> tuple[str, dict[str, bytes]]:
+    """Put images into files of their own: they do not compress."""
+    images = {}
+
+    def named(match: re.Match[str]) -> str:
+        data = base64.b64decode(match[1])
+        name = hashlib.sha256(data).hexdigest()[:12] + ".png"
+        images[name] = data
+        return f'"{name}"'
+
+    found = re.compile(r'"data:image/png;base64,\s*([A-Za-z0-9+/=\s]+)"')
+    return found.sub(named, text), images
 
 
 def _code(cell: NotebookNode, md: markdown.Markdown) -> str:

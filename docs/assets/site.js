@@ -1,11 +1,11 @@
-// Two things that the theme leaves undone. The page reads well without them.
+// What the theme leaves undone. The page reads well without this.
+const all = (selector) => document.querySelectorAll(selector);
+
 const mend = () => {
   // Each copy button sits in an unnamed <nav>: too many landmarks.
-  for (const nav of document.querySelectorAll("nav.md-code__nav")) {
-    nav.setAttribute("role", "presentation");
-  }
+  for (const nav of all("nav.md-code__nav")) nav.setAttribute("role", "presentation");
   // What scrolls sideways must be within reach of the keyboard.
-  for (const box of document.querySelectorAll(".md-typeset pre > code, .md-typeset__scrollwrap")) {
+  for (const box of all(".md-typeset pre > code, .md-typeset__scrollwrap")) {
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
   }
 };
@@ -13,3 +13,46 @@ const mend = () => {
 mend();
 new MutationObserver(mend).observe(document.body, { childList: true, subtree: true });
 addEventListener("resize", mend);
+
+// Labels that work as buttons: within reach of the keyboard, and pressed by
+// its keys. The switch of colours knows Enter; Space is a button's key, too.
+const names = { __drawer: "Navigation", __search: "Search" };
+for (const label of all(".md-header__button[for], .md-nav--primary label[for]")) {
+  const name = label.textContent.trim() || names[label.htmlFor];
+  if (!name) continue;
+  label.tabIndex = 0;
+  label.role = "button";
+  label.ariaLabel = name;
+}
+addEventListener("keydown", (event) => {
+  const { target, key } = event;
+  const pressed = target.matches?.("label[role=button]") && (key === "Enter" || key === " ");
+  const switched = target.matches?.(".md-option") && key === " ";
+  if (!pressed && !switched) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  (switched ? target.nextElementSibling : target).click();
+}, true);
+
+// The drawer and the search lie over the page. They take the focus when they
+// open, give it back on Escape, and close when it leaves them.
+for (const [name, inside] of [["drawer", ".md-sidebar--primary"], ["search", ".md-search"]]) {
+  const toggle = document.getElementById(`__${name}`);
+  const box = document.querySelector(inside);
+  const opener = document.querySelector(`.md-header__button[for=__${name}]`);
+  if (!toggle || !box) continue;
+  const close = () => {
+    if (toggle.checked) toggle.click();
+  };
+  toggle.addEventListener("change", () => {
+    if (name === "drawer" && toggle.checked) setTimeout(() => box.querySelector("a, label").focus());
+  });
+  box.addEventListener("focusout", ({ relatedTarget: to }) => {
+    if (to && !box.contains(to) && to !== opener) close();
+  });
+  box.addEventListener("keydown", ({ key }) => {
+    if (key !== "Escape" || !toggle.checked) return;
+    close();
+    opener?.focus();
+  });
+}

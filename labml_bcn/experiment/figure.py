@@ -219,7 +219,59 @@ def svg(fig: Figure) -> str:
         count=1,
     )
     text = re.sub(r'\sheight="[\d.]+pt"', "", text, count=1)
-    return _unique_ids(_page_fonts(_page_colours(text)))
+    return _unique_ids(_page_fonts(_page_colours(_compact(text))))
+
+
+# Matplotlib writes a millionth of a point. A tenth is less than anyone can
+# see, and a page of plots weighs half. Curves are markers, drawn around zero:
+# they get one digit more.
+def _compact(text: str) -> str:
+    text = re.sub(r'(\s[xy]=")(-?\d+\.\d+)"', _rounded, text)
+    text = re.sub(r'( d=")([^"]*)"', _shorter, text)
+    return re.sub(r">\s+<", "><", text)
+
+
+def _rounded(match: re.Match[str]) -> str:
+    return f'{match[1]}{float(match[2]):.1f}"'
+
+
+def _shorter(match: re.Match[str]) -> str:
+    if not set("CQ").isdisjoint(match[2]):
+        path = re.sub(
+            r"-?\d+\.\d+", lambda m: f"{round(float(m[0]), 2):g}", match[2]
+        )
+    else:
+        path = "".join(
+            _line(part) for part in re.findall(r"M[^M]*", match[2])
+        )
+    return f'{match[1]}{" ".join(path.split())}"'
+
+
+def _line(part: str) -> str:
+    """Return a stretch of straight lines, each point from the one before."""
+    numbers = [round(10 * float(n)) for n in re.findall(r"-?[\d.]+", part)]
+    points = list(zip(numbers[::2], numbers[1::2], strict=True))
+    first, *rest = points
+    text, (x, y) = f"M{first[0] / 10:g} {first[1] / 10:g}", first
+    for i, point in enumerate(rest):
+        after = rest[i + 1] if i + 1 < len(rest) else point
+        if point != after and _between((x, y), point, after):
+            continue
+        text += f"l{(point[0] - x) / 10:g} {(point[1] - y) / 10:g}"
+        x, y = point
+    return text + "z" * ("z" in part)
+
+
+def _between(
+    before: tuple[int, int], point: tuple[int, int], after: tuple[int, int]
+) -> bool:
+    """Tell whether a point lies on the straight way, and says nothing."""
+    return any(
+        before[i] == point[i] == after[i]
+        and sorted((before[1 - i], point[1 - i], after[1 - i]))[1]
+        == point[1 - i]
+        for i in (0, 1)
+    )
 
 
 def _page_colours(text: str) -> str:
