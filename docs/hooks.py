@@ -167,6 +167,15 @@ def _with_figures(output: str, page: Page) -> str:
         log.warning("%s: there is no figure %r", page.file.src_uri, name)
 
     output = figures.put(output, missing)
+    if "<math" in output:
+        # Fetched at once, the font is there before the formulas are shown.
+        font = get_relative_url("assets/stix-two-math.woff2", page.url)
+        output = output.replace(
+            "</title>",
+            f'</title><link rel="preload" href="{font}" as="font" '
+            'type="font/woff2" crossorigin>',
+            1,
+        )
     if 'class="explorer"' not in output:
         return output
     script = get_relative_url("assets/explorer.js", page.url)

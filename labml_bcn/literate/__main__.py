@@ -254,12 +254,21 @@ def _write(path: Path, content: str | bytes) -> None:
     path.write_bytes(content)
 
 
+# Fetched at once, the font is there before the formulas are shown.
+_PRELOAD = (
+    '<link rel="preload" href="{up}assets/stix-two-math.woff2" as="font" '
+    'type="font/woff2" crossorigin>'
+)
+
+
 def _document(page: Page, place: str, source: str = "") -> str:
+    up = "../" * place.count("/")
     template = Template((ASSETS / "page.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=html.escape(page.title),
         description=html.escape(page.description),
-        up="../" * place.count("/"),
+        up=up,
+        preload=_PRELOAD.format(up=up) if "<math" in page.body else "",
         outline=outline(page.headings),
         body=page.body,
         source=source,
