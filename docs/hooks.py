@@ -199,8 +199,21 @@ def _mended(output: str) -> str:
     return output.replace(' data-md-component="source"', "")
 
 
+def _lean(text: str, kind: str) -> str:
+    """Take comments and margins off a stylesheet or script of ours.
+
+    In scripts, comments stand on lines of their own.
+    """
+    comment = r"/\*.*?\*/" if kind == ".css" else r"^\s*//.*?$"
+    text = re.sub(comment, "", text, flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"\n\s*", "\n", text).lstrip()
+
+
 def on_post_build(config: MkDocsConfig) -> None:
-    """Keep no results that nothing asks for any more."""
+    """Send no comments to readers; keep no results that nothing asks for."""
+    for path in (Path(config.site_dir) / "assets").iterdir():
+        if path.suffix in (".css", ".js"):
+            path.write_text(_lean(path.read_text("utf-8"), path.suffix))
     for notebooks in _building:
         for uri in notebooks.drawn:
             notebook_pages.prune(ROOT, Path(uri).stem)

@@ -16,17 +16,22 @@ addEventListener("resize", mend);
 
 // Labels that work as buttons: within reach of the keyboard, and pressed by
 // its keys. The switch of colours knows Enter; Space is a button's key, too.
-const names = { __drawer: "Navigation", __search: "Search" };
-for (const label of all(".md-header__button[for], .md-nav--primary label[for]")) {
-  const name = label.textContent.trim() || names[label.htmlFor];
-  if (!name) continue;
-  label.tabIndex = 0;
-  label.role = "button";
-  label.ariaLabel = name;
+for (const [name, words] of [["drawer", "Navigation"], ["search", "Search"]]) {
+  const label = document.querySelector(`.md-header__button[for=__${name}]`);
+  if (!label) continue;
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = label.className;
+  button.dataset.opens = name;
+  button.ariaLabel = words;
+  button.append(...label.childNodes);
+  button.addEventListener("click", () => document.getElementById(`__${name}`).click());
+  label.replaceWith(button);
 }
+for (const label of all(".md-nav--primary label[for]")) label.tabIndex = 0;
 addEventListener("keydown", (event) => {
   const { target, key } = event;
-  const pressed = target.matches?.("label[role=button]") && (key === "Enter" || key === " ");
+  const pressed = target.matches?.("label[tabindex]") && (key === "Enter" || key === " ");
   const switched = target.matches?.(".md-option") && key === " ";
   if (!pressed && !switched) return;
   event.preventDefault();
@@ -39,7 +44,7 @@ addEventListener("keydown", (event) => {
 for (const [name, inside] of [["drawer", ".md-sidebar--primary"], ["search", ".md-search"]]) {
   const toggle = document.getElementById(`__${name}`);
   const box = document.querySelector(inside);
-  const opener = document.querySelector(`.md-header__button[for=__${name}]`);
+  const opener = document.querySelector(`[data-opens=${name}]`);
   if (!toggle || !box) continue;
   const close = () => {
     if (toggle.checked) toggle.click();
