@@ -20,7 +20,7 @@ It need not. Look at one sample $b$ and one channel $c$, and at their $L$
 values. The batch norm shifts and scales all of them alike. Then the channel
 norm shifts and scales all of them alike. Two such steps are one:
 
-$$y_{b,c,l} = s_{b,c} (x_{b,c,l} - \mu_{b,c}) + t_{b,c}$$
+$$y_{b,c,l} = s_{b,c} (x_{b,c,l} - \mu_{b,c}) + t_{b,c}$$ {#affine-map}
 
 So the layer is an affine map, with a slope $s_{b,c}$ and an offset
 $t_{b,c}$ for each sample and channel. And both follow from two numbers of
@@ -28,12 +28,14 @@ the *input*, its mean and its biased variance over positions,
 
 $$\mu_{b,c} = \frac{1}{L} \sum_l x_{b,c,l}
 \qquad
-v_{b,c} = \frac{1}{L} \sum_l (x_{b,c,l} - \mu_{b,c})^2$$
+v_{b,c} = \frac{1}{L} \sum_l (x_{b,c,l} - \mu_{b,c})^2$$ {#moments}
 
 because an affine map takes means and variances along in a known way. What
 remains is arithmetic on small tables of shape `[B, C]`: one pass over the
 input to measure, one to apply. That is the traffic of group norm alone, and
 the input is all that the backward pass needs.
+
+<!-- figure: fused -->
 
 This page derives both directions. The symbols are those of the other pages:
 $B$ samples, $C$ channels, $L$ positions, $G$ groups of $D = C/G$ channels.
@@ -102,7 +104,7 @@ class FusedBatchChannelNorm(BatchChannelNorm):
     dict are those of `BatchChannelNorm`, and so are the results, up to
     rounding. Either loads what the other has saved.
 
-    $$y_{b,c,l} = s_{b,c} (x_{b,c,l} - \mu_{b,c}) + t_{b,c}$$
+    $$y_{b,c,l} = s_{b,c} (x_{b,c,l} - \mu_{b,c}) + t_{b,c}$$ {#one-map}
 
     with [slope and offset](#affine) for each sample and channel.
 
@@ -147,6 +149,8 @@ class FusedBatchChannelNorm(BatchChannelNorm):
         # (`torch.export`, `torch.func`, forward-mode gradients) understands
         # them. In eager mode each operation is a pass over memory, and so
         # the passes are picked by hand.
+        #
+        # **From the papers**: batch-channel normalization.
         weights = parameters(first) + parameters(second)
         form = Form(
             self.groups,
@@ -184,7 +188,7 @@ def pooled(
     $$\bar m_c = \frac{1}{B} \sum_b \mu_{b,c}
     \qquad
     \bar v_c = \frac{1}{B} \sum_b
-    \left( v_{b,c} + (\mu_{b,c} - \bar m_c)^2 \right)$$
+    \left( v_{b,c} + (\mu_{b,c} - \bar m_c)^2 \right)$$ {#pooling}
 
     Both terms are squares: nothing cancels, however large the mean. With a
     process group the means go over the samples of [all its
@@ -261,21 +265,21 @@ def affine(
     # The batch norm turns $x$ into $z = a_c (x - m_c) + \beta_c$, with
     #
     # $$\rho_c = \frac{1}{\sqrt{s^2_c + \epsilon}}
-    # \qquad a_c = \gamma_c \rho_c$$
+    # \qquad a_c = \gamma_c \rho_c$$ {#batch-slope}
     rho_c = torch.rsqrt(var + form.eps_c)
     a = gamma_c * rho_c
     # Of $z$, sample $b$'s channel $c$ has the mean $\eta_{b,c}$ and the
     # variance $a_c^2 v_{b,c}$:
     #
     # $$u_{b,c} = \mu_{b,c} - m_c
-    # \qquad \eta_{b,c} = a_c u_{b,c} + \beta_c$$
+    # \qquad \eta_{b,c} = a_c u_{b,c} + \beta_c$$ {#centred-mean}
     u = mu - mean
     eta = torch.addcmul(beta_c, a, u)
     # The channel norm needs the mean of $z$ over a group, which is the mean
     # of its channels' means. A channel's distance from it is
     #
     # $$\delta_{b,c} = \eta_{b,c} - \frac{1}{D} \sum_{c' \in g}
-    # \eta_{b,c'}$$
+    # \eta_{b,c'}$$ {#deviation}
     delta = eta - eta.mean(-1, keepdim=True)
     # And it needs the variance of $z$ over a group. Again it is the variance
     # within channels plus that between them:
@@ -283,7 +287,7 @@ def affine(
     # $$V_{b,g} = \frac{1}{D} \sum_{c \in g}
     # \left( a_c^2 v_{b,c} + \delta_{b,c}^2 \right)
     # \qquad \rho_{b,g} = \frac{1}{\sqrt{V_{b,g} + \epsilon}}
-    # \qquad \kappa_{b,g} = \gamma_g \rho_{b,g}$$
+    # \qquad \kappa_{b,g} = \gamma_g \rho_{b,g}$$ {#group-variance}
     within = (a * a) * v
     total = torch.addcmul(within, delta, delta).mean(-1, keepdim=True)
     rho_g = torch.rsqrt(total + form.eps_g)
@@ -294,6 +298,7 @@ def affine(
     #
     # $$s_{b,c} = \kappa_{b,g} a_c
     # \qquad t_{b,c} = \kappa_{b,g} \delta_{b,c} + \beta_g$$
+    # {#slope-and-offset}
     #
     # The map keeps the mean apart, instead of folding it into the offset:
     # at a large mean, $s x$ and $t - s \mu$ would be two large numbers, and
@@ -322,7 +327,7 @@ def collapsed(
     # tables
     #
     # $$v_{b,c} = \frac{1}{L} \sum_l (x_{b,c,l} - p_{b,c})^2
-    # - (\mu_{b,c} - p_{b,c})^2$$
+    # - (\mu_{b,c} - p_{b,c})^2$$ {#fixed-point}
     #
     # and, below, $t - s (\mu - p)$. Otherwise it would go through every
     # value of $x - \mu$, which takes two more passes over the gradient.
@@ -409,7 +414,7 @@ def by_hand(ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor) -> Gradients:
     # The sums run over the positions of each sample and channel:
     #
     # $$S_{b,c} = \sum_l dy_{b,c,l} \qquad
-    # T_{b,c} = \sum_l dy_{b,c,l} (x_{b,c,l} - \mu_{b,c})$$
+    # T_{b,c} = \sum_l dy_{b,c,l} (x_{b,c,l} - \mu_{b,c})$$ {#position-sums}
     s, t = (table.view(shape) for table in ctx.passes.sums(values, mu, dy))
     # **Back through the channel norm.** With $\hat z$ the normalized
     # value, its output is $\gamma_g \hat z + \beta_g$, and $z$ minus the
@@ -420,7 +425,7 @@ def by_hand(ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor) -> Gradients:
     # $$U_{b,g} = \sum_{c \in g} \left( a_c T_{b,c} +
     # \delta_{b,c} S_{b,c} \right)
     # \qquad d\gamma_g = \sum_b \rho_{b,g} U_{b,g}
-    # \qquad d\beta_g = \sum_b \sum_{c \in g} S_{b,c}$$
+    # \qquad d\beta_g = \sum_b \sum_{c \in g} S_{b,c}$$ {#group-parameters}
     by_group = (delta * s).addcmul_(a, t).sum(-1, keepdim=True)
     by_group = rho_g * by_group
     sum_s = s.sum(-1, keepdim=True)
@@ -431,14 +436,14 @@ def by_hand(ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor) -> Gradients:
     # $$dz_{b,c,l} = \kappa_{b,g} \left( dy_{b,c,l} -
     # \frac{1}{D L} \left( \sum_{c' \in g} S_{b,c'} +
     # \varphi_{b,g} (z - \bar z) \right) \right)
-    # \qquad \varphi_{b,g} = \rho_{b,g}^2 U_{b,g}$$
+    # \qquad \varphi_{b,g} = \rho_{b,g}^2 U_{b,g}$$ {#through-channel-norm}
     #
     # where $\bar z$ is the group's mean. Put $z - \bar z$ in, and the
     # part that is the same for all positions is $\omega$, the part that
     # goes with $x - \mu$ is $\varphi a$:
     #
     # $$\omega_{b,c} = \sum_{c' \in g} S_{b,c'} +
-    # \varphi_{b,g} \delta_{b,c}$$
+    # \varphi_{b,g} \delta_{b,c}$$ {#omega}
     phi = rho_g * by_group
     omega = torch.addcmul(sum_s, phi, delta)
     along = phi * a
@@ -449,7 +454,7 @@ def by_hand(ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor) -> Gradients:
     # $$S^z_{b,c} = \kappa_{b,g} \left( S_{b,c} -
     # \frac{\omega_{b,c}}{D} \right)
     # \qquad T^z_{b,c} = \kappa_{b,g} \left( T_{b,c} -
-    # \frac{\varphi_{b,g} a_c v_{b,c}}{D} \right)$$
+    # \frac{\varphi_{b,g} a_c v_{b,c}}{D} \right)$$ {#sums-of-dz}
     share = 1 / shape[-1]
     sz = torch.sub(s, omega, alpha=share).mul_(kappa)
     tz = torch.addcmul(t, along, v.view(shape), value=-share).mul_(kappa)
@@ -457,7 +462,7 @@ def by_hand(ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor) -> Gradients:
     #
     # $$Y_c = \sum_b \left( T^z_{b,c} + u_{b,c} S^z_{b,c} \right)
     # \qquad d\gamma_c = \rho_c Y_c
-    # \qquad d\beta_c = \sum_b S^z_{b,c}$$
+    # \qquad d\beta_c = \sum_b S^z_{b,c}$$ {#channel-parameters}
     d_beta_c = sz.sum(0)
     d_gamma_c = rho_c * tz.addcmul_(u, sz).sum(0)
     d_gammas = (d_gamma_c, d_beta_c, by_group.sum(0), sum_s.sum(0))
@@ -473,7 +478,7 @@ def by_hand(ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor) -> Gradients:
     #
     # $$dx = s \, dy + Q (x - \mu) + R
     # \qquad Q = - \frac{s \varphi a}{D L}
-    # \qquad R = - \frac{s \omega}{D L}$$
+    # \qquad R = - \frac{s \omega}{D L}$$ {#input-gradient}
     scaled = slope * (-share / length)
     q, r = along.mul_(scaled), omega.mul_(scaled)
     # In plain training $m_c$ and $s^2_c$ depend on the input too, and
@@ -482,7 +487,7 @@ def by_hand(ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor) -> Gradients:
     #
     # $$q_c = - \frac{a_c \rho_c^2 Y_c}{B L}
     # \qquad Q \mathrel{+}= q
-    # \qquad R \mathrel{+}= q u - \frac{a}{B L} \sum_b S^z$$
+    # \qquad R \mathrel{+}= q u - \frac{a}{B L} \sum_b S^z$$ {#plain-terms}
     #
     # The two sums are those of the parameters' gradients; where processes
     # share their statistics, they go over the samples of all.

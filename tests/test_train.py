@@ -81,7 +81,17 @@ def test_batches_follow_the_seed_and_leave_the_global_state_alone(stripes):
 # The schedule
 
 
-@pytest.mark.equation("train.one-cycle")
+@pytest.mark.equation("train.schedule")
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 1000])
+@pytest.mark.parametrize("rho", [0.0, 0.2, 0.3])
+def test_the_rate_goes_both_ways_along_half_a_cosine_wave(steps, rho):
+    for k in range(1, steps + 1):
+        t = k / (steps + 1)
+        s = t / rho if t <= rho else (1 - t) / (1 - rho)
+        eta = (1 - math.cos(math.pi * s)) / 2
+        assert train.rate(k, steps, warmup=rho) == pytest.approx(eta)
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3, 10, 1000])
 @pytest.mark.parametrize("schedule", list(train.SCHEDULES))
 @pytest.mark.parametrize("warmup", [None, 0.0, 0.2])
