@@ -302,56 +302,73 @@ def _samples(sizes: Sizes, statistic: Statistic) -> str:
 # ---- Drawing ---------------------------------------------------------------
 
 
+Corners = tuple[tuple[float, float, float], ...]  # sample, channel, position
+
+
 def _box(statistic: Statistic, axes: tuple[str, str, str] | None) -> str:
     """Draw the three faces of the box that can be seen."""
     shared = partial(statistic.shared, SIZES)
-    past = range(BATCH, BATCH + PAST) if statistic.past else ()
-    cells = [
-        *(_earlier(b) for b in reversed(past)),
+    faces = [
         *(
-            _cell(_top(b, c), shared(b, c))
+            (_top(b, c), shared(b, c))
             for b in reversed(range(BATCH))
             for c in range(CHANNELS)
         ),
         *(
-            _cell(_side(b, p), shared(b, CHANNELS - 1))
+            (_side(b, p), shared(b, CHANNELS - 1))
             for b in reversed(range(BATCH))
             for p in range(POSITIONS)
         ),
         *(
-            _cell(_front(c, p), shared(0, c))
+            (_front(c, p), shared(0, c))
             for c in range(CHANNELS)
             for p in range(POSITIONS)
         ),
     ]
-    return "".join(cells) + (_labels(*axes) if axes else "")
+    past = range(BATCH, BATCH + PAST) if statistic.past else ()
+    return (
+        "".join(_earlier(b) for b in reversed(past))
+        + _path("value", [corners for corners, filled in faces if not filled])
+        + _path("shared", [corners for corners, filled in faces if filled])
+        + (_labels(*axes) if axes else "")
+    )
 
 
-def _point(sample: float, channel: float, position: float) -> str:
+def _path(kind: str, cells: list[Corners], more: str = "") -> str:
+    """Draw cells as one shape, each corner from the one before."""
+    if not cells:
+        return ""
+    shape = ""
+    for cell in cells:
+        (x, y), *rest = (_point(*corner) for corner in cell)
+        shape += f"M{x:g} {y:g}"
+        for x2, y2 in rest:
+            shape += f"l{x2 - x:g} {y2 - y:g}"
+            x, y = x2, y2
+        shape += "z"
+    return f'<path class="{kind}"{more} d="{shape}"/>'
+
+
+def _point(
+    sample: float, channel: float, position: float
+) -> tuple[float, float]:
     x = LEFT + channel * SIDE + sample * RIGHT
-    y = TOP + position * SIDE - sample * UP
-    return f"{x:g},{y:g}"
+    return x, TOP + position * SIDE - sample * UP
 
 
-def _front(c: int, p: int) -> list[str]:
+def _front(c: int, p: int) -> Corners:
     corners = ((0, 0), (1, 0), (1, 1), (0, 1))
-    return [_point(0, c + i, p + j) for i, j in corners]
+    return tuple((0, c + i, p + j) for i, j in corners)
 
 
-def _top(b: int, c: int) -> list[str]:
+def _top(b: int, c: int) -> Corners:
     corners = ((0, 0), (0, 1), (1, 1), (1, 0))
-    return [_point(b + i, c + j, 0) for i, j in corners]
+    return tuple((b + i, c + j, 0) for i, j in corners)
 
 
-def _side(b: int, p: int) -> list[str]:
+def _side(b: int, p: int) -> Corners:
     corners = ((0, 0), (1, 0), (1, 1), (0, 1))
-    return [_point(b + i, CHANNELS, p + j) for i, j in corners]
-
-
-def _cell(points: list[str], filled: bool, opacity: float = 1) -> str:
-    kind = "shared" if filled else "value"
-    fade = "" if opacity == 1 else f' opacity="{opacity:g}"'
-    return f'<polygon class="{kind}" points="{" ".join(points)}"{fade}/>'
+    return tuple((b + i, CHANNELS, p + j) for i, j in corners)
 
 
 def _earlier(b: int) -> str:
@@ -363,9 +380,10 @@ def _earlier(b: int) -> str:
         _point(b + 1, CHANNELS, POSITIONS),
         _point(b, CHANNELS, POSITIONS),
     ]
-    age = b - BATCH + 1
-    return f'<polyline class="past" points="{" ".join(outline)}"/>' + _cell(
-        _top(b, SIZES.channel), True, opacity=0.75 - 0.2 * age
+    points = " ".join(f"{x:g},{y:g}" for x, y in outline)
+    fade = f' opacity="{0.75 - 0.2 * (b - BATCH + 1):g}"'
+    return f'<polyline class="past" points="{points}"/>' + _path(
+        "shared", [_top(b, SIZES.channel)], fade
     )
 
 

@@ -196,7 +196,12 @@ def _mended(output: str) -> str:
         'data-md-component="search" role="dialog" aria-label="Search"',
     )
     # With this attribute, the theme asks the repository's host for stars.
-    return output.replace(' data-md-component="source"', "")
+    output = output.replace(' data-md-component="source"', "")
+    # The theme's margins are a twentieth of a page; an article's are text.
+    frame, start, article = output.partition("<article")
+    article, end, foot = article.partition("</article>")
+    frame, foot = (re.sub(r"\s*\n\s*", "\n", each) for each in (frame, foot))
+    return "".join((frame, start, article, end, foot))
 
 
 def _lean(text: str, kind: str) -> str:

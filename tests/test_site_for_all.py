@@ -8,7 +8,7 @@ import figures
 import pytest
 from browsing import Visit, page_paths
 from figures import ESTIMATE, GROUP, Sizes
-from playwright.sync_api import Browser, Page, Route
+from playwright.sync_api import Browser, Locator, Page, Route
 
 pytestmark = pytest.mark.slow
 
@@ -118,7 +118,9 @@ def test_no_font_is_asked_for_where_there_is_no_math(visit, address):
 # What the focus is on, and what is wrong with that.
 FOCUS = """() => {
     const e = document.activeElement;
-    if (!e || e === document.body) return null;
+    window.first ??= e;
+    const around = window.walked && e === window.first;
+    if (!e || e === document.body || around) return null;
     // The switch of colours is drawn by the label behind its input.
     const shown = e.matches(".md-option") ? e.nextElementSibling : e;
     const box = shown.getBoundingClientRect();
@@ -154,6 +156,12 @@ FOCUS = """() => {
     return [e.outerHTML.slice(0, 140), wrong];
 }"""
 MANY = 700
+
+
+def wrong_here(page: Page) -> list[str]:
+    """Say what is wrong with the place of the focus, by itself."""
+    page.evaluate("window.first = window.walked = undefined")
+    return page.evaluate(FOCUS)[1]
 
 
 def walk(page: Page) -> tuple[int, list[object]]:
@@ -210,32 +218,37 @@ def test_the_switch_of_colours_answers_space_and_enter(still, address):
 
 def test_the_drawer_opens_leads_on_and_closes_by_keyboard(still, address):
     still.set_viewport_size({"width": 390, "height": 900})
-    still.goto(address)
+    still.goto(address + BCN)
     opener = still.locator("[data-opens=drawer]")
     for key in ("Enter", "Space"):
         opener.focus()
         still.keyboard.press(key)
-        still.wait_for_timeout(50)
-        inside = "!!document.activeElement.closest('.md-sidebar--primary')"
-        assert still.evaluate(inside)
+        inside = "document.activeElement.closest('.md-sidebar--primary')"
+        still.wait_for_function(inside)
+        assert wrong_here(still) == []
         still.keyboard.press("Escape")
         assert not still.is_checked("#__drawer")
         opens = still.evaluate("document.activeElement.dataset.opens")
         assert opens == "drawer"
     still.keyboard.press("Enter")
-    still.wait_for_timeout(50)
-    # Into a section, to its page.
-    label = still.locator("label.md-nav__link", has_text="Layers")
-    label.focus()
-    still.keyboard.press("Enter")
-    link = still.locator(".md-nav--primary a", has_text="In one map")
-    for _ in range(30):
-        still.keyboard.press("Tab")
-        if link.evaluate("e => e === document.activeElement"):
-            break
-    assert still.evaluate(FOCUS)[1] == []
+    still.wait_for_function(inside)
+    # Out of the section, back into it, and to another of its pages.
+    for words in ("Layers", "Layers"):
+        reach(still, still.locator("label:visible", has_text=words).last)
+        still.keyboard.press("Enter")
+    reach(still, still.locator(".md-nav--primary a", has_text="In one map"))
     still.keyboard.press("Enter")
     still.wait_for_url("**/labml_bcn/fused/")
+
+
+def reach(page: Page, wanted: Locator) -> None:
+    """Press Tab, or Shift and Tab, until something has the focus."""
+    for key in ["Tab"] * 25 + ["Shift+Tab"] * 25:
+        if wanted.evaluate("e => e === document.activeElement"):
+            assert wrong_here(page) == []
+            return
+        page.keyboard.press(key)
+    raise AssertionError(f"the keyboard does not get to {wanted}")
 
 
 def test_what_lies_over_the_page_closes_when_the_focus_leaves_it(
@@ -473,7 +486,7 @@ def test_code_numbers_and_hints_have_aa_contrast(
 HIDDEN = """[...document.querySelectorAll(
     "article :is(h1, h2, h3, h4, h5, h6, p, li, dt, dd, td, pre, math, svg)")]
     .filter(e => !e.checkVisibility({ opacityProperty: true,
-        visibilityProperty: true }) && !e.closest("[hidden]"))
+        visibilityProperty: true }) && !e.closest("[hidden], details"))
     .map(e => e.outerHTML.slice(0, 120))"""
 
 

@@ -50,7 +50,9 @@ for (const [name, inside] of [["drawer", ".md-sidebar--primary"], ["search", ".m
     if (toggle.checked) toggle.click();
   };
   toggle.addEventListener("change", () => {
-    if (name === "drawer" && toggle.checked) setTimeout(() => box.querySelector("a, label").focus());
+    if (name !== "drawer" || !toggle.checked) return;
+    const titles = [...box.querySelectorAll(".md-nav__title")];
+    setTimeout(() => titles.filter((title) => title.checkVisibility({ visibilityProperty: true })).at(-1)?.focus());
   });
   box.addEventListener("focusout", ({ relatedTarget: to }) => {
     if (to && !box.contains(to) && to !== opener) close();
