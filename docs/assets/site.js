@@ -29,6 +29,13 @@ for (const [name, words] of [["drawer", "Navigation"], ["search", "Search"]]) {
   label.replaceWith(button);
 }
 for (const label of all(".md-nav--primary label[for]")) label.tabIndex = 0;
+// What opens or closes in the drawer takes the focus along.
+for (const toggle of all(".md-nav--primary .md-nav__toggle")) {
+  toggle.addEventListener("change", () => {
+    const to = toggle.checked ? ".md-nav > .md-nav__title" : "label.md-nav__link";
+    toggle.parentElement.querySelector(`:scope > ${to}`)?.focus();
+  });
+}
 addEventListener("keydown", (event) => {
   const { target, key } = event;
   const pressed = target.matches?.("label[tabindex]") && (key === "Enter" || key === " ");
