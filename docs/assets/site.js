@@ -5,7 +5,7 @@ const mend = () => {
   // Each copy button sits in an unnamed <nav>: too many landmarks.
   for (const nav of all("nav.md-code__nav")) nav.setAttribute("role", "presentation");
   // What scrolls sideways must be within reach of the keyboard.
-  for (const box of all(".md-typeset pre > code, .md-typeset__scrollwrap")) {
+  for (const box of all(".md-typeset pre > code, .md-typeset table")) {
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
   }
 };
