@@ -106,6 +106,11 @@ def several_in_group(x: Tensor, groups: int) -> None:
         )
 
 
+def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return `x` in a dtype, without a call where it has it already."""
+    return x if x.dtype == dtype else x.to(dtype)
+
+
 def statistics_dtype(x: Tensor) -> torch.dtype:
     """Return the dtype of statistics: float64 for float64, else float32."""
     return torch.promote_types(x.dtype, torch.float32)

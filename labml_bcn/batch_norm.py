@@ -34,6 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from labml_bcn._checks import (
+    cast,
     channels_first,
     momentum_in_range,
     positive_eps,
@@ -245,7 +246,7 @@ class BatchNorm(nn.Module):
         assert mean is not None
         assert var is not None
         dtype = statistics_dtype(mean)
-        return mean.to(dtype), var.to(dtype)
+        return cast(mean, dtype), cast(var, dtype)
 
     @torch.no_grad()
     def update(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
@@ -265,8 +266,8 @@ class BatchNorm(nn.Module):
         old_mean, old_var = self.running()
         wide = torch.promote_types(old_mean.dtype, mean.dtype)
         r = self.momentum
-        new_mean = torch.lerp(old_mean.to(wide), mean.to(wide), r)
-        new_var = torch.lerp(old_var.to(wide), var.to(wide), r)
+        new_mean = torch.lerp(cast(old_mean, wide), cast(mean, wide), r)
+        new_var = torch.lerp(cast(old_var, wide), cast(var, wide), r)
         # The buffers take the values and keep their storage. What is
         # returned are tensors of their own, which no later update changes: a
         # backward pass may still need them. Their values are those that the

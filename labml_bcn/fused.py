@@ -56,6 +56,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from labml_bcn._checks import (
+    cast,
     channels_first,
     several_in_group,
     statistics_dtype,
@@ -161,6 +162,9 @@ class FusedBatchChannelNorm(BatchChannelNorm):
         )
         if rewritten(x):
             return collapsed(x, weights, statistics, form)
+        alone = not (first.training or torch.is_grad_enabled())
+        if alone and passes_for(x) is Rows:
+            return in_turn(x, weights, first.running(), form)
         y: Tensor = Collapsed.apply(x, *weights, statistics, form)  # type: ignore[no-untyped-call]
         return y
 
@@ -258,8 +262,7 @@ def affine(
     # then one over the last dimension.
     dtype, size = mu.dtype, (form.groups, -1)
     mean, var, gamma_c, beta_c, gamma_g, beta_g = [
-        (t if t.dtype is dtype else t.to(dtype)).view(size)
-        for t in (*statistics, *weights)
+        cast(table, dtype).view(size) for table in (*statistics, *weights)
     ]
     mu, v = mu.view(-1, *mean.shape), v.view(-1, *mean.shape)
     # The batch norm turns $x$ into $z = a_c (x - m_c) + \beta_c$, with
@@ -377,13 +380,14 @@ class Collapsed(Function):
         """
         passes = passes_for(x)
         weights = (gamma_c, beta_c, gamma_g, beta_g)
-        mu, v, distance, unit = passes.measure(x.to(statistics_dtype(x)))
+        values = cast(x, statistics_dtype(x))
+        mu, v, distance, unit = passes.measure(values)
         fixed = statistics(mu, v)
         slope, offset, *tables = affine(mu, v, fixed, weights, form)
         y = passes.apply(distance, slope.view(mu.shape) * unit, offset)
         ctx.save_for_backward(x, *weights, *fixed, mu, v, slope, *tables)
         ctx.form, ctx.passes = form, passes
-        return y.to(x.dtype)
+        return cast(y, x.dtype)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
@@ -409,7 +413,7 @@ def by_hand(ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor) -> Gradients:
     weights, (mu, v, slope) = saved[:4], saved[6:9]
     rho_c, a, u, delta, rho_g, kappa = saved[9:]
     dtype, shape, plain = mu.dtype, u.shape, ctx.form.plain
-    values, dy = x.to(dtype), dy.to(dtype)
+    values, dy = cast(x, dtype), cast(dy, dtype)
     length = x.shape[2:].numel()
     # The sums run over the positions of each sample and channel:
     #
@@ -466,10 +470,10 @@ def by_hand(ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor) -> Gradients:
     d_beta_c = sz.sum(0)
     d_gamma_c = rho_c * tz.addcmul_(u, sz).sum(0)
     d_gammas = (d_gamma_c, d_beta_c, by_group.sum(0), sum_s.sum(0))
-    grads = (
-        grad.to(weight.dtype).view(weight.shape)
+    grads = [
+        cast(grad, weight.dtype).view(-1)
         for grad, weight in zip(d_gammas, weights, strict=True)
-    )
+    ]
     if not ctx.needs_input_grad[0]:
         return None, *grads
     # **The input.** $x$ enters $z$ with the factor $a_c$. Collected by
@@ -501,7 +505,7 @@ def by_hand(ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor) -> Gradients:
         q = q + more
         r = r + more * u - a * d_beta_c / count
     dx = ctx.passes.combine(values, mu, dy, slope, q, r)
-    return dx.to(x.dtype), *grads
+    return cast(dx, x.dtype), *grads
 
 
 def restated(ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor) -> Gradients:
@@ -530,11 +534,42 @@ def restated(ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor) -> Gradients:
     return tuple(next(grads) if ask else None for ask in asked)
 
 
+def in_turn(
+    x: Tensor, weights: Weights, statistics: Pair, form: Form
+) -> Tensor:
+    r"""
+    ## In evaluation, without a gradient
+
+    Here the collapse saves little. Nothing has to be kept, and batch norm
+    with given statistics is a single pass. So the two norms run one after
+    the other, by PyTorch's own operations. The tables of the map would cost
+    more than they save, most of all for a small input.
+    """
+    dtype, (samples, channels) = statistics_dtype(x), x.shape[:2]
+    values = cast(x, dtype)
+    mean, var, gamma_c, beta_c, gamma_g, beta_g = [
+        cast(table, dtype) for table in (*statistics, *weights)
+    ]
+    z, *_ = torch.native_batch_norm(
+        values, gamma_c, beta_c, mean, var, False, 0.0, form.eps_c
+    )
+    # PyTorch's group norm has a scale and a shift for each channel. Those of
+    # the channel norm are the same all over a group.
+    gamma_g, beta_g = (
+        table.view(-1, 1).repeat(1, channels // form.groups).view(-1)
+        for table in (gamma_g, beta_g)
+    )
+    length = x.shape[2:].numel()
+    y, *_ = torch.native_group_norm(
+        z, gamma_g, beta_g, samples, channels, length, form.groups, form.eps_g
+    )
+    return cast(y, x.dtype)
+
+
 # An $\epsilon$ for statistics that must not be changed by it, only kept
 # finite: a constant channel has no deviation to be divided by.
 TINY = 1e-30
 
-batch_norm = torch.ops.aten.native_batch_norm.out
 batch_norm_backward = torch.ops.aten.native_batch_norm_backward.default
 
 
@@ -629,9 +664,7 @@ class Rows(Strided):
         """
         scale = scale.view(-1)
         rows = distance.view(1, scale.numel(), -1)
-        affine_map(
-            rows, scale, offset.view(-1), torch.zeros_like(scale), rows
-        )
+        affine_map(rows, scale, offset.view(-1), None, rows)
         return distance
 
     @staticmethod
@@ -674,16 +707,21 @@ class Rows(Strided):
 
 
 def affine_map(
-    rows: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, out: Tensor
+    rows: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    mean: Tensor | None,
+    out: Tensor,
 ) -> None:
     r"""
-    Write `scale * (rows - mean) + shift` into `out`.
+    Write `scale * (rows - mean) + shift` into `out`; no mean is zero.
 
     It is batch norm in evaluation: a variance of 0 and an $\epsilon$ of 1
     leave the distances as they are. `out` may be the rows themselves.
     """
-    zero, unused = torch.zeros_like(mean), mean.new_empty(0)
-    batch_norm(
+    zero, unused = torch.zeros_like(scale), scale.new_empty(0)
+    mean = zero if mean is None else mean
+    torch.native_batch_norm(
         rows,
         scale,
         shift,
@@ -692,9 +730,7 @@ def affine_map(
         False,
         0.0,
         1.0,
-        out=out,
-        save_mean=unused,
-        save_invstd=unused,
+        out=(out, unused, unused),
     )
 
 

@@ -110,6 +110,57 @@ def test_fused_is_composed_over_steps(mode, layout, trailing, groups):
         assert_same_step(composed, fused, x)
 
 
+@every_layout
+@pytest.mark.parametrize("trailing", TRAILING, ids=str)
+@pytest.mark.parametrize("groups", [1, 3, 12])
+@pytest.mark.parametrize("looking", [torch.no_grad, torch.inference_mode])
+def test_evaluation_is_the_same_without_a_gradient(
+    looking, layout, trailing, groups
+):
+    if groups == C and trailing in ((), (1, 1)):
+        pytest.skip("one value a group")
+    composed, fused = pair("batch_mean", groups=groups, dtype=F64)
+    composed.eval()
+    fused.eval()
+    x = layout(inputs(3, C, *trailing))
+    before, state = x.clone(), copy.deepcopy(fused.state_dict())
+    with looking():
+        y = fused(x)
+    assert_close(y, composed(x))
+    assert torch.equal(x, before)
+    for name, value in fused.state_dict().items():
+        assert torch.equal(value, state[name])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("buffers", [torch.float32, torch.bfloat16])
+def test_evaluation_in_low_precision_is_as_with_a_gradient(dtype, buffers):
+    _, fused = pair("batch_mean", dtype=buffers)
+    fused.eval()
+    x = inputs(3, C, 5, dtype=dtype)
+    expected = fused(x)
+    with torch.no_grad():
+        y = fused(x)
+    assert y.dtype == dtype
+    assert_close(y, expected, rtol=2 ** (-7 if "b" in str(dtype) else -10))
+
+
+@every_layout
+@pytest.mark.parametrize("learned", [True, False])
+def test_evaluation_keeps_its_digits_at_a_large_mean(layout, learned):
+    composed, fused = pair("batch_mean")
+    x = layout(inputs(3, C, 32, 32, mean=1e4, dtype=torch.float32))
+    if learned:  # the running mean has seen it
+        fused.batch_norm.exp_mean.copy_(x.mean((0, 2, 3)))
+    composed.load_state_dict(fused.state_dict())
+    composed.double().eval()
+    fused.eval()
+    with torch.no_grad():
+        error = (fused(x) - composed(x.double())).abs().max()
+    # A float32 near 1e4 has steps of 0.001.
+    assert error < 0.005
+
+
 @every_mode
 @every_layout
 def test_fused_is_the_oracle_over_steps(mode, layout):
