@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import benchmark_tables
 import figures
 import glossary_symbols
 import notebook_pages
@@ -108,6 +109,8 @@ def on_page_markdown(
     """Put in what is made at build: the reference, the symbols."""
     if page.file.src_uri == "reference.md":
         return markdown + quick_reference.markdown(ROOT / "labml_bcn")
+    if page.file.src_uri == "speed.md":
+        return benchmark_tables.put(markdown, ROOT / "docs" / "benchmarks")
     if page.file.src_uri == "papers.md":
         return _cited(markdown, config)
     if page.file.src_uri == "glossary.md":

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from labml_bcn import BatchChannelNorm, WSConv2d
-from labml_bcn.experiment import cifar10, naive, speed
+from labml_bcn import BatchChannelNorm, WSConv2d, naive
+from labml_bcn.experiment import cifar10, speed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -26,7 +26,7 @@ loop one that can be trusted has rooms of its own:
 - [`diagnose`](diagnose.py) finds the layer in which a loss went wrong;
 - [`distributed`](distributed.py) lets several processes train one network;
 - [`speed`](speed.py) measures a step, beside one with the layers in their
-  [naive form](naive.py).
+  [naive form](../naive.py).
 
 One run proves little. [`study`](study.py) is a grid of them, which
 [`recording`](recording.py) records point by point.

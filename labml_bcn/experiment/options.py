@@ -31,13 +31,9 @@ for schedulers, which repeat a command word by word.
 import argparse
 import json
 import math
-import os
-import platform
-import shlex
 import signal
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +41,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-import labml_bcn
+from labml_bcn._surroundings import surroundings
 from labml_bcn.experiment import cifar10, distributed, vgg
 from labml_bcn.experiment.checkpoint import Folder, Lines, RunError, write
 from labml_bcn.experiment.cifar10 import CIFAR10
@@ -701,26 +697,6 @@ def begin(
                 f" on with {now[name]}; its last digits may differ from those"
                 " of a run that was never stopped"
             )
-
-
-def surroundings() -> Values:
-    r"""
-    Return when and with what this process was started: the command, the
-    versions, the hardware.
-    """
-    gpu = torch.cuda.is_available()
-    return {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(sys.orig_argv),
-        "labml_bcn": labml_bcn.__version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "cpu": torch.backends.cpu.get_cpu_capability(),
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if gpu else None,
-    }
 
 
 def describe(settings: Values) -> str:

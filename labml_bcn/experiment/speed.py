@@ -17,9 +17,9 @@ training step? This command finds out on your machine:
     python -m labml_bcn.experiment.speed
 
 It trains two networks that start from the same weights, one with our layers
-and one with [their naive form](naive.py), on the same batches. The two take
-turns, step by step: whatever else the machine does, it does to both. Their
-times are medians over the steps.
+and one with [their naive form](../naive.py), on the same batches. The two
+take turns, step by step: whatever else the machine does, it does to both.
+Their times are medians over the steps.
 
 **Where the data comes in.** A batch is made by indexing a tensor that lies
 in memory, flipping half of it, and standardizing it. The table says how
@@ -42,10 +42,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labml_bcn.experiment import cifar10, distributed, naive, vgg
+from labml_bcn._surroundings import surroundings
+from labml_bcn.experiment import cifar10, distributed, vgg
 from labml_bcn.experiment.cifar10 import CIFAR10
-from labml_bcn.experiment.options import surroundings
 from labml_bcn.experiment.train import positive, shuffled
+from labml_bcn.naive import NaiveBatchChannelNorm, NaiveWSConv2d
 
 GROUPS = {"small": 8, "vgg": 32}
 
@@ -113,13 +114,29 @@ class Trainer:
         return perf_counter()
 
 
+def naive_block(groups: int) -> vgg.Block:
+    r"""
+    A convolution, a norm with `groups` and a ReLU in the naive form, for
+    [the network](vgg.py).
+    """
+
+    def make(in_channels: int, out_channels: int) -> nn.Module:
+        return nn.Sequential(
+            NaiveWSConv2d(in_channels, out_channels, 3, padding=1),
+            NaiveBatchChannelNorm(out_channels, groups),
+            nn.ReLU(),
+        )
+
+    return make
+
+
 def pair(model: str) -> tuple[nn.Module, nn.Module]:
     r"""
     The network with our layers and with the naive ones, of one set of first
     weights.
     """
     ours = vgg.build(model, "bcn", ws=True, groups=GROUPS[model])
-    theirs = vgg.VGG(vgg.BLOCKS[model], naive.block(GROUPS[model]))
+    theirs = vgg.VGG(vgg.BLOCKS[model], naive_block(GROUPS[model]))
     theirs.load_state_dict(ours.state_dict())
     return ours, theirs
 

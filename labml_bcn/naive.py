@@ -13,46 +13,24 @@ after the other, every gradient left to autograd, and the variance as
 
 $$v = E[x^2] - E[x]^2$$ {.notation}
 
-It is here to be measured against, in [speed](speed.py), and not to be used:
+It is here to be measured against, by [the benchmark](benchmark.py) and in
+[training](experiment/speed.py), and not to be used:
 it loses its digits where the mean is large, and it wants contiguous inputs.
 Where nothing is lost, it computes what the layers compute.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from labml_bcn import BatchChannelNorm, EstimatedBatchNorm, WSConv2d
 from labml_bcn.batch_norm import BatchNorm
-from labml_bcn.experiment.vgg import Block
-
-
-def block(groups: int) -> Block:
-    r"""
-    A convolution with standardized weights, batch-channel norm and a ReLU,
-    for [the network](vgg.py).
-
-    **Arguments**
-
-    - `groups`: of the norm.
-
-    **Returns** a function of the numbers of input and output channels.
-    """
-
-    def make(in_channels: int, out_channels: int) -> nn.Module:
-        return nn.Sequential(
-            NaiveWSConv2d(in_channels, out_channels, 3, padding=1),
-            NaiveBatchChannelNorm(out_channels, groups),
-            nn.ReLU(),
-        )
-
-    return make
 
 
 class NaiveBatchChannelNorm(BatchChannelNorm):
     r"""
     ## The norm
 
-    [Batch-channel norm](../batch_channel_norm.py#BatchChannelNorm), with its
+    [Batch-channel norm](batch_channel_norm.py#BatchChannelNorm), with its
     parameters and buffers, and around the batch mean.
     """
 
@@ -100,7 +78,7 @@ class NaiveWSConv2d(WSConv2d):
     r"""
     ## The convolution
 
-    [A convolution](../weight_standardization.py#WSConv2d) whose weights are
+    [A convolution](weight_standardization.py#WSConv2d) whose weights are
     standardized by their mean and variance.
     """
 
@@ -108,9 +86,16 @@ class NaiveWSConv2d(WSConv2d):
         """
         Convolve `x` with the standardized weight.
         """
-        filters = self.weight.view(self.weight.shape[0], -1)
-        mean = filters.mean(1, keepdim=True)
-        var = ((filters - mean) ** 2).mean(1, keepdim=True)
-        filters = (filters - mean) / torch.sqrt(var + self.eps)
-        weight = filters.view(self.weight.shape)
+        weight = standardized(self.weight, self.eps)
         return self._conv_forward(x, weight, self.bias)  # type: ignore[no-any-return]
+
+
+def standardized(weight: Tensor, eps: float) -> Tensor:
+    r"""
+    The weight, standardized.
+    """
+    filters = weight.view(weight.shape[0], -1)
+    mean = filters.mean(1, keepdim=True)
+    var = ((filters - mean) ** 2).mean(1, keepdim=True)
+    filters = (filters - mean) / torch.sqrt(var + eps)
+    return filters.view(weight.shape)
