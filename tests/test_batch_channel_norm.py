@@ -1351,8 +1351,6 @@ def test_the_arguments_that_are_documented_are_those_that_exist(public):
 
 
 @pytest.mark.slow
-# The compiler itself still uses torch.jit.
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 @every_layer
 def test_training_and_eval_compile_in_one_graph(name):
     torch.compiler.reset()

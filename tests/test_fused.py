@@ -591,13 +591,6 @@ def test_a_channels_last_input_gives_a_channels_last_output(training):
 # What rewrites programs
 
 
-# What PyTorch does at the first forward-mode gradient still uses torch.jit.
-forward_mode = pytest.mark.filterwarnings(
-    "ignore:`torch.jit:DeprecationWarning"
-)
-
-
-@forward_mode
 @every_mode
 def test_function_transforms_see_through_it(mode):
     composed, fused = pair(mode, dtype=F64)
@@ -614,7 +607,6 @@ def test_function_transforms_see_through_it(mode):
         assert_close(transform(fused), transform(composed))
 
 
-@forward_mode
 def test_forward_mode_gradients_are_the_composed_layers():
     composed, fused = pair("plain", dtype=F64)
     x, tangent = inputs(3, C, 5), inputs(3, C, 5)
@@ -627,20 +619,7 @@ def test_forward_mode_gradients_are_the_composed_layers():
     assert_close(*results)
 
 
-compiles = [
-    pytest.mark.slow,
-    # The compiler itself still uses torch.jit.
-    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
-]
-
-
-def with_marks(function):
-    for mark in compiles:
-        function = mark(function)
-    return function
-
-
-@with_marks
+@pytest.mark.slow
 @every_mode
 @pytest.mark.parametrize("layout", ["contiguous", "channels last"])
 def test_compiled_it_is_eager_over_steps_and_batch_sizes(mode, layout):
@@ -653,7 +632,7 @@ def test_compiled_it_is_eager_over_steps_and_batch_sizes(mode, layout):
         assert_same_step(fused, compiled, x, **tolerance)
 
 
-@with_marks
+@pytest.mark.slow
 @every_mode
 def test_compiled_two_forwards_may_go_before_one_backward(mode):
     torch.compiler.reset()
@@ -671,7 +650,7 @@ def test_compiled_two_forwards_may_go_before_one_backward(mode):
         assert_close(a, b, 1e-3, 1e-3)
 
 
-@with_marks
+@pytest.mark.slow
 @training_and_eval
 @every_mode
 def test_it_can_be_exported_with_a_dynamic_batch(mode, training):
@@ -691,7 +670,7 @@ def test_it_can_be_exported_with_a_dynamic_batch(mode, training):
             assert_close(a, e, 1e-5, 1e-5)
 
 
-@with_marks
+@pytest.mark.slow
 def test_it_learns_as_the_composed_layer_does_in_a_network():
     torch.manual_seed(0)
     nets = []

@@ -253,8 +253,6 @@ def test_half_precision_learns_and_goes_on_the_same(images):
 
 
 @pytest.mark.slow
-# The compiler itself still uses torch.jit.
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_a_compiled_step_is_the_same_step(images):
     """One step, for rounding grows from step to step, here and there."""
     words = ["--data", str(images), "--ws", "--images", "2"]

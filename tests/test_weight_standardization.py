@@ -140,7 +140,6 @@ def test_gradients_of_gradients(correction):
     assert torch.autograd.gradgradcheck(function, w)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_function_transforms_see_through_weight_standardization():
     w, tangent = weights(3, 4), weights(3, 4)
 
@@ -596,8 +595,6 @@ def test_frozen_weights_let_the_inputs_gradient_through():
 
 
 @pytest.mark.slow
-# The compiler itself still uses torch.jit.
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
 def test_ws_conv_compiles_in_one_graph(dimensions):
     torch.compiler.reset()
