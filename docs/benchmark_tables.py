@@ -5,13 +5,14 @@ typed by hand.
 """
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import recorded
+from recorded import row
 
 from labml_bcn.benchmark import geometric_mean
 from labml_bcn.experiment import figure
@@ -34,24 +35,23 @@ LOOKS: dict[str, dict[str, Any]] = {
 def put(markdown: str, folder: Path) -> str:
     """Replace `<!-- table: name -->` and the like by what was recorded."""
 
-    def replaced(match: re.Match[str]) -> str:
-        kind, name, more = match.groups()
-        record = json.loads((folder / f"{name}.json").read_text("utf-8"))
-        return KINDS[kind](record, *more.split(", ")[1:])
+    def load(name: str) -> Record:
+        record: Record = json.loads((folder / f"{name}.json").read_text())
+        return record
 
-    return re.sub(r"<!-- (\w+): ([\w-]+)([\w, ]*) -->", replaced, markdown)
+    return recorded.put(markdown, KINDS, load)
 
 
 def table(record: Record) -> str:
     """Return times as multiples of the pair's, and memory of the input."""
     results = record["results"]
     names = [name for name in results[0]["rivals"] if name != "pair"]
-    lines = [_row("input", "MB", "pair, ms", *names)]
+    lines = [row("input", "MB", "pair, ms", *names)]
     lines.append("| --- |" + " ---: |" * (len(names) + 2))
     for each in results:
         rivals = each["rivals"]
         lines.append(
-            _row(
+            row(
                 ", ".join(map(str, each["input"])),
                 f"{each['bytes'] / 1e6:.1f}",
                 f"{rivals['pair']['ms']:.2f}",
@@ -59,7 +59,7 @@ def table(record: Record) -> str:
             )
         )
     means = [f"**{mean(record, name)}**" for name in names]
-    lines.append(_row("geometric mean", "", "", *means))
+    lines.append(row("geometric mean", "", "", *means))
     return "\n".join(lines)
 
 
@@ -76,12 +76,12 @@ def most(record: Record, name: str, other: str = "pair") -> str:
 def memory(record: Record) -> str:
     """Return what is saved and allocated, the most over all inputs."""
     results = record["results"]
-    lines = [_row("", "kept for the backward pass", "most at any time")]
+    lines = [row("", "kept for the backward pass", "most at any time")]
     lines.append("| --- | ---: | ---: |")
     for name in results[0]["rivals"]:
         rows = [each["rivals"][name] for each in results]
         lines.append(
-            _row(
+            row(
                 name,
                 _range([row["saved"] for row in rows]),
                 _range([row["peak"] for row in rows]),
@@ -92,14 +92,14 @@ def memory(record: Record) -> str:
 
 def weights(record: Record) -> str:
     """Return what standardizing adds, in shares of the convolution."""
-    lines = [_row("convolution", "ms", "ours", "naive", "in evaluation")]
+    lines = [row("convolution", "ms", "ours", "naive", "in evaluation")]
     lines.append("| --- | ---: | ---: | ---: | ---: |")
     for each in record["results"]:
         into, out, kernel, stride, size = each["convolution"]
         what = f"{into} → {out}, {kernel}×{kernel}"
         step = f", stride {stride}" if stride > 1 else ""
         lines.append(
-            _row(
+            row(
                 f"{what}{step}, at {size}×{size}",
                 f"{each['ms']:.2f}",
                 f"{each['ours']:+.2f}",
@@ -153,14 +153,12 @@ def plot(record: Record) -> str:
         labels = [", ".join(map(str, each["input"])) for each in results]
         ax.set_yticks(heights, labels)
         ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
-        drawn = figure.svg(fig)
-        plt.close(fig)
-    return (
-        '<figure><div role="img" aria-label="The times of the table, as '
-        f'marks on one line for each input">{drawn}</div><figcaption>One '
-        "line an input. Further left is faster; the upright line is the "
-        "pair.</figcaption></figure>"
-    )
+        return figure.page(
+            fig,
+            "One line an input. Further left is faster; the upright line is "
+            "the pair.",
+            "The times of the table, as marks on one line for each input",
+        )
 
 
 KINDS: dict[str, Callable[..., str]] = {
@@ -178,10 +176,6 @@ KINDS: dict[str, Callable[..., str]] = {
 def _ratios(record: Record, name: str, other: str) -> list[float]:
     rivals = [each["rivals"] for each in record["results"]]
     return [each[name]["ms"] / each[other]["ms"] for each in rivals]
-
-
-def _row(*cells: str) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 def _range(values: list[float]) -> str:

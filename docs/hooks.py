@@ -13,6 +13,7 @@ import figures
 import glossary_symbols
 import notebook_pages
 import quick_reference
+import study_tables
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
@@ -111,6 +112,8 @@ def on_page_markdown(
         return markdown + quick_reference.markdown(ROOT / "labml_bcn")
     if page.file.src_uri == "speed.md":
         return benchmark_tables.put(markdown, ROOT / "docs" / "benchmarks")
+    if page.file.src_uri == "results.md":
+        return study_tables.put(markdown, ROOT / "docs" / "results")
     if page.file.src_uri == "papers.md":
         return _cited(markdown, config)
     if page.file.src_uri == "glossary.md":

@@ -166,18 +166,25 @@ def show(fig: Figure, sentence: str, alt: str | None = None) -> None:
 
     In a plain script, where nothing shows SVG, the sentence is printed.
     """
-    markup = svg(fig)
-    plt.close(fig)
+    markup = page(fig, sentence, alt)
     screen = _notebook()
     if screen is None:
         print(sentence)
-        return
+    else:
+        screen.display(screen.HTML(markup))
+
+
+def page(fig: Figure, sentence: str, alt: str | None = None) -> str:
+    """
+    The HTML that `show` shows, for a page that is no notebook. It closes the
+    figure.
+    """
+    markup = svg(fig)
+    plt.close(fig)
     label = html.escape(alt or sentence)
-    screen.display(
-        screen.HTML(
-            f'<figure><div role="img" aria-label="{label}">{markup}</div>'
-            f"<figcaption>{html.escape(sentence)}</figcaption></figure>"
-        )
+    return (
+        f'<figure><div role="img" aria-label="{label}">{markup}</div>'
+        f"<figcaption>{html.escape(sentence)}</figcaption></figure>"
     )
 
 

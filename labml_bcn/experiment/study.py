@@ -9,7 +9,8 @@ summary: >
 # The study
 
 What should stand behind a convolution where a batch is one, two or four
-images? This is the experiment that looks for an answer, as data.
+images? This is the experiment that looks for an answer, as data; [what came
+of it](../../results.md) has a page of its own.
 
     make results
     python -m labml_bcn.experiment.study --list
@@ -130,7 +131,7 @@ class Study:
     seeds: Sequence[int] = (0, 1, 2)
     rates: Mapping[int, Sequence[float]] = field(
         default_factory=lambda: {
-            2: (0.001, 0.003, 0.01, 0.03),
+            2: (0.0003, 0.001, 0.003, 0.01, 0.03),
             64: (0.01, 0.03, 0.1, 0.3),
         }
     )
