@@ -40,7 +40,7 @@ def together(target: Callable[..., Any], size: int, *arguments: Any) -> list:
             for rank in range(size)
         ]
         for process in processes:
-            process.join(120)
+            process.join(300)
         errors = [path.read_text() for path in folder.glob("*.error")]
         assert not errors, "\n".join(errors)
         assert [process.exitcode for process in processes] == [0] * size

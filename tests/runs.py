@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,13 @@ def assert_same_end(one: Path, other: Path) -> None:
 def lines(path: Path) -> list[dict[str, Any]]:
     """The lines of a file of JSON lines."""
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def wait_for_a_line(path: Path, status: Callable[[], int | None]) -> None:
+    """Wait for the first line of a file, while its writer is alive."""
+    while not (path.exists() and path.stat().st_size):
+        assert status() is None, "the writer has ended before its first line"
+        time.sleep(0.01)
 
 
 def clean_environment(**more: str) -> dict[str, str]:

@@ -1,16 +1,25 @@
 """Statistics over several processes: the same as in one with all samples."""
 
+import contextlib
 import copy
+import io
+import resource
 import subprocess
 import sys
-import time
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 from processes import together
-from runs import assert_same_end, clean_environment, end, images
+from runs import (
+    assert_same_end,
+    clean_environment,
+    end,
+    images,
+    wait_for_a_line,
+)
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -20,7 +29,7 @@ from labml_bcn import (
     EstimatedBatchNorm,
     FusedBatchChannelNorm,
 )
-from labml_bcn.experiment import cifar10, options, train, vgg
+from labml_bcn.experiment import cifar10, distributed, options, train, vgg
 from labml_bcn.experiment.checkpoint import RunError
 
 __all__ = ["images"]
@@ -256,8 +265,9 @@ METHODS = [
 
 
 def network(name, group=None):
+    """In double precision, for rounding grows from step to step."""
     torch.manual_seed(5)
-    return nn.Sequential(
+    layers = nn.Sequential(
         nn.Conv2d(8, 8, 3, padding=1),
         layer(name, group),
         nn.ReLU(),
@@ -267,6 +277,7 @@ def network(name, group=None):
         nn.Flatten(),
         nn.Linear(8 * 16, 4),
     )
+    return layers.double()
 
 
 def learn(model, xs, ys):
@@ -278,7 +289,7 @@ def learn(model, xs, ys):
 
 
 def lessons():
-    return batches(20, 2), torch.randint(
+    return batches(20, 2).double(), torch.randint(
         4, (20, 2), generator=torch.Generator().manual_seed(6)
     )
 
@@ -312,7 +323,7 @@ def test_two_processes_with_one_image_are_one_process_with_two(ends, name):
     for other in ends:
         for key, value in model.state_dict().items():
             torch.testing.assert_close(
-                other[name][key], value, rtol=1e-3, atol=1e-5
+                other[name][key], value, rtol=1e-9, atol=1e-9
             )
 
 
@@ -395,7 +406,7 @@ def test_accumulating_leaves_statistics_to_each_batch():
         torch.testing.assert_close(one, other)
 
 
-def torchrun(*words, count=2, cwd):
+def torchrun(*words, count=2, cwd, **options):
     launcher = ("-m", "torch.distributed.run", "--standalone")
     return subprocess.Popen(
         [
@@ -407,7 +418,45 @@ def torchrun(*words, count=2, cwd):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        **options,
     )
+
+
+def first_ends(rank):
+    def run():
+        if rank == 0:
+            raise RunError("the disk is full")
+        distributed.anywhere(False, "cpu")
+
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        status = options.carried_out(run, Path("run"))
+    return status, said.getvalue()
+
+
+def test_who_waits_for_a_process_that_has_ended_ends_in_one_line():
+    first, second = together(first_ends, 2)
+    assert first == (1, "process 0: error: the disk is full\n")
+    status, said = second
+    assert status == 1
+    assert said.startswith("process 1: error: another process has ended")
+    assert said.endswith("with --resume run\n")
+    assert said.count("\n") == 1
+
+
+def small_files():
+    """Let this process and its children write no file of a megabyte."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_all_processes_without_a_traceback(images, tmp_path):
+    words = ["--data", images, "--images", 40, "--out", "run"]
+    started = torchrun(*words, cwd=tmp_path, preexec_fn=small_files)
+    with started as process:
+        said, _ = process.communicate()
+    assert process.returncode == 1
+    assert "process 0: error: the checkpoint of step 0 could not be" in said
+    assert "[rank1]: Traceback" not in said
 
 
 @pytest.mark.slow
@@ -435,20 +484,17 @@ def test_processes_that_were_stopped_end_as_if_they_were_not(
     images, tmp_path
 ):
     """Each process has statistics of its own, and gets them back."""
-    words = ["--data", images, "--ws", "--batch-size", 1, "--images", 80]
+    words = ["--data", images, "--ws", "--batch-size", 1, "--images", 240]
     with torchrun(*words, "--out", "whole", cwd=tmp_path) as process:
         said, _ = process.communicate()
     assert process.returncode == 0, said
     with torchrun(*words, "--out", "run", cwd=tmp_path) as process:
-        metrics = tmp_path / "run" / "metrics.jsonl"
-        while not (metrics.exists() and metrics.stat().st_size):
-            assert process.poll() is None
-            time.sleep(0.01)
+        wait_for_a_line(tmp_path / "run" / "metrics.jsonl", process.poll)
         process.terminate()
         said, _ = process.communicate()
     assert "stopped by SIGTERM after step" in said
     middle = end(tmp_path / "run")
-    assert 0 < middle["step"] < 40
+    assert 0 < middle["step"] < 120
     with torchrun("--resume", "run", cwd=tmp_path) as process:
         said, _ = process.communicate()
     assert process.returncode == 0, said

@@ -1,6 +1,8 @@
 """The command line: its help, its folder, and what it refuses."""
 
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -167,6 +169,31 @@ def test_no_data_names_the_remedies(tmp_path):
     assert done.returncode == 2
     assert "no CIFAR-10 images were found" in done.stderr
     assert "--stand-in" in done.stderr
+
+
+def test_data_that_cannot_be_read_ends_with_a_message_and_2(
+    images, tmp_path, monkeypatch, capsys
+):
+    def broken(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Path, "read_bytes", broken)
+    with pytest.raises(SystemExit, match="2"):
+        options.main(["--data", str(images)])
+    assert (
+        f"{images / 'data_batch_1.bin'} cannot be read: Input/output error"
+        in capsys.readouterr().err
+    )
+
+
+def test_a_missing_compiler_is_told_before_anything_is_kept(
+    monkeypatch, capsys
+):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(SystemExit, match="2"):
+        options.main(["--stand-in", "--compile"])
+    assert "compiler on a CPU, but no-such-comp" in capsys.readouterr().err
+    assert not Path("runs").exists()
 
 
 # --- The folder -------------------------------------------------------------

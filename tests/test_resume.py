@@ -22,11 +22,12 @@ from runs import (
     end,
     images,
     lines,
+    wait_for_a_line,
 )
 from torch import nn
 
 from labml_bcn.experiment import checkpoint, cifar10, options, train
-from labml_bcn.experiment.checkpoint import Folder, RunError
+from labml_bcn.experiment.checkpoint import Folder
 
 __all__ = ["images"]
 
@@ -92,8 +93,8 @@ def test_killed_at_twenty_random_moments_a_run_ends_the_same(
     assert all("torch" in line for line in starts)
 
 
-def die_in(name, nth, done, *arguments, log):
-    """Run the command, and kill this process in its nth call of os.name."""
+def meet(number, name, nth, done, *arguments, log):
+    """Run the command, and signal this process in its nth call of os.name."""
     function, calls = getattr(os, name), 0
 
     @functools.wraps(function)
@@ -103,11 +104,18 @@ def die_in(name, nth, done, *arguments, log):
         if calls == nth and done:
             function(*arguments, **options)
         if calls == nth:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
         return function(*arguments, **options)
 
     setattr(os, name, fatal)
     command(*arguments, log=log)
+
+
+def run_into(number, name, nth, *arguments, folder, done=False):
+    """Start the command in a process that will meet a signal."""
+    log = folder.with_suffix(".log")
+    words = (number, name, nth, done, *arguments)
+    return start(functools.partial(meet, *words, log=log))
 
 
 # Two calls of fsync and one of replace write the settings; a checkpoint has
@@ -116,7 +124,7 @@ MOMENTS = [
     *(("fsync", n, False) for n in range(1, 12)),
     *(("replace", n, done) for n in (1, 2, 3) for done in (False, True)),
     *(("unlink", 1, done) for done in (False, True)),
-    *(("write", n, done) for n in (1, 2, 4) for done in (False, True)),
+    *(("write", n, done) for n in (1, 4, 5) for done in (False, True)),
     ("ftruncate", 2, False),
 ]
 
@@ -128,39 +136,27 @@ def test_killed_in_any_call_of_writing_a_run_ends_the_same(images, tmp_path):
     run(*words, folder=reference).join()
     for name, nth, done in MOMENTS:
         folder = tmp_path / f"{name}-{nth}-{done}"
-        log = folder.with_suffix(".log")
         words = arguments(images, folder, steps=4)
-        process = start(
-            functools.partial(die_in, name, nth, done, *words, log=log)
+        process = run_into(
+            signal.SIGKILL, name, nth, *words, folder=folder, done=done
         )
         process.join()
         assert process.exitcode == -signal.SIGKILL, (name, nth, done)
         process = run(*words, folder=folder)
         process.join()
-        assert process.exitcode == 0, log.read_text()
+        assert process.exitcode == 0, folder.with_suffix(".log").read_text()
         assert_same_end(folder, reference)
 
 
 # --- Asked to stop ----------------------------------------------------------
 
 
-def wait_for(path, count, process):
-    """Wait until a file has some lines, while its writer is alive."""
-    ended = getattr(process, "poll", lambda: process.exitcode)
-    while ended() is None:
-        if path.exists() and path.read_bytes().count(b"\n") >= count:
-            return
-        time.sleep(0.005)
-    raise AssertionError("the run ended before it was to be stopped")
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_step_and_keeps_it(images, whole, tmp_path, number):
     folder = tmp_path / "run"
     words = arguments(images, folder, "--checkpoint-every", 1000)
-    process = run(*words, folder=folder)
-    wait_for(folder / "metrics.jsonl", 3, process)
-    os.kill(process.pid, number)
+    # The start writes a line, the progress bar's lock may, and a step two.
+    process = run_into(number, "write", 8, *words, folder=folder)
     process.join()
     log = folder.with_suffix(".log")
     assert process.exitcode == 128 + number, log.read_text()
@@ -177,7 +173,8 @@ def test_a_signal_ends_a_step_and_keeps_it(images, whole, tmp_path, number):
 
 
 def test_ctrl_c_in_a_shell_is_answered_in_one_line(images, tmp_path):
-    words = arguments(images, tmp_path / "run", "--checkpoint-every", 1000)
+    folder = tmp_path / "run"
+    words = arguments(images, folder, steps=10_000)
     module = ("-m", "labml_bcn.experiment.train")
     with subprocess.Popen(
         [sys.executable, *module, *map(str, words)],
@@ -187,7 +184,7 @@ def test_ctrl_c_in_a_shell_is_answered_in_one_line(images, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        wait_for(tmp_path / "run" / "metrics.jsonl", 1, process)
+        wait_for_a_line(folder / "metrics.jsonl", process.poll)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate()
     assert process.returncode == 130
@@ -270,36 +267,35 @@ def limited(size, *arguments, log):
 
 
 @pytest.mark.parametrize(
-    ("size", "what"),
-    [(2_000_000, "the checkpoint of step 1"), (300, "metrics.jsonl")],
+    ("size", "every", "what"),
+    [
+        (500, 1, "config.json could not be written: File too large. Make"),
+        (1_500, 1000, "timings.jsonl could not be written to: File too"),
+        (2_000_000, 1, "the checkpoint of step 1 could not be written to"),
+    ],
 )
 def test_a_full_disk_keeps_the_last_good_checkpoint(
-    images, whole, tmp_path, size, what
+    images, whole, tmp_path, size, every, what
 ):
     folder, log = tmp_path / "run", tmp_path / "run.log"
-    words = arguments(images, folder)
-    # The start needs room for its own files.
-    if size < 2_000:
-        process = run(*words, "--checkpoint-every", 1000, folder=folder)
-        wait_for(folder / "metrics.jsonl", 1, process)
-        process.kill()
-        process.join()
-    before = sorted(folder.glob("step-*.pt"))
+    words = arguments(images, folder, "--checkpoint-every", every)
+    if size == 1_500:
+        # There is a checkpoint, which would not fit, and room for a start.
+        run_into(signal.SIGKILL, "write", 5, *words, folder=folder).join()
+        (folder / "starts.jsonl").unlink()
     process = start(functools.partial(limited, size, *words, log=log))
     process.join()
     said = log.read_text()
-    assert process.exitcode in (1, 2), said
+    assert process.exitcode == 1, said
+    assert what in said
+    assert "Make room, and " in said
     assert "Traceback" not in said
-    assert "File too large" in said
-    if size > 2_000:
-        assert what in said
-        assert "The last good checkpoint is of step 0" in said
-        assert f"Make room, and go on from it with --resume {folder}" in said
-        assert end(folder)["step"] == 0
-    else:
-        assert sorted(folder.glob("step-*.pt")) == before
+    kept = [checkpoint.step for checkpoint in Folder(folder).checkpoints()]
+    assert kept == ([] if size == 500 else [0])
+    if size == 2_000_000:
+        assert f"The last good checkpoint is of step 0: {folder}" in said
     assert not list(folder.glob("*.part"))
-    process = run("--resume", folder, folder=folder)
+    process = run(*words, folder=folder)
     process.join()
     assert process.exitcode == 0, log.read_text()
     assert_same_end(folder, whole[0])
@@ -340,10 +336,8 @@ def test_a_disk_that_fills_up_keeps_the_last_good_checkpoint(
 def stopped(images, tmp_path):
     """A run that was killed after a few of its steps."""
     folder = tmp_path / "run"
-    process = run(*arguments(images, folder), folder=folder)
-    wait_for(folder / "metrics.jsonl", 8, process)
-    process.kill()
-    process.join()
+    words = arguments(images, folder)
+    run_into(signal.SIGKILL, "write", 15, *words, folder=folder).join()
     return folder
 
 
@@ -509,16 +503,16 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     with pytest.raises(SystemExit, match="2"):
         options.main(["--stand-in", "--out", str(tmp_path / "file" / "run")])
-    assert "Not a directory" in capsys.readouterr().err
-    with pytest.raises(RunError, match="name another one with --out"):
-        Folder(tmp_path / "file")
+    said = capsys.readouterr().err
+    assert "must be a folder that can be written to: Not a directory" in said
+    assert "name another one with --out" in said
 
 
 def test_a_run_has_one_writer_at_a_time(images, tmp_path, capsys):
     folder = tmp_path / "run"
-    process = run(*arguments(images, folder), folder=folder)
-    wait_for(folder / "metrics.jsonl", 1, process)
-    os.kill(process.pid, signal.SIGSTOP)
+    words = arguments(images, folder)
+    process = run_into(signal.SIGSTOP, "write", 9, *words, folder=folder)
+    wait_for_a_line(folder / "metrics.jsonl", lambda: process.exitcode)
     status, said = resume(folder, capsys)
     process.kill()
     process.join()

@@ -426,12 +426,21 @@ def read_records(path: Path) -> tuple[Tensor, Tensor]:
 
     **Returns** images, uint8 `[N, 3, 32, 32]`, and labels, int64 `[N]`.
 
-    **Raises** `ValueError`: the file is empty, ends inside a record, or
-    holds a label over 9.
+    **Raises**
+
+    - `OSError`: the file cannot be read.
+    - `ValueError`: it is empty, ends inside a record, or holds a label over
+      9.
     """
+    try:
+        data = bytearray(path.read_bytes())
+    except OSError as error:
+        raise OSError(
+            f"{path} cannot be read: {error.strerror}. Copy or unpack it"
+            " again, or allow to read it."
+        ) from error
     # A copy that broke off ends inside a record. Read on regardless, it
     # would give a last image that is half of another, or none.
-    data = bytearray(path.read_bytes())
     whole, rest = divmod(len(data), RECORD)
     if not data:
         raise ValueError(

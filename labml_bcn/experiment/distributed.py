@@ -170,6 +170,19 @@ def anywhere(flag: bool | Tensor, device: torch.device | str) -> bool:
     return bool(word)
 
 
+def left_alone(error: RuntimeError) -> bool:
+    r"""
+    Whether an error says that another process has ended.
+
+    A process that meets a full disk, say, tells why it ends. Those that wait
+    for it only see that it has gone; NCCL has a kind of error for that, and
+    gloo a text.
+    """
+    return size() > 1 and (
+        isinstance(error, dist.DistError) or "gloo" in str(error)
+    )
+
+
 def summed(values: Tensor) -> Tensor:
     r"""
     Return the sum of `values` over the processes.

@@ -33,7 +33,7 @@ import json
 import math
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ NETWORK = (
 )
 LOOP = (
     *("batch_size", "accumulate", "images", "optimizer", "lr", "schedule"),
-    *("warmup", "seed"),
+    *("warmup", "seed", "compile"),
 )
 
 DESCRIPTION = """\
@@ -418,9 +418,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = SETTINGS | config.get("settings", {}) | typed
         with distributed.joined(settings["device"]) as device:
             return start(typed, path, config, device)
-    except FileNotFoundError as error:
-        command.error(f"{error} Or try it out with --stand-in.")
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, RunError, ModuleNotFoundError) as error:
         command.error(str(error))
     except KeyboardInterrupt:
         tell("stopped at once; --resume goes on from what was kept")
@@ -509,8 +507,9 @@ def start(typed: Values, path: Path, config: Values, device: str) -> int:
     model = network(settings)
     check(data, device, **{name: settings[name] for name in LOOP})
     every = positive("checkpoint_every", typed.get("checkpoint_every", 1000))
-    first = distributed.rank() == 0
-    try:
+    folder, first = Folder(path), distributed.rank() == 0
+
+    def run() -> Run:
         if first:
             begin(path, settings, config, data, typed)
             parameters = sum(p.numel() for p in model.parameters())
@@ -518,18 +517,36 @@ def start(typed: Values, path: Path, config: Values, device: str) -> int:
             print(f"images: {data.source}")
             print(f"kept in: {path}", flush=True)
         distributed.anywhere(False, device)  # the others wait for the folder
-        run = train(
+        return train(
             model,
             data,
             **{name: settings[name] for name in LOOP},
             device=device,
             amp=settings["amp"],
-            compile=settings["compile"],
             progress=typed.get("progress") if first else False,
-            folder=Folder(path),
+            folder=folder,
             checkpoint_every=every,
             tensorboard="tensorboard" in typed,
         )
+
+    return carried_out(run, path)
+
+
+def carried_out(run: Callable[[], Run], path: Path) -> int:
+    r"""
+    ## How it ends
+
+    Carry out a run, and say how it has ended.
+
+    **Arguments**
+
+    - `run`: trains.
+    - `path`: the folder of the run.
+
+    **Returns** the exit status.
+    """
+    try:
+        done = run()
     except Stopped as stopped:
         number = stopped.signal or signal.SIGTERM
         tell(
@@ -540,8 +557,16 @@ def start(typed: Values, path: Path, config: Values, device: str) -> int:
     except RunError as error:
         tell(f"error: {error}")
         return 1
-    if first:
-        print(summary(run))
+    except RuntimeError as error:
+        if not distributed.left_alone(error):
+            raise
+        tell(
+            "error: another process has ended, and says why. Go on from the"
+            f" last checkpoint with --resume {path}"
+        )
+        return 1
+    if distributed.rank() == 0:
+        print(summary(done))
     return 0
 
 
@@ -562,11 +587,14 @@ def images_for(typed: Values, config: Values) -> CIFAR10:
         typed = config.get("data", {}) | typed
     if typed.get("stand_in"):
         return cifar10.stand_in()
-    return cifar10.load(
-        typed.get("data"),
-        download=typed.get("download"),
-        progress=typed.get("progress"),
-    )
+    try:
+        return cifar10.load(
+            typed.get("data"),
+            download=typed.get("download"),
+            progress=typed.get("progress"),
+        )
+    except FileNotFoundError as error:
+        raise ValueError(f"{error} Or try it out with --stand-in.") from error
 
 
 def settled(typed: Values, config: Values, data: CIFAR10) -> Values:
@@ -667,8 +695,9 @@ def begin(
     Settings decide the result, together with the versions of what computes
     it. If those have changed since the last start, the run goes on, and the
     reader is told.
+
+    **Raises** `RunError`: it cannot be written.
     """
-    path.mkdir(parents=True, exist_ok=True)
     if not config:
         source = {"stand_in": data.is_stand_in, "data": typed.get("data")}
         counts = {
@@ -682,7 +711,13 @@ def begin(
             "data": source,
         }
         text = json.dumps(config, indent=2) + "\n"
-        write(path / "config.json", text.encode())
+        try:
+            write(path / "config.json", text.encode())
+        except OSError as error:
+            raise RunError(
+                f"{path / 'config.json'} could not be written:"
+                f" {error.strerror}. Make room, and start again"
+            ) from error
     file = path / "starts.jsonl"
     before = file.read_text("utf-8").splitlines() if file.exists() else []
     now = surroundings()

@@ -46,6 +46,8 @@ From Python:
 import hashlib
 import importlib
 import math
+import os
+import shutil
 import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
@@ -205,7 +207,7 @@ def train(
       read or written.
     """
     numbers = batch_size, accumulate, images, optimizer, lr, schedule
-    check(data, device, *numbers, warmup, seed)
+    check(data, device, *numbers, warmup, seed, compile)
     positive("checkpoint_every", checkpoint_every)
     processes = distributed.size()
     per_step = batch_size * accumulate * processes
@@ -394,6 +396,21 @@ def compiled(model: nn.Module) -> nn.Module:
     """
     made: nn.Module = torch.compile(model)  # type: ignore[assignment]
     return made
+
+
+def compiler() -> None:
+    r"""
+    Raise `ValueError` where the C++ compiler is missing that `torch.compile`
+    needs on a CPU.
+    """
+    usual = {"win32": "cl", "darwin": "clang++"}.get(sys.platform, "g++")
+    name = os.environ.get("CXX", usual)
+    if shutil.which(name) is None:
+        raise ValueError(
+            f"compile needs a C++ compiler on a CPU, but {name} is not"
+            " found; install it, name another in the environment variable"
+            " CXX, or do without compile"
+        )
 
 
 def keep(folder: Folder | None, step: int, state: State) -> None:
@@ -776,6 +793,7 @@ def check(
     schedule: str,
     warmup: float | None,
     seed: int,
+    compile: bool,
 ) -> None:
     r"""
     ## What a run needs
@@ -812,6 +830,8 @@ def check(
         )
     vgg.valid_seed(seed)
     distributed.usable(device)
+    if compile and torch.device(device).type == "cpu":
+        compiler()
 
 
 if __name__ == "__main__":
