@@ -5,12 +5,11 @@ import os
 import re
 import subprocess
 import sys
-from importlib.resources import files
 from urllib.parse import unquote, urljoin, urlsplit
 
 import nbformat
 import pytest
-from browsing import Visit, page_paths
+from browsing import page_paths
 from conftest import ROOT
 
 pytestmark = pytest.mark.slow
@@ -148,29 +147,6 @@ def test_a_downloaded_notebook_runs_as_a_script(site, tmp_path):
 # --- In a browser -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pages_fit_ask_nobody_and_satisfy_axe(browser, pages, scheme):
-    axe = files("axe_playwright_python").joinpath("axe.min.js").read_text()
-    visit = Visit(browser, scheme)
-    found: list[tuple[str, object]] = []
-    for url in pages:
-        page = visit.open(url)
-        page.evaluate(axe)
-        found += [
-            (url, (v["id"], v["nodes"][0]["html"][:200]))
-            for v in page.evaluate("axe.run()")["violations"]
-        ]
-        for width in (1440, 390):
-            page.set_viewport_size({"width": width, "height": 900})
-            wide = page.evaluate("document.documentElement.scrollWidth")
-            if wide > width:
-                found.append((url, f"{wide} px wide at {width}"))
-    visit.page.close()
-    assert found == []
-    assert visit.errors == []
-    assert visit.away(pages[0]) == []
-
-
 def test_the_switch_changes_the_scheme(visit, address):
     page = visit.open(address)
     before = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -226,12 +202,3 @@ def test_on_a_phone_code_loses_its_common_indentation(visit, address):
     page = visit.open(address + path, 390)
     assert page.evaluate(lines) > 0
     assert not page.locator(".lit .in").first.is_visible()
-
-
-def test_pages_read_whole_without_script(browser, address):
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto(address + "labml_bcn/batch_channel_norm/")
-    assert page.locator("math").first.is_visible()
-    assert page.locator(".lit .code").first.is_visible()
-    context.close()

@@ -78,22 +78,33 @@ SHIFTS = """new Promise(done => {
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("delay", [0, 700], ids=["font at once", "font late"])
-def test_nothing_moves_after_it_was_shown(browser, pages, width, delay):
-    context = browser.new_context(viewport={"width": width, "height": 900})
-    page = context.new_page()
-
-    def late(route: Route) -> None:
-        page.wait_for_timeout(delay)
-        route.continue_()
-
-    if delay:
-        page.route("**/*.woff2", late)
+def test_nothing_moves_after_it_was_shown(browser, pages, width):
+    page = browser.new_page(viewport={"width": width, "height": 900})
     found = []
     for url in pages:
         page.goto(url)
         found += [(url, shift) for shift in page.evaluate(SHIFTS)]
-    context.close()
+    page.close()
+    assert found == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_nothing_moves_when_the_math_font_comes_late(browser, address, width):
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    late = []
+
+    def wait(route: Route) -> None:
+        page.wait_for_timeout(700)
+        late.append(route.request.url)
+        route.continue_()
+
+    page.route("**/*.woff2", wait)
+    found = []
+    for path in LAYERS:
+        page.goto(address + path)
+        found += [(path, shift) for shift in page.evaluate(SHIFTS)]
+    page.close()
+    assert late
     assert found == []
 
 
@@ -185,18 +196,27 @@ def still(browser: Browser):
     page.close()
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_the_keyboard_reaches_all_and_its_place_is_always_seen(
-    still, pages, width
-):
-    still.set_viewport_size({"width": width, "height": 900})
+def walked(page: Page, urls: list[str]) -> list[object]:
+    """Walk through pages, and gather what was wrong on them."""
     found = []
-    for url in pages:
-        still.goto(url)
-        stops, wrong = walk(still)
+    for url in urls:
+        page.goto(url)
+        stops, wrong = walk(page)
         found += [(url, each) for each in wrong]
         assert stops > 3, url
-    assert found == []
+    return found
+
+
+def test_the_keyboard_reaches_all_and_its_place_is_always_seen(still, pages):
+    still.set_viewport_size({"width": 1440, "height": 900})
+    assert walked(still, pages) == []
+
+
+def test_so_it_does_in_a_narrow_window(still, address, layers):
+    still.set_viewport_size({"width": 390, "height": 900})
+    urls = [address + path for path in {*KINDS, *LAYERS}]
+    urls.append(f"{layers}batch_channel_norm.html")
+    assert walked(still, urls) == []
 
 
 def test_the_switch_of_colours_answers_space_and_enter(still, address):
@@ -380,15 +400,85 @@ def test_sizes_are_chosen_by_keyboard_and_by_touch(browser, visit, address):
 # --- For every eye ----------------------------------------------------------
 
 AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text()
+COLOURS = ["color-contrast", "link-in-text-block"]
+
+# Contrast is what takes axe its time, and a page of code has thousands of
+# words in a few colours. So it is asked of one element of each look: what
+# the contrast is made of, down to the grounds behind.
+LOOKS = """() => {
+    const grounds = new WeakMap();
+    const behind = (e) => {
+        if (!e) return "";
+        if (!grounds.has(e)) {
+            const own = getComputedStyle(e).backgroundColor;
+            grounds.set(e, behind(e.parentElement) + " " + own);
+        }
+        return grounds.get(e);
+    };
+    const looks = new Map();
+    for (const e of document.body.querySelectorAll("*")) {
+        const words = [...e.childNodes].some(
+            (n) => n.nodeType === Node.TEXT_NODE && n.data.trim());
+        if (!words || !e.checkVisibility()) continue;
+        const style = getComputedStyle(e);
+        const look = [e.localName, style.color, style.opacity,
+            style.fontSize, style.fontWeight, behind(e)].join();
+        if (!looks.has(look)) looks.set(look, e);
+    }
+    return [...looks.values()];
+}"""
 
 
 def violations(page: Page) -> list[tuple[str, str]]:
-    page.evaluate(AXE)
+    """Ask axe for all it finds."""
+    rest = {rule: {"enabled": False} for rule in COLOURS}
+    return _axe(page, "document", {"rules": rest}) + in_colours(page)
+
+
+def in_colours(page: Page) -> list[tuple[str, str]]:
+    """Ask axe for what depends on the scheme."""
+    return _axe(page, f"{{include: ({LOOKS})()}}", {"runOnly": COLOURS})
+
+
+def _axe(page: Page, where: str, how: object) -> list[tuple[str, str]]:
+    if not page.evaluate("!!window.axe"):
+        page.evaluate(AXE)
     return [
         (v["id"], node["html"][:200])
-        for v in page.evaluate("axe.run()")["violations"]
+        for v in page.evaluate(f"how => axe.run({where}, how)", how)[
+            "violations"
+        ]
         for node in v["nodes"]
     ]
+
+
+def test_pages_fit_ask_nobody_and_satisfy_axe(visit, pages):
+    found: list[tuple[str, object]] = []
+    for url in pages:
+        page = visit.open(url)
+        page.emulate_media(color_scheme="light", reduced_motion="reduce")
+        found += [(url, each) for each in violations(page)]
+        page.emulate_media(color_scheme="dark", reduced_motion="reduce")
+        page.wait_for_function(
+            "getComputedStyle(document.body).colorScheme === 'dark' ||"
+            " !document.body.dataset.mdColorScheme"
+        )
+        found += [(url, each) for each in in_colours(page)]
+        for width in WIDTHS:
+            page.set_viewport_size({"width": width, "height": 900})
+            wide = page.evaluate("document.documentElement.scrollWidth")
+            if wide > width:
+                found.append((url, f"{wide} px wide at {width}"))
+    assert found == []
+    assert visit.errors == []
+    assert visit.away(pages[0]) == []
+
+
+def test_axe_sees_a_word_that_is_too_faint(visit, address):
+    page = visit.open(address + BCN)
+    assert in_colours(page) == []
+    page.add_style_tag(content=".lit .code .k { color: #bbb !important }")
+    assert {rule for rule, _ in in_colours(page)} == {"color-contrast"}
 
 
 def search_open(page: Page) -> None:
