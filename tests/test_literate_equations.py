@@ -236,6 +236,21 @@ def test_a_marker_must_say_which_of_two_files_it_means(tmp_path):
     assert "write more of the path" in message
 
 
+def test_a_marker_may_be_written_without_pytest(tmp_path):
+    read_tests = proofs(
+        tmp_path, '@mark.equation("layer.s")\ndef test_s(): 1'
+    )
+    made = page(tmp_path, "$$a$$ {#s}", read_tests)
+    assert read_tests.check(made.equations) == []
+
+
+def test_a_refused_name_is_reported_once(tmp_path):
+    read_tests = proofs(tmp_path, "")
+    made = page(tmp_path, "$$a$$ {#No_name}", read_tests)
+    assert len(made.problems) == 1
+    assert read_tests.check(made.equations) == []
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -245,6 +260,8 @@ def test_a_marker_must_say_which_of_two_files_it_means(tmp_path):
         (f"{MARK}(name='a.b')\ndef test_a(): 1\n", "by plain strings"),
         (f"{MARK}('a.b')\ndef helper(): 1\n", "must stand right at a test"),
         (f"law = {MARK[1:]}('a.b')\n", "must stand right at a test"),
+        (f"{MARK}\ndef test_a(): 1\n", "must be called where it stands"),
+        (f"law = {MARK[1:]}\n", "must be called where it stands"),
         ("def test_a(:\n", "not valid Python"),
     ],
 )

@@ -375,7 +375,8 @@ def test_a_declared_symbol_that_a_run_contradicts_is_a_problem(case):
             m = x.T
         """
     assert case.problems(layer, "def one(B, C): layer.f(A(C, B))") == [
-        "symbols.yml:7: scope layer.g: layer defines no such thing"
+        "symbols.yml:7: scope layer.g: layer defines no such thing; did you "
+        "mean layer.f or layer?"
     ]
     text = case.symbols.read_text().replace(", layer.g: []", "")
     case.symbols.write_text(text)

@@ -260,6 +260,32 @@ def test_one_symbol_in_two_scopes_is_lit_up_in_one_at_a_time(case):
     assert 'data-for="1 2"' in case.bodies[0]
 
 
+@pytest.mark.parametrize(
+    ("scopes", "expected"),
+    [
+        ("{one.A: [], one.A.f: var}", [1] * 8),
+        ("{one.A: [], one.A.f: var, one.A.g: var}", [1] * 10),
+        # A module is no whole: what it declares is shared notation.
+        (
+            "{one: [], one.A.f: var, one.A.g: var}",
+            [1] * 3 + [2] * 5 + [3] * 3,
+        ),
+    ],
+)
+def test_a_class_and_its_methods_have_one_symbol(case, scopes, expected):
+    case.file("one.py", TWO)
+    case.declare(
+        f"""
+        - latex: v
+          scope: {scopes}
+          say: v
+          meaning: a variance
+        """
+    )
+    numbers = [n for n, _ in marked(case.bodies[0])]
+    assert sorted(numbers) == expected
+
+
 def test_a_function_inside_has_variables_of_its_own(case):
     case.file(
         "one.py",
@@ -324,7 +350,7 @@ def test_where_nothing_is_declared_pages_stay_as_they_are(case):
         ),
         (
             symbol("v", "one.A.h"),
-            "1: scope one.A.h: one defines no such thing",
+            "1: scope one.A.h: one defines no such thing; did you mean one.A",
         ),
         (
             symbol("v", "three"),
@@ -341,9 +367,16 @@ def test_where_nothing_is_declared_pages_stay_as_they_are(case):
         ),
         (symbol(r"\frac{"), "1: Expected closing"),
         ("- latex: v\n", "1: a symbol without scope"),
+        (symbol("v", "[]"), "1: a symbol without scope"),
+        (symbol("v", "{}"), "1: a symbol without scope"),
+        (symbol("[]"), "1: a symbol without latex"),
+        (symbol("''"), "1: a symbol without latex"),
         ("- latex: v\n  sope: one\n", "2: unknown field sope; "),
+        ("- latex: v\n  latex: w\n", "2: a second latex; keep one of them"),
         ("latex: v\n", "1: symbols are a list: begin each with `- `"),
         ("- latex: [\n", "2: not valid YAML: "),
+        (symbol(r"[\mu_{c}]"), "1: not valid YAML: "),
+        ("- latex: \x07\n", "1: not valid YAML: "),
         (symbol("v").replace("say: it", "say: [a, {b: c}]"), "4: expected a"),
         (
             symbol("v", "{one: var}", "var"),

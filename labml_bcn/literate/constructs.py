@@ -35,7 +35,14 @@ from labml_bcn.literate.code import python_lines
 from labml_bcn.literate.mathmd import MathExtension
 from labml_bcn.literate.notes import EXTENSIONS
 from labml_bcn.literate.page import Feature, Link
-from labml_bcn.literate.parse import Line, Problem, Row, Source, decode
+from labml_bcn.literate.parse import (
+    Line,
+    Problem,
+    Row,
+    Source,
+    decode,
+    reading_yaml,
+)
 from labml_bcn.literate.scopes import Scopes
 
 # Where the table goes on a page of prose.
@@ -201,13 +208,9 @@ def _differences(
 
 
 def _declared(path: Path) -> Iterator[Construct]:
-    try:
+    with reading_yaml(path):
         top = yaml.compose(decode(path), yaml.SafeLoader)
         data: Any = yaml.safe_load(decode(path)) or {}
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        reason = f"not valid YAML: {error.problem}"
-        raise Problem(path, line, reason) from None
     try:
         papers: dict[str, dict[str, str]] = data["papers"]
         lines = _lines_of_keys(top, "constructs")

@@ -26,6 +26,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeGuard
 
 from labml_bcn.literate.parse import Problem, decode, syntax
 
@@ -35,7 +36,8 @@ class Equation:
     """
     A displayed equation: where it stands, and its name, if it has one.
 
-    `law` is false where it was declared to be notation.
+    `law` is false where it was declared to be notation, or its name is wrong
+    and was reported.
     """
 
     path: Path
@@ -98,6 +100,7 @@ class Equations:
                 law = False
             elif word[0] == "#" and not name:
                 name = self._checked(line, word[1:])
+                law = law and bool(name)
             else:
                 self._report(
                     line,
@@ -181,28 +184,39 @@ class Proofs:
             except Problem as problem:
                 read.problems.append(problem)
                 continue
-            for call, test in _markers(tree):
-                read._add(path, call, test)
+            for marker, call, test in _markers(tree):
+                read._add(path, marker, call, test)
         return read
 
-    def _add(self, path: Path, call: ast.Call, test: ast.stmt | None) -> None:
+    def _add(
+        self,
+        path: Path,
+        marker: ast.expr,
+        call: ast.Call | None,
+        test: ast.stmt | None,
+    ) -> None:
         names = [
             each.value
-            for each in call.args
+            for each in (call.args if call else ())
             if isinstance(each, ast.Constant) and isinstance(each.value, str)
         ]
-        if not names or len(names) < len(call.args) or call.keywords:
+        if not call:
+            wrong = (
+                "must be called where it stands, with names: "
+                '@pytest.mark.equation("module.name")'
+            )
+        elif not names or len(names) < len(call.args) or call.keywords:
             wrong = "names equations by plain strings, one or more"
         elif not isinstance(test, _Test):
             wrong = "must stand right at a test: as its decorator"
         else:
             self.proofs += [
-                Proof(name, path, test.lineno, test.name, call.lineno)
+                Proof(name, path, test.lineno, test.name, marker.lineno)
                 for name in names
             ]
             return
         message = f"the marker `equation` {wrong}"
-        self.problems.append(Problem(path, call.lineno, message))
+        self.problems.append(Problem(path, marker.lineno, message))
 
     def of(self, equation: Equation) -> list[Proof]:
         """Return the proofs of an equation."""
@@ -250,28 +264,32 @@ def _of_proof(proof: Proof, equations: list[Equation]) -> Iterator[Problem]:
 _Test = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def _markers(tree: ast.Module) -> Iterator[tuple[ast.Call, ast.stmt | None]]:
+_Marker = tuple[ast.expr, ast.Call | None, ast.stmt | None]
+
+
+def _markers(tree: ast.Module) -> Iterator[_Marker]:
     """
-    Yield each call of the marker, and the test that it decorates.
+    Yield each marker with its call, and the test that it decorates.
 
     It may stand inside another decorator, as with `pytest.param`.
     """
     at = {
-        id(call): node
+        id(part): node
         for node in ast.walk(tree)
         if isinstance(node, _Test) and node.name.startswith("test")
         for decorator in node.decorator_list
-        for call in ast.walk(decorator)
+        for part in ast.walk(decorator)
     }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and _is_marker(node.func):
-            yield node, at.get(id(node))
+    parts = list(ast.walk(tree))
+    calls = {id(p.func): p for p in parts if isinstance(p, ast.Call)}
+    for part in parts:
+        if _is_marker(part):
+            yield part, calls.get(id(part)), at.get(id(part))
 
 
-def _is_marker(function: ast.expr) -> bool:
-    return (
-        isinstance(function, ast.Attribute)
-        and function.attr == "equation"
-        and isinstance(function.value, ast.Attribute)
-        and function.value.attr == "mark"
-    )
+def _is_marker(node: ast.AST) -> TypeGuard[ast.Attribute]:
+    """Tell whether this is `pytest.mark.equation`, or `mark.equation`."""
+    if not isinstance(node, ast.Attribute) or node.attr != "equation":
+        return False
+    of = node.value
+    return "mark" in (getattr(of, "attr", ""), getattr(of, "id", ""))

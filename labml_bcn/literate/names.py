@@ -35,6 +35,7 @@ from labml_bcn.literate.parse import (
     Problem,
     Source,
     decode,
+    reading_yaml,
     syntax,
 )
 from labml_bcn.literate.scopes import (
@@ -515,13 +516,8 @@ def read_addresses(path: Path) -> dict[str, str]:
     **Raises**: `Problem` where the file cannot be read, or is not a mapping
     from addresses to lists of names.
     """
-    try:
+    with reading_yaml(path):
         top = yaml.safe_load(decode(path))
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise Problem(
-            path, line, f"not valid YAML: {error.problem}"
-        ) from None
     found: dict[str, str] = {}
     for address, names in (
         top if isinstance(top, dict) else {"": ""}

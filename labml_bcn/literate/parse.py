@@ -15,6 +15,8 @@ import re
 import tokenize
 import warnings
 from bisect import bisect_left
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,6 +126,22 @@ def decode(path: Path) -> str:
     # Python ends a line at these three and at nothing else; splitlines()
     # would also break at a form feed, and every number after it be wrong.
     return re.sub(r"\r\n?", "\n", text)
+
+
+@contextmanager
+def reading_yaml(path: Path) -> Iterator[None]:
+    """Tell where a YAML file is wrong, if what is done inside finds out."""
+    try:
+        yield
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        reason = getattr(error, "problem", None) or str(error)
+        raise Problem(
+            path,
+            mark.line + 1 if mark else 1,
+            f"not valid YAML: {reason}; quote what holds any of [ ] {{ }} , "
+            "# : and double each backslash between double quotes",
+        ) from None
 
 
 def syntax(

@@ -20,6 +20,8 @@ may be one of several: "[C] or [G, D]".
 **The rule of scopes.** What is declared for a scope holds in it and in the
 scopes inside, unless an inner one declares the same form or name anew. A
 name that is a function's own variable is not that of a function around it.
+A symbol is lit up in one class or function at a time. Declared for a class
+and, under other names, for its methods, it is one symbol in all of them.
 
 **Matching is by structure.** A symbol's LaTeX is converted once, and equal
 subtrees of a formula's MathML are marked: `\hat\mu_c` is `\hat{\mu}_c`, and
@@ -35,6 +37,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -45,7 +48,12 @@ import yaml
 from labml_bcn.literate.code import Mark
 from labml_bcn.literate.math import MathError, to_mathml
 from labml_bcn.literate.page import Feature, Link
-from labml_bcn.literate.parse import Problem, Source, decode
+from labml_bcn.literate.parse import (
+    Problem,
+    Source,
+    decode,
+    reading_yaml,
+)
 from labml_bcn.literate.scopes import Scopes, around, expressions
 
 Element = ElementTree.Element
@@ -74,6 +82,7 @@ class Symbol:
 
 # --- The file ---------------------------------------------------------------
 
+_DROP = "; correct it, or take it out"
 _KEYS = {"latex", "scope", "code", "say", "meaning", "shape"}
 
 
@@ -87,12 +96,8 @@ class _Reader:
         return Problem(self.path, node.start_mark.line + 1, message)
 
     def symbols(self) -> list[Symbol]:
-        try:
+        with reading_yaml(self.path):
             top = yaml.compose(decode(self.path), yaml.SafeLoader)
-        except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            reason = f"not valid YAML: {error.problem}"
-            raise Problem(self.path, line, reason) from None
         if top is None:
             return []
         if not isinstance(top, yaml.SequenceNode):
@@ -102,14 +107,19 @@ class _Reader:
     def symbol(self, node: yaml.Node) -> Symbol:
         if not isinstance(node, yaml.MappingNode):
             raise self.fail(node, "a symbol is a mapping, with `latex: ...`")
-        fields = {key.value: value for key, value in node.value}
-        for key, _ in node.value:
+        fields: dict[str, yaml.Node] = {}
+        for key, value in node.value:
             if key.value not in _KEYS:
                 known = ", ".join(sorted(_KEYS))
                 raise self.fail(key, f"unknown field {key.value}; {known}")
-        for key in ("latex", "scope", "say", "meaning"):
-            if key not in fields:
-                raise self.fail(node, f"a symbol without {key}")
+            if key.value in fields:
+                raise self.fail(
+                    key, f"a second {key.value}; keep one of them"
+                )
+            fields[key.value] = value
+        for name in ("latex", "scope", "say", "meaning"):
+            if name not in fields or not any(self.parts(fields[name])):
+                raise self.fail(node, f"a symbol without {name}; write one")
         return Symbol(
             node.start_mark.line + 1,
             self.texts(fields["latex"]),
@@ -129,11 +139,15 @@ class _Reader:
         names = self.texts(code) if code else []
         return dict.fromkeys(self.texts(scope), names)
 
+    def parts(self, node: yaml.Node) -> list[str]:
+        """Return what a field holds: a text, a list, or a mapping's keys."""
+        if isinstance(node, yaml.MappingNode):
+            return [self.text(key) for key, _ in node.value]
+        return self.texts(node)
+
     def texts(self, node: yaml.Node) -> list[str]:
-        if isinstance(node, yaml.SequenceNode):
-            return [self.text(part) for part in node.value]
-        found = self.text(node)
-        return [found] if found else []
+        nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        return [text for text in map(self.text, nodes) if text]
 
     def text(self, node: yaml.Node) -> str:
         if not isinstance(node, yaml.ScalarNode):
@@ -287,7 +301,19 @@ class Table:
             message = f"scope {scope}: {modules[0]} defines no such thing"
         else:
             message = f"scope {scope}: no module of that name has a page"
+        if not found:
+            message += self._close_to(scope)
         raise self.fail(symbol, message)
+
+    def _close_to(self, scope: str) -> str:
+        """Return a question after scopes that exist and are written alike."""
+        known = [
+            ".".join(filter(None, [module.rpartition(".")[2], name]))
+            for module, scopes in self._scopes.values()
+            for name in scopes.names
+        ]
+        close = get_close_matches(scope, known, 2)
+        return f"; did you mean {' or '.join(close)}?" if close else ""
 
     @property
     def paths(self) -> list[Path]:
@@ -313,13 +339,15 @@ class Table:
                 and (use[2] == inside[0] or use[2].startswith(inside[1]))
                 for use in symbol.uses
             ):
-                message = f"{symbol.latex[0]} occurs nowhere in {scope}"
+                message = (
+                    f"{symbol.latex[0]} occurs nowhere in {scope}{_DROP}"
+                )
                 yield self.fail(symbol, message)
                 continue
             for code in symbol.names[scope]:
                 key = code_key(parsed(code))
                 if (path, name, key) not in self.found_names:
-                    message = f"code: {code} occurs nowhere in {scope}"
+                    message = f"code: {code} occurs nowhere in {scope}{_DROP}"
                     yield self.fail(symbol, message)
 
 
@@ -337,15 +365,15 @@ class OnPage(Feature):
         self._here = {where[2] for where in table.declared_in(source.path)}
 
     def _number(self, symbol: Symbol, scope: str, line: int) -> str:
-        """Return a number for the symbol in the innermost of its scopes."""
+        """Return a number for the symbol in the place where it is one."""
         path = self.source.path
         declared = {
             name for s, _, name in self.table.declared_in(path) if s is symbol
         }
-        inner = next(name for name in around(scope) if name in declared)
+        within = [name for name in around(scope) if name and name in declared]
         symbol.uses.add((path, line, scope))
         self.used[symbol.line] = symbol
-        key = symbol.line, inner
+        key = symbol.line, within[-1] if within else ""
         return str(self.numbers.setdefault(key, len(self.numbers) + 1))
 
     # Code.
