@@ -420,7 +420,10 @@ def test_examples_run_in_a_process_of_their_own(apart):
     [
         ("def one(B): 1 / 0", "5: this example fails: ZeroDivisionError: "),
         ("def one(B): layer.f(", "5: this example fails: SyntaxError: "),
-        ("def one(Z): ...", "1: this example fails: KeyError: 'Z'"),
+        ("def one(Z): ...", "5: this example fails: one takes Z, and SIZES"),
+        ("def one(z=1): exit(z)", "5: this example fails: SystemExit: 1"),
+        ("SIZES = []", "1: this example fails: SIZES must be a list of"),
+        ("SIZES += [{}]", "1: this example fails: SIZES must be a list of"),
         ("import os; os._exit(1)", "1: this example fails: it ended early"),
     ],
 )

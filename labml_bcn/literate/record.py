@@ -216,16 +216,45 @@ def examples(module: ModuleType) -> dict[str, Any]:
     }
 
 
+class Slip(ValueError):
+    """Something in the examples' file that its author must mend."""
+
+    def __init__(self, message: str, line: int = 1) -> None:
+        super().__init__(message)
+        self.line = line
+
+
 def sizes_of(module: ModuleType) -> list[dict[str, int]]:
     """Return the sets of sizes, with those that follow from others."""
+    sets = getattr(module, "SIZES", None)
+    if not sets or any(each.keys() != sets[0].keys() for each in sets):
+        raise Slip(
+            "SIZES must be a list of one or more sets of sizes, all with the "
+            'same names, such as [{"B": 2}, {"B": 3}]'
+        )
     derived: dict[str, str] = getattr(module, "DERIVED", {})
     return [
         {
             **given,
             **{name: eval(text, {}, given) for name, text in derived.items()},
         }
-        for given in module.SIZES
+        for given in sets
     ]
+
+
+def taken_by(name: str, function: Any, sizes: dict[str, int]) -> list[str]:
+    """Return the sizes that an example takes."""
+    found = []
+    for each in inspect.signature(function).parameters.values():
+        if each.name in sizes:
+            found.append(each.name)
+        elif each.default is each.empty:
+            raise Slip(
+                f"{name} takes {each.name}, and SIZES has "
+                f"{', '.join(sizes)}: add {each.name} to every set",
+                function.__code__.co_firstlineno,
+            )
+    return found
 
 
 def run(task: dict[str, Any]) -> dict[str, Any]:
@@ -235,7 +264,7 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
     module = load(task["examples"])
     sizes, taken = sizes_of(module), {}
     for name, function in examples(module).items():
-        taken[name] = list(inspect.signature(function).parameters)
+        taken[name] = taken_by(name, function, sizes[0])
         for n, given in enumerate(sizes):
             recorder.run = name, n
             before = sys.gettrace()
@@ -260,13 +289,15 @@ def main() -> None:
         # What examples print is no part of the answer.
         with contextlib.redirect_stdout(sys.stderr):
             answer = run(task)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         path = task["examples"]
         frames = traceback.extract_tb(error.__traceback__)
         lines = [f.lineno for f in frames if f.filename == path] or [1]
         if isinstance(error, SyntaxError) and error.filename == path:
             lines = [error.lineno]
         reason = f"{type(error).__name__}: {error}"
+        if isinstance(error, Slip):
+            lines, reason = [error.line], str(error)
         answer = {"error": reason, "line": lines[-1]}
     json.dump(answer, sys.stdout)
 
