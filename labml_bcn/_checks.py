@@ -1,4 +1,8 @@
-"""The rules for arguments and inputs, and the words for breaking them."""
+"""
+# Checks
+
+The rules for arguments and inputs, and the words for breaking them.
+"""
 
 import math
 

@@ -1,4 +1,8 @@
-"""Statistics over the values of several processes."""
+"""
+# Over processes
+
+Statistics over the values of several processes.
+"""
 
 from typing import Any
 

@@ -1,4 +1,8 @@
-"""What the layers ask of PyTorch where they go around its autograd."""
+"""
+# Around autograd
+
+What the layers ask of PyTorch where they go around its autograd.
+"""
 
 from collections.abc import Callable
 from functools import wraps

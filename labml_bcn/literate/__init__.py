@@ -1,16 +1,18 @@
 """
 # Annotated Python, rendered side by side with its mathematics
 
-A file is read into rows (`parse`). The notes of a row become HTML (`notes`),
-their formulas MathML (`mathmd`, `math`), equations are held to their tests
-(`equations`), and the code is coloured (`code`). `page` lays both out.
+[A file is read into rows](parse.py). The [notes](notes.py) of a row become
+HTML, their [formulas](mathmd.py) [MathML](math.py), [equations](equations.py)
+are held to their tests, and the [code](code.py) is coloured. Then
+[a page](page.py) is laid out of both.
 
 What else a page shows is a feature, each in one file, and off where nothing
-is declared for it: symbols linked in formulas and code (`symbols`), names
-that lead somewhere (`names`), shapes seen while examples ran (`shapes`,
-`record`), the papers' constructs (`constructs`). They share what a class or
-function is (`scopes`), and `project` brings them together.
+is declared for it: [symbols](symbols.py) linked in formulas and code,
+[names](names.py) that lead somewhere, [shapes](shapes.py) seen while examples
+[ran](record.py), and the [papers' constructs](constructs.py). They share what
+a class or function is, its [scope](scopes.py), and a [project](project.py)
+brings them together.
 
-The command (`__main__`) writes pages by itself, and the plugin (`plugin`)
-hands them to MkDocs. Nothing here knows of any norm.
+[The command](__main__.py) writes pages by itself, and
+[the plugin](plugin.py) hands them to MkDocs. Nothing here knows of any norm.
 """

@@ -6,16 +6,17 @@ only file that knows of MkDocs.
 
     plugins:
       - literate:
-          sources: [my_package]      # files, or folders of them
-          template: main.html        # the theme's template for these pages
-          tests: [tests]             # hold equations and tests to each other
-          symbols: docs/symbols.yml  # link symbols in formulas and code
-          papers: docs/papers.yml    # lead from the papers to the lines; the
-                                     # table goes where a page of prose has
-                                     # <!-- constructs -->
-          links: docs/names.yml      # where other libraries' names lead
-          examples: docs/examples.py # show the shapes that a run has seen
-          lenient: false             # true: show a bad formula's source
+          sources: [my_package]       # files, or folders of them
+          template: main.html         # the theme's, for these pages
+          tests: [tests]              # equations are held to them
+          symbols: docs/symbols.yml   # linked in formulas and code
+          papers: docs/papers.yml     # their constructs, by line
+          links: docs/names.yml       # where others' names lead
+          examples: docs/examples.py  # run to see their shapes
+          lenient: false              # true: only warn of mistakes
+
+All but the sources may be left out. The table of the papers' constructs goes
+where a page of prose has `<!-- constructs -->`.
 """
 
 import re
