@@ -47,7 +47,7 @@ from labml_bcn.literate.scopes import (
     expressions,
 )
 
-# --- What a name can mean ---------------------------------------------------
+# ## What a name can mean
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _is_set(node: ast.expr) -> bool:
     return isinstance(getattr(node, "ctx", None), ast.Store)
 
 
-# --- The project ------------------------------------------------------------
+# ## The project
 
 
 class Names:
@@ -384,7 +384,7 @@ def _is_super(node: ast.AST) -> bool:
     )
 
 
-# --- A page -----------------------------------------------------------------
+# ## A page
 
 
 class OnPage(Feature):
@@ -506,7 +506,7 @@ class OnPage(Feature):
         )
 
 
-# --- Others' documentation --------------------------------------------------
+# ## Others' documentation
 
 
 def read_addresses(path: Path) -> dict[str, str]:

@@ -47,7 +47,7 @@ from labml_bcn.literate.record import GIVEN
 from labml_bcn.literate.scopes import Function, Scopes, arguments
 from labml_bcn.literate.symbols import Table, code_key, parsed
 
-# --- What was seen ----------------------------------------------------------
+# ## What was seen
 
 Shape = tuple[int, ...]
 Value = tuple[tuple[str, Shape], ...]  # dtype and shape of each tensor
@@ -207,7 +207,7 @@ def _answer(task: str, digest: str) -> dict[str, Any]:
     return answer
 
 
-# --- What is claimed --------------------------------------------------------
+# ## What is claimed
 
 
 Place = tuple[Path, str, str]  # a file, a scope in it, a name there
@@ -390,7 +390,7 @@ def _meant(
         yield from ((method, f"self.{said}") for method in methods)
 
 
-# --- On a page --------------------------------------------------------------
+# ## On a page
 
 # Line and hint fit in the code column up to here; else the hint goes below.
 ROOM = 68

@@ -80,7 +80,7 @@ class Symbol:
         return to_mathml(self.latex[0], False)
 
 
-# --- The file ---------------------------------------------------------------
+# ## The file
 
 _DROP = "; correct it, or take it out"
 _KEYS = {"latex", "scope", "code", "say", "meaning", "shape"}
@@ -155,7 +155,7 @@ class _Reader:
         return "" if node.value == "null" else " ".join(node.value.split())
 
 
-# --- Structure --------------------------------------------------------------
+# ## Structure
 
 # Attributes that make another letter of a letter; all others are layout.
 _MEANT = ("mathvariant",)
@@ -215,7 +215,7 @@ def _form(latex: str) -> tuple[str, ...]:
     return tuple(math_key(part) for part in parts)
 
 
-# --- The table --------------------------------------------------------------
+# ## The table
 
 
 class Table:
@@ -351,7 +351,7 @@ class Table:
                     yield self.fail(symbol, message)
 
 
-# --- A page -----------------------------------------------------------------
+# ## A page
 
 
 class OnPage(Feature):
