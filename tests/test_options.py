@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import clean_environment, end, images, lines
+from runs import (
+    assert_same_step,
+    clean_environment,
+    end,
+    images,
+    lines,
+)
 
 from labml_bcn.experiment import cifar10, options
 
@@ -281,25 +287,10 @@ def test_half_precision_learns_and_goes_on_the_same(images):
 
 @pytest.mark.slow
 def test_a_compiled_step_is_the_same_step(images):
-    """One step, for rounding grows from step to step, here and there."""
     words = ["--data", str(images), "--ws", "--images", "2"]
-    words += ["--schedule", "constant"]
     assert options.main([*words, "--compile", "--out", "compiled"]) == 0
     assert options.main([*words, "--out", "eager"]) == 0
-    compiled, eager = (learned(end(Path(p))) for p in ("compiled", "eager"))
-    assert compiled.keys() == eager.keys()
-    for name, value in eager.items():
-        error = (compiled[name] - value).norm()
-        assert error <= 1e-4 * value.norm(), name
-
-
-def learned(state):
-    """Weights, statistics, and the momentum, which is the gradient."""
-    momentum = {
-        number: kept["momentum_buffer"]
-        for number, kept in state["optimizer"]["state"].items()
-    }
-    return state["model"] | momentum
+    assert_same_step(Path("compiled"), Path("eager"))
 
 
 def test_tensorboard_shows_what_the_metrics_say(images):
