@@ -519,7 +519,6 @@ def facts(results: Results) -> str:
         return f"The runs are {NOT_YET}."
     last = [r for r in kept if r["settings"]["hold_out"] is None] or kept
     lost = sum(record["accuracy"] is None for record in kept)
-    hours = sum(record["seconds"] or 0 for record in kept) / 3600
     counts = last[0]["counts"]
     lines = [
         row("images", _all(last, lambda r: r["images"])),
@@ -535,7 +534,6 @@ def facts(results: Results) -> str:
         row("PyTorch", _all(kept, lambda r: r["surroundings"]["torch"])),
         row("processor, one core a run", _all(kept, _processor)),
         row("commit", _all(kept, lambda r: _code(str(r["commit"])[:12]))),
-        row("training in all", f"{hours:.1f} hours"),
         row("runs whose loss became no number", str(lost)),
     ]
     return "\n".join(lines)

@@ -462,3 +462,10 @@ def test_what_does_not_fit_ends_with_a_message_and_2(words, capsys):
         main(words)
     assert "error: " in capsys.readouterr().err
     assert not Path("runs").exists()
+
+
+def test_an_option_that_came_later_is_no_difference():
+    record = dict.fromkeys(("accuracy", "error", "weights", "tests", "curve"))
+    one = record | {"settings": {"lr": 0.1}}
+    assert compare(one, record | {"settings": {"lr": 0.1, "new": 1}}) == []
+    assert compare(one, record | {"settings": {"lr": 0.2}}) == ["settings"]

@@ -443,10 +443,13 @@ def check(names: Sequence[str], folder: Path, runner: Runner) -> int:
 
 def compare(record: Values, again: Values) -> list[str]:
     r"""
-    Name what differs between a record and another run of its command.
+    Name what differs between a record and another run of its command. An
+    option that came later has its default there.
     """
-    same = ("settings", "accuracy", "error", "weights", "tests", "curve")
-    return [name for name in same if record[name] != again[name]]
+    same = ("accuracy", "error", "weights", "tests", "curve")
+    kept = again["settings"] | record["settings"] == again["settings"]
+    differences = [name for name in same if record[name] != again[name]]
+    return differences if kept else ["settings", *differences]
 
 
 def same_images(study: Study, data: CIFAR10, records: Records) -> None:

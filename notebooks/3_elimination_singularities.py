@@ -1,0 +1,271 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Channels that fall silent
+#
+# A ReLU passes on what is positive. If a channel's values sink below zero for
+# every image, its ReLU gives 0 for every image: no signal goes through it,
+# and no gradient comes back to lift it up again. Whatever its weights are
+# then, the network computes the same. The [papers](../papers.md) call such
+# points of the training trajectory **elimination singularities**: places
+# where neurons are consistently deactivated. Near them training is slow.
+#
+# Their argument about norms is this. Batch norm centres each channel by
+# itself, so about half of its values stay positive, and it keeps away from
+# such points by design. Group norm centres a *group* of channels together.
+# One of them can sit far below the others, and no distance is guaranteed.
+# Batch-channel norm does both, one after the other.
+#
+# This notebook counts. It trains the same small network with four norms, two
+# images a step, and watches each ReLU while it trains.
+
+# %%
+from concurrent.futures import ThreadPoolExecutor
+
+import matplotlib.pyplot as plt
+import torch
+from torch import nn
+
+from labml_bcn.experiment import cifar10, figure, vgg
+from labml_bcn.experiment.train import train
+
+torch.set_num_threads(1)
+figure.use_style()
+data = cifar10.load_or_stand_in()
+print("images:", data.source)
+
+# %% [markdown]
+# ## Two numbers a channel
+#
+# Over a window of 100 steps, that is 200 images:
+#
+# - **How silent is it?** The share of its ReLU's outputs that are zero,
+#   $z_c$. It is 0.5 where half of the values pass, and 1 where none does.
+# - **How uneven are the channels of a layer?** In front of the ReLU, channel
+#   $c$ has a mean $m_c$ and a variance $v_c$. The variance of the whole layer
+#   is made of two parts, the variance inside the channels and the variance of
+#   their means:
+#
+# $$\operatorname{Var}(x) = \frac{1}{C} \sum_c v_c +
+# \frac{1}{C} \sum_c (m_c - m)^2$$
+#
+# The unevenness is the second part's share of the whole: 0 where all channels
+# have one mean, and close to 1 where a value says little but which channel it
+# is of.
+#
+# Hooks collect the sums in each training step, on the values that the network
+# trains with. Nothing else is run, and the training stays what it was.
+
+
+# %%
+class Watch:
+    """Sums over the channels of every ReLU of a model, by window."""
+
+    def __init__(self, model, steps):
+        self.steps, self.step, self.windows = steps, 0, []
+        relus = [m for m in model.modules() if isinstance(m, nn.ReLU)]
+        self.sums = [0.0] * len(relus)
+        for layer, relu in enumerate(relus):
+            relu.register_forward_hook(self.hook(layer))
+        model.register_forward_hook(self.count)
+
+    def hook(self, layer):
+        @torch.no_grad()
+        def add(relu, inputs, output):
+            if relu.training:
+                x = inputs[0].transpose(0, 1).flatten(1).double()
+                parts = (x <= 0).double(), x, x * x, torch.ones_like(x)
+                self.sums[layer] += torch.stack([p.sum(1) for p in parts])
+
+        return add
+
+    def count(self, model, inputs, output):
+        self.step += model.training
+        if model.training and self.step % self.steps == 0:
+            self.windows.append([measures(*sums) for sums in self.sums])
+            self.sums = [0.0] * len(self.sums)
+
+
+def measures(zeros, total, squares, count):
+    """The silence of each channel, and the unevenness of the layer."""
+    mean = total / count
+    inside = squares / count - mean**2
+    between = mean.var(correction=0)
+    return zeros / count, (between / (between + inside.mean())).item()
+
+
+# %% [markdown]
+# Does it measure what it says? Four channels of noise, one of them moved far
+# down: that one must be silent, and the unevenness must be the share that the
+# formula gives, here $3 / (3 + 1)$ for means of 0, 0, 0 and −4.
+
+# %%
+noise = torch.randn(4, 100_000, generator=torch.Generator().manual_seed(0))
+x = noise + torch.tensor([[0.0], [0.0], [0.0], [-4.0]])
+silence, unevenness = measures(
+    *(x <= 0).double().sum(1)[None],
+    *(x.double().sum(1), x.double().square().sum(1), 100_000),
+)
+print("silent:", [f"{share:.2f}" for share in silence.tolist()])
+print(f"uneven: {unevenness:.3f}")
+assert silence[3] > 0.999
+assert abs(unevenness - 3 / 4) < 0.01
+
+# %% [markdown]
+# ## Four norms
+#
+# All start from the same weights, see the same images in the same order and
+# have one learning rate. Batch-channel norm has the settings [for one or two
+# images a batch](../use.md#which-momentum).
+
+# %%
+variants = {
+    "BN": {"norm": "bn"},
+    "GN": {"norm": "gn"},
+    "GN+WS": {"norm": "gn", "ws": True},
+    "BCN+WS": {
+        "norm": "bcn",
+        "ws": True,
+        "variance_around": "running_mean",
+        "momentum": 0.01,
+    },
+}
+
+
+def run(name):
+    model = vgg.build("small", **variants[name], seed=0)
+    watch = Watch(model, steps=100)
+    train(model, data, batch_size=2, images=1600, lr=0.003, tests=1)
+    return watch.windows
+
+
+with ThreadPoolExecutor(2) as pool:
+    windows = dict(zip(variants, pool.map(run, variants), strict=True))
+channels = sum(len(silence) for silence, _ in windows["BN"][0])
+print(f"{channels} channels in {len(windows['BN'][0])} layers")
+
+# %% [markdown]
+# ## How silent
+#
+# Of all channels of the network, the share of those that are nearly silent:
+# more than 95% of their ReLU's outputs are zero in the window.
+
+# %%
+images = [200 * (k + 1) for k in range(8)]
+silent = {
+    name: [
+        sum(int((silence > 0.95).sum()) for silence, _ in layers) / channels
+        for layers in found
+    ]
+    for name, found in windows.items()
+}
+fig, ax = plt.subplots(figsize=(4.8, 3.4), layout="constrained")
+for name, shares in silent.items():
+    look = figure.METHODS[name].style
+    ax.plot(images, [100 * s for s in shares], marker="o", label=name, **look)
+ax.set(xlabel="images seen", ylabel="nearly silent channels (%)")
+ax.set(xlim=(0, None), ylim=(-0.3, None))
+fig.legend(loc="outside lower center", ncols=4)
+fig.suptitle(f"Nearly silent channels: {data.source}", fontsize=11)
+figure.show(
+    fig,
+    "The share of the network's channels whose ReLU gives zero for more than "
+    "95% of its inputs, in windows of 200 images. Lower is better; lines "
+    "that lie on each other lie at zero.",
+    "Nearly silent channels in the last window: "
+    + ", ".join(f"{name} {s[-1]:.1%}" for name, s in silent.items())
+    + ".",
+)
+
+# %%
+print("          nearly silent   the most silent channel's zeros, by layer")
+for name, found in windows.items():
+    worst = " ".join(f"{silence.max():6.1%}" for silence, _ in found[-1])
+    print(f"{name:9} {silent[name][-1]:13.1%}   {worst}")
+
+# %% [markdown]
+# One row a norm, in the last window. A channel at 100% is eliminated: for
+# those 200 images it might as well not be there.
+#
+# ## How uneven
+#
+# The same window, a mark a layer, from the one that sees the image to the
+# one before the classifier.
+
+# %%
+fig, ax = plt.subplots(figsize=(4.8, 3.4), layout="constrained")
+layers = range(1, len(windows["BN"][-1]) + 1)
+for name, found in windows.items():
+    share = [unevenness for _, unevenness in found[-1]]
+    look = figure.METHODS[name].style
+    ax.plot(layers, share, marker="o", label=name, **look)
+ax.set(xlabel="layer", ylabel="unevenness", ylim=(-0.02, None))
+ax.set(xticks=list(layers))
+fig.legend(loc="outside lower center", ncols=4)
+fig.suptitle(f"Unevenness of channels: {data.source}", fontsize=11)
+figure.show(
+    fig,
+    "The share of a layer's variance that lies between its channels' means, "
+    "in the last window. At zero all channels have the same mean; the "
+    "higher, the further some of them sit below the others.",
+    "Unevenness in the last layer: "
+    + ", ".join(f"{n} {w[-1][-1][1]:.2f}" for n, w in windows.items())
+    + ".",
+)
+
+# %% [markdown]
+# ## Every channel of one layer
+#
+# The last layer in the last window, its channels sorted by how silent they
+# are. A level line at one half is a layer whose channels all do their share.
+
+# %%
+fig, ax = plt.subplots(figsize=(4.8, 3.4), layout="constrained")
+for name, found in windows.items():
+    silence, _ = found[-1][-1]
+    look = figure.METHODS[name].style
+    ax.plot(100 * silence.sort().values, label=name, **look)
+ax.axhline(50, color=figure.TEXT, linewidth=0.8, linestyle=":")
+ax.set(xlabel="channel, sorted", ylabel="zeros (%)", ylim=(0, 103))
+fig.legend(loc="outside lower center", ncols=4)
+fig.suptitle(f"Zeros behind the last ReLU: {data.source}", fontsize=11)
+figure.show(
+    fig,
+    "The share of zeros behind the last ReLU, for each of its channels. "
+    "Channels at the right end, close to 100%, are close to being "
+    "eliminated.",
+    "The range of zeros over the channels of the last layer: "
+    + ", ".join(
+        f"{n} {w[-1][-1][0].min():.0%} to {w[-1][-1][0].max():.0%}"
+        for n, w in windows.items()
+    )
+    + ".",
+)
+
+# %% [markdown]
+# ## What this shows, and what not
+#
+# The first figure is the papers' claim, counted: which norms let channels
+# fall silent while a network trains. The second shows the mechanism, and the
+# third where it leads.
+#
+# - **BN** centres each channel on the very batch that it is measured on, so
+#   that its means differ by the learned shifts alone.
+# - **BCN** centres on an estimate, which trails behind a little.
+# - **WS** centres filters, not channels; whether that alone keeps channels
+#   even can be read off the difference between the two orange lines.
+#
+# A silent channel need not harm: a network may have more of them than it
+# needs. Whether the accuracy follows is another question, and [the recorded
+# study](../results.md) is where it is asked. This is one seed, one learning
+# rate and 800 steps of a small network.
