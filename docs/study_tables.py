@@ -34,6 +34,8 @@ from labml_bcn.experiment.study import (
 )
 from labml_bcn.experiment.vgg import BLOCKS, groups_for
 
+FOLDER = Path(__file__).parent / "results"
+README_PLOT = Path(__file__).parent / "assets" / "accuracy.svg"
 MICRO_SIZES = (1, 2, 4)
 # By how much there is to choose: neither groups nor running statistics first.
 SIMPLEST = ("BN", "GN", "BN+WS", "GN+WS", "BCN plain+WS", "BCN", "BCN+WS")
@@ -428,6 +430,30 @@ def momentum(results: Results) -> str:
     return "\n".join(lines)
 
 
+def advice(results: Results) -> str:
+    """Compare what "Use it" recommends with the best of the ablation."""
+    found = {
+        (around, r): results.estimate(around, r)
+        for around in VARIANCES
+        for r in results.study.momenta
+    }
+    if not all(map(results.whole, found.values())):
+        return f"Whether what Use it recommends is best is {NOT_YET}."
+    ours = AT_MICRO["variance_around"], AT_MICRO["momentum"]
+    best_of = max(found, key=lambda each: mean(found[each]))
+    around, r = best_of
+    if ours == best_of:
+        said = "the best of these"
+    elif above(results, found[best_of], found[ours]):
+        said = f"below `{around}` with momentum {r:g}"
+    else:
+        said = f"not told apart from the best, `{around}` with momentum {r:g}"
+    return (
+        f"What Use it recommends for one or two images, `{ours[0]}` with "
+        f"momentum {ours[1]:g}, is {said}."
+    )
+
+
 def groups(results: Results) -> str:
     """Return the ablation of the number of groups."""
     lines = [row("groups", "channels of a group", "accuracy")]
@@ -572,7 +598,7 @@ KINDS: dict[str, Callable[[Results], str]] = {
     each.__name__: each
     for each in (
         *(state, answer, plot, table, papers, momentum_plot, momentum),
-        *(groups, slow, rates, sweep, commands, facts, count, error),
+        *(advice, groups, slow, rates, sweep, commands, facts, count, error),
     )
 }
 
@@ -584,3 +610,15 @@ def put(markdown: str, folder: Path) -> str:
         return Results(STUDIES[name], recording.read(folder / name))
 
     return recorded.put(markdown, KINDS, load)
+
+
+def for_readme(results: Results) -> str:
+    """Return the plot as a file: a README has no colour of text to take."""
+    markup = plot(results)
+    svg = markup[markup.index("<svg") : markup.index("</svg>")] + "</svg>\n"
+    return svg.replace("currentColor", "#808080")
+
+
+if __name__ == "__main__":
+    found = Results(STUDIES["cpu"], recording.read(FOLDER / "cpu"))
+    README_PLOT.write_text(for_readme(found), "utf-8")

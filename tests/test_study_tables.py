@@ -263,3 +263,40 @@ def test_another_grid_has_a_page_of_its_own():
     found = results(grid=grid)
     assert study_tables.state(found).startswith("All ")
     assert study_tables.answer(found).count("BCN+WS") == 4
+
+
+def test_the_advice_is_compared_with_the_best_of_the_ablation(whole):
+    found = whole.estimate("running_mean", 0.01)
+    assert "not told apart from the best" in study_tables.advice(whole)
+    changed = Results(CPU, {k: dict(v) for k, v in whole.records.items()})
+    for name, record in changed.records.items():
+        if "batch_mean-r0.1-" in name:
+            record["accuracy"] += 0.1
+    said = study_tables.advice(changed)
+    assert said.endswith("is below `batch_mean` with momentum 0.1.")
+    for name, record in changed.records.items():
+        if name.startswith("main-bcn-ws-b2"):
+            record["accuracy"] += 0.2
+    assert study_tables.advice(changed).endswith("is the best of these.")
+    assert study_tables.spread(found) in study_tables.momentum(whole)
+    assert NOT_YET in study_tables.advice(results(limit=200))
+
+
+def test_the_readme_shows_the_plot_once_the_study_is_whole():
+    """And the file is the plot: `python docs/study_tables.py` makes it."""
+    records = recording.read(study_tables.FOLDER / "cpu")
+    found = Results(CPU, records)
+    readme = (ROOT / "README.md").read_text()
+    complete = len(found.kept) == len(found.points)
+    assert ("docs/assets/accuracy.svg" in readme) == complete
+    if complete:
+        kept = study_tables.README_PLOT.read_text("utf-8")
+        assert kept == study_tables.for_readme(found)
+
+
+def test_the_readmes_plot_stands_alone(whole):
+    made = study_tables.for_readme(whole)
+    assert made.startswith("<svg")
+    assert "http://www.w3.org/2000/svg" in made
+    assert "currentColor" not in made
+    assert made.endswith("</svg>\n")
