@@ -224,7 +224,6 @@ def train(
         *(data, batch_size, seed, step * accumulate),
         *(distributed.rank(), processes),
     )
-    before = diagnose.Before(model)
     shown = cifar10.bar(steps * per_step, step * per_step, progress=progress)
     with Stop(listen=folder is not None) as stop, record, shown as bar:
         while True:
@@ -243,31 +242,13 @@ def train(
             if step == steps:
                 record.run.seconds = state.seconds
                 return record.run
-            # One step: the rate for this moment, the loss of a batch, its
-            # gradient, and a move against it. Several batches a step have
-            # their gradients added up.
+            # The rate for this moment, and a step. Where a loss is no number,
+            # that is the end of the run.
             began = perf_counter()
             step += 1
             state.set_rate(lr * rate(step, steps, schedule, warmup))
-            state.optimizer.zero_grad()
-            for part, (x, y) in enumerate(islice(batches, accumulate), 1):
-                before.remember()
-                with distributed.waiting(network, part < accumulate):
-                    with state.precision():
-                        logits = network(data.standardize(x))
-                        loss = F.cross_entropy(logits, y)
-                    # A loss that is no number would spoil the weights. They
-                    # are still what they were, and so the batch can be run
-                    # again, to find out where it went wrong. All processes
-                    # stop at the same one.
-                    if distributed.anywhere(not loss.isfinite(), device):
-                        before.restore()
-                        x = data.standardize(x)
-                        raise diverged(step, loss, x, state, folder)
-                    state.scaler.scale(loss / accumulate).backward()
-                state.meter.add(loss, logits, y)
-            state.scaler.step(state.optimizer)
-            state.scaler.update()
+            if bad := learn(state, network, data, batches, accumulate):
+                raise diverged(step, *bad, state, folder)
             state.seconds += perf_counter() - began
             bar.update(per_step)
             if step in report_at:
@@ -278,6 +259,51 @@ def train(
                     accuracy=f"{point.accuracy:.1%}",
                     refresh=False,
                 )
+
+
+def learn(
+    state: "State",
+    network: nn.Module,
+    data: CIFAR10,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    accumulate: int,
+) -> tuple[Tensor, Tensor] | None:
+    r"""
+    ## One step
+
+    The loss of a batch, its gradient, and a move against it. Several batches
+    a step have their gradients added up.
+
+    **Arguments**
+
+    - `state`: what the step changes.
+    - `network`: the model, or what is wrapped around it.
+    - `data`: standardizes images.
+    - `batches`: where the next ones come from.
+    - `accumulate`: how many to take.
+
+    **Returns** `None`; or, where a loss is not a finite number in one of the
+    processes, the loss of this one and its images.
+    """
+    state.optimizer.zero_grad()
+    for part, (x, y) in enumerate(islice(batches, accumulate), 1):
+        x = data.standardize(x)
+        state.before.remember()
+        with distributed.waiting(network, part < accumulate):
+            with state.precision():
+                logits = network(x)
+                loss = F.cross_entropy(logits, y)
+            # A loss that is no number would spoil the weights. They are
+            # still what they were, and so the batch can be run again, to
+            # find out where it went wrong. All processes stop at the same
+            # one.
+            if distributed.anywhere(not loss.isfinite(), state.device):
+                return loss, x
+            state.scaler.scale(loss / accumulate).backward()
+        state.meter.add(loss, logits, y)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    return None
 
 
 class State:
@@ -305,7 +331,7 @@ class State:
         amp: bool,
         optimizer: str,
     ) -> None:
-        self.model = model
+        self.model, self.device = model, device
         make, options = OPTIMIZERS[optimizer]
         self.optimizer = make(model.parameters(), **options)
         self.kind, self.amp = torch.device(device).type, amp
@@ -314,6 +340,7 @@ class State:
             self.kind, enabled=amp and self.half is torch.float16
         )
         self.meter = Meter(device)
+        self.before = diagnose.Before(model)
         self.seconds = 0.0
 
     def set_rate(self, lr: float) -> None:
@@ -423,7 +450,7 @@ def keep(folder: Folder | None, step: int, state: State) -> None:
     if folder is None:
         return
     bad = diagnose.unfit(state.model)
-    if distributed.anywhere(bool(bad), state.meter.sums.device):
+    if distributed.anywhere(bool(bad), state.device):
         raise RunError(
             f"after step {step:,}, {bad or 'in another process, values'} are"
             f" not finite. {folder.last_good()} {ANOTHER}"
@@ -455,6 +482,7 @@ def diverged(
     Make the error for a loss that is not a finite number: in which step,
     [in which layer](diagnose.py), and what to do.
     """
+    state.before.restore()
     with state.precision():
         place = diagnose.arose(state.model, lambda: state.model(x))
     if loss.isfinite():
