@@ -398,7 +398,9 @@ def test_another_networks_checkpoint_is_refused(stopped, capsys):
     rewrite(stopped, lambda file: file["state"]["model"].popitem())
     status, said = resume(stopped, capsys)
     assert status == 1
-    assert "the run has another network" in said
+    assert "the run has another network: Error(s) in loading" in said
+    assert "go on with that one" in said
+    assert len(said) < 500
 
 
 def test_code_in_a_checkpoint_is_not_executed(stopped, capsys, tmp_path):
@@ -484,11 +486,30 @@ def test_there_must_be_a_run_to_go_on_with(
     assert not list(tmp_path.iterdir())
 
 
-def test_settings_that_cannot_be_read_are_told(stopped, capsys):
-    (stopped / "config.json").write_text("{")
+@pytest.mark.parametrize("text", ["{", "null", "[]", "{}"])
+def test_settings_that_cannot_be_read_are_told(stopped, capsys, text):
+    (stopped / "config.json").write_text(text)
     status, said = resume(stopped, capsys)
     assert status == 2
     assert "must hold the settings of a run" in said
+
+
+def test_half_a_line_about_a_start_does_no_harm(stopped, whole, capsys):
+    file = stopped / "starts.jsonl"
+    text = file.read_text()
+    file.write_text(text + text[:20])
+    assert resume(stopped, capsys)[0] == 0
+    assert_same_end(stopped, whole[0])
+    assert len(lines(file)) == 2
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "starts.jsonl"])
+def test_lines_that_are_no_json_are_told(stopped, capsys, name):
+    file = stopped / name
+    file.write_text(file.read_text().replace("{", "[", 1))
+    status, said = resume(stopped, capsys)
+    assert status == 1
+    assert f"{file} must hold JSON, line by line, but does not" in said
 
 
 def test_another_torch_is_noted(stopped, capsys):

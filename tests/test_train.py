@@ -183,30 +183,22 @@ def seeded():
     return Tiny()
 
 
-def test_the_optimizer_is_nesterov_sgd_on_one_cycle(few):
+OPTIMIZERS = {
+    "sgd": (
+        torch.optim.SGD,
+        {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4},
+    ),
+    "adam": (torch.optim.Adam, {}),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_optimizer_is_torchs_on_one_cycle(few, name):
+    make, constants = OPTIMIZERS[name]
     model, twin = seeded(), seeded()
-    train.train(model, few, batch_size=2, images=10, lr=0.1, seed=4)
-    optimizer = torch.optim.SGD(
-        twin.parameters(),
-        lr=0.1,
-        momentum=0.9,
-        nesterov=True,
-        weight_decay=5e-4,
-    )
+    train.train(model, few, images=10, optimizer=name, lr=0.1, seed=4)
+    optimizer = make(twin.parameters(), lr=0.1, **constants)
     batches = islice(train.shuffled(few, 2, seed=4), 5)
-    for step, (x, y) in enumerate(batches, start=1):
-        optimizer.param_groups[0]["lr"] = 0.1 * train.rate(step, 5)
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(twin(few.standardize(x)), y).backward()
-        optimizer.step()
-    assert torch.equal(model.head.weight, twin.head.weight)
-
-
-def test_adam_is_torchs(few):
-    model, twin = seeded(), seeded()
-    train.train(model, few, images=10, optimizer="adam", lr=0.1)
-    optimizer = torch.optim.Adam(twin.parameters())
-    batches = islice(train.shuffled(few, 2, seed=0), 5)
     for step, (x, y) in enumerate(batches, start=1):
         optimizer.param_groups[0]["lr"] = 0.1 * train.rate(step, 5)
         optimizer.zero_grad()

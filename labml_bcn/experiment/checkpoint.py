@@ -346,9 +346,17 @@ class Lines:
         self.size = os.lseek(self.file, 0, os.SEEK_END)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Read the lines that are there."""
+        """Read the lines that are there; `RunError`: one is no JSON."""
         text = self.path.read_bytes()[: self.size]
-        return map(json.loads, text.splitlines())
+        try:
+            return iter(
+                [dict(json.loads(line)) for line in text.splitlines()]
+            )
+        except (ValueError, TypeError) as error:
+            raise RunError(
+                f"{self.path} must hold JSON, line by line, but does not:"
+                f" {error}. Bring it back, or start anew in another folder"
+            ) from error
 
     def add(self, **values: float) -> None:
         r"""

@@ -461,11 +461,12 @@ def find_run(typed: Values) -> tuple[Path, Values]:
             " another folder with --out"
         )
     try:
-        return path, dict(json.loads(file.read_text("utf-8")))
-    except ValueError as error:
+        config = json.loads(file.read_text("utf-8"))
+        return path, config | {"settings": dict(config["settings"])}
+    except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
-            f"{file} must hold the settings of a run, but cannot be read:"
-            f" {error}. Bring it back, or start anew in another folder"
+            f"{file} must hold the settings of a run, but does not: {error}."
+            " Bring it back, or start anew in another folder"
         ) from error
 
 
@@ -718,13 +719,8 @@ def begin(
                 f"{path / 'config.json'} could not be written:"
                 f" {error.strerror}. Make room, and start again"
             ) from error
-    file = path / "starts.jsonl"
-    before = file.read_text("utf-8").splitlines() if file.exists() else []
     now = surroundings()
-    starts = Lines(file)
-    starts.add(**now)
-    starts.close()
-    last = json.loads(before[-1]) if before else now
+    last = now | note_start(path / "starts.jsonl", now)
     for name in ("labml_bcn", "torch", "cpu"):
         if last[name] != now[name]:
             tell(
@@ -732,6 +728,21 @@ def begin(
                 f" on with {now[name]}; its last digits may differ from those"
                 " of a run that was never stopped"
             )
+
+
+def note_start(file: Path, now: Values) -> Values:
+    r"""
+    Add a line for this start, and return the one before: empty where there
+    is none.
+    """
+    starts = Lines(file)
+    before = file.read_bytes()
+    # A loss of power can leave the half of a line.
+    starts.cut(before.rfind(b"\n") + 1)
+    *_, last = {}, *starts
+    starts.add(**now)
+    starts.close()
+    return last
 
 
 def describe(settings: Values) -> str:

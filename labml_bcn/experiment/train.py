@@ -49,6 +49,7 @@ import math
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -393,7 +394,11 @@ class State:
         try:
             self.model.load_state_dict(kept["model"])
         except RuntimeError as error:
-            raise RunError(f"the run has another network: {error}") from error
+            what = textwrap.shorten(str(error), 250)
+            raise RunError(
+                f"the run has another network: {what} Another version of"
+                " labml_bcn wrote it: go on with that one"
+            ) from error
         self.optimizer.load_state_dict(kept["optimizer"])
         self.scaler.load_state_dict(kept["scaler"])
         self.seconds = kept["seconds"]
