@@ -255,7 +255,7 @@ def _marked(copy: Path) -> list[str]:
     return [
         str(path.relative_to(copy))
         for path in sorted((copy / "tests").glob("test_*.py"))
-        if "@pytest.mark.equation(" in path.read_text("utf-8")
+        if "mark.equation(" in path.read_text("utf-8")
     ]
 
 

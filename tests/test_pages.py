@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from textwrap import dedent
 
 import pytest
 from browsing import Visit
@@ -92,18 +93,56 @@ def test_var_in_one_function_is_not_var_in_another(page, name):
     assert functions == {name.rpartition(".")[0]}
 
 
-def test_the_card_goes_away_with_escape_and_a_click_elsewhere(page):
-    name = in_code(page, "ChannelNorm.forward.var")
-    for leave in (
-        lambda: page.keyboard.press("Escape"),
-        lambda: page.locator("h1").click(),
-    ):
-        in_code(page, "ChannelNorm.forward.grouped").hover()
-        name.hover()
-        assert card(page).is_visible()
-        leave()
-        assert not card(page).is_visible()
-        assert lit(page) == []
+@pytest.fixture
+def hands(browser: Browser, layers: str) -> Iterator[Page]:
+    """The same page, to be read by mouse, keyboard and touch."""
+    context = browser.new_context(
+        viewport={"width": 1440, "height": 900},
+        has_touch=True,
+        permissions=["clipboard-read", "clipboard-write"],
+    )
+    opened = context.new_page()
+    opened.goto(f"{layers}batch_channel_norm.html")
+    yield opened
+    context.close()
+
+
+def point(at: Locator, by: str) -> None:
+    if by == "mouse":
+        at.hover()
+    elif by == "touch":
+        at.tap()
+    else:
+        at.focus()
+        at.page.keyboard.press("ArrowRight")
+        at.page.keyboard.press("ArrowLeft")
+
+
+@pytest.mark.parametrize("by", ["mouse", "keyboard", "touch"])
+@pytest.mark.parametrize("place", ["formula", "code"])
+@pytest.mark.parametrize("leave", ["Escape", "elsewhere"])
+def test_a_symbol_lights_up_by_any_hand_and_goes_out(hands, place, by, leave):
+    symbol = (
+        in_code(hands, "ChannelNorm.forward.var")
+        if place == "code"
+        else in_formula(hands, "ChannelNorm").filter(has_text="σ").first
+    )
+    point(symbol, by)
+    card(hands).wait_for()
+    assert "sigma squared of sample b, group g" in card(hands).inner_text()
+    tags = hands.evaluate(
+        "[...document.querySelectorAll('.lit-same')].map((e) => e.localName)"
+    )
+    assert {"msubsup", "a"} <= set(tags)
+    elsewhere = hands.locator("h1")
+    if leave == "Escape":
+        hands.keyboard.press("Escape")
+    elif by == "touch":
+        elsewhere.tap()
+    else:
+        elsewhere.click()
+    assert not card(hands).is_visible()
+    assert lit(hands) == []
 
 
 def test_the_card_stays_while_it_is_pointed_at_and_goes_after(page):
@@ -228,33 +267,26 @@ def copied(page: Page) -> str:
         (f"#L{LINE} > a >> nth=0", f"#L{LINE}"),
         ('[id="ChannelNorm.forward.var"]', "#ChannelNorm.forward.var"),
         ('[id="ChannelNorm"] .headerlink', "#ChannelNorm"),
+        ('[id="group-statistics"] .proof a >> nth=0', "#group-statistics"),
     ],
 )
-@pytest.mark.parametrize("by", ["mouse", "keyboard"])
-def test_a_link_to_its_own_place_is_copied(page, place, fragment, by):
-    at = page.locator(place)
+@pytest.mark.parametrize("by", ["mouse", "keyboard", "touch"])
+def test_a_link_to_its_own_place_is_copied(hands, place, fragment, by):
+    at = hands.locator(place)
     if by == "mouse":
         at.click()
+    elif by == "touch":
+        at.tap()
+        if at.evaluate("(e) => Boolean(e.closest('[data-s]'))"):
+            assert card(hands).is_visible()  # a symbol is told first
+            at.tap()
     else:
         at.focus()
-        page.keyboard.press("Enter")
-    assert copied(page).endswith(f"batch_channel_norm.html{fragment}")
-    assert page.url.endswith(fragment)
-    said = page.locator(".lit-bar [role=status]").inner_text()
+        hands.keyboard.press("Enter")
+    assert copied(hands).endswith(f"batch_channel_norm.html{fragment}")
+    assert hands.url.endswith(fragment)
+    said = hands.locator(".lit-bar [role=status]").inner_text()
     assert said == f"Link copied: {fragment}"
-
-
-def test_a_link_is_copied_by_touch(browser: Browser, layers):
-    context = browser.new_context(
-        viewport={"width": 390, "height": 844},
-        has_touch=True,
-        permissions=["clipboard-read", "clipboard-write"],
-    )
-    page = context.new_page()
-    page.goto(f"{layers}batch_channel_norm.html")
-    page.locator(f"#L{LINE} > a").first.tap()
-    assert copied(page).endswith(f"#L{LINE}")
-    context.close()
 
 
 def test_a_link_to_another_place_is_followed_and_not_copied(page):
@@ -310,18 +342,21 @@ def on_site(visit: Visit, address: str) -> Page:
     return opened
 
 
-def test_the_copy_button_gives_clean_code(on_site):
-    row = on_site.locator('.row:has([id="ChannelNorm.forward.var"])')
-    row.hover()
-    row.locator("button.md-code__button").first.click()
-    on_site.wait_for_function(
-        "navigator.clipboard.readText().then((text) => text.includes('var'))"
-    )
-    text = on_site.evaluate("navigator.clipboard.readText()")
-    compile(text, "copied", "exec")
-    assert "keepdim=True" in text
-    assert "f32" not in text
-    assert not re.search(r"^\s*\d", text, re.MULTILINE)
+def test_the_copy_buttons_give_clean_code(on_site):
+    source = SOURCE.read_text().split("\n")
+    boxes = on_site.locator(".lit .code").all()
+    assert len(boxes) > 9
+    for box in boxes:
+        numbers = box.evaluate(
+            "(e) => [...e.querySelectorAll('.l')].map((l) => +l.id.slice(1))"
+        )
+        code = dedent("\n".join(source[n - 1] for n in numbers))
+        box.locator("button.md-code__button").press("Enter")
+        on_site.wait_for_function(
+            """(code) => navigator.clipboard.readText().then(
+                (text) => text.replace(/^\\n+|\\n+$/g, "") === code)""",
+            arg=code,
+        )
 
 
 def test_a_page_leads_to_its_source_its_neighbours_and_its_papers(on_site):
