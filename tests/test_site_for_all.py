@@ -551,6 +551,7 @@ TEXTS = {
     "a definition": (".lit .code .d", None),
     "a comment": (".lit .code .c", None),
     "an equation's tests": (".lit .proof", None),
+    "a shape": (".lit .code .h", None),
     "a figure's words": (".explorer figcaption", None),
 }
 
