@@ -8,7 +8,8 @@ summary: >
 
 # The command
 
-    python -m labml_bcn.experiment.train --norm bcn --ws --images 5000
+    python -m labml_bcn.experiment.train \
+        --norm bcn --ws --images 5000
 
 A run is kept [in a folder](checkpoint.py), and goes on from there with
 `--resume`. What decides its result are its *settings*: they are written
@@ -20,8 +21,10 @@ So there is one rule for starting again: what is typed must agree with the
 run, and what is not typed is taken from it. Both of these go on with the
 same run,
 
-    python -m labml_bcn.experiment.train --resume runs/small-bcn-ws
-    python -m labml_bcn.experiment.train --norm bcn --ws --images 5000 \
+    python -m labml_bcn.experiment.train \
+        --resume runs/small-bcn-ws
+    python -m labml_bcn.experiment.train \
+        --norm bcn --ws --images 5000 \
         --out runs/small-bcn-ws --resume
 
 and the second one also starts it, where there is none yet. It is the one

@@ -33,7 +33,8 @@ each other; several seeds do.
 
 From a shell ([all options](options.py)):
 
-    python -m labml_bcn.experiment.train --norm bcn --ws --images 5000
+    python -m labml_bcn.experiment.train \
+        --norm bcn --ws --images 5000
 
 From Python:
 
