@@ -76,7 +76,7 @@ def most(record: Record, name: str, other: str = "pair") -> str:
 def memory(record: Record) -> str:
     """Return what is saved and allocated, the most over all inputs."""
     results = record["results"]
-    lines = [row("", "kept for the backward pass", "most at any time")]
+    lines = [row("layer", "kept for the backward pass", "most at any time")]
     lines.append("| --- | ---: | ---: |")
     for name in results[0]["rivals"]:
         rows = [each["rivals"][name] for each in results]
