@@ -315,20 +315,20 @@ def test_check_runs_points_again_and_tells_what_differs(
     assert "holds no record of main-bcn-ws-b3-s0" in capsys.readouterr().err
 
 
-def study_in(images):
+def study_in(images, *words):
     """Run the tiny study in this process."""
     STUDIES["cpu"] = TINY
-    words = ["--data", str(images), "--results", "records", "--runs", "runs"]
+    words = ["--data", str(images), "--results", "records", *words]
     with (
         Path("study.log").open("a") as log,
         contextlib.redirect_stdout(log),
         contextlib.redirect_stderr(log),
     ):
-        sys.exit(main(words))
+        sys.exit(main([*words, "--runs", "runs"]))
 
 
-def launch(images):
-    return start(functools.partial(study_in, images))
+def launch(images, *words):
+    return start(functools.partial(study_in, images, *words))
 
 
 def assert_as_whole(whole):
@@ -372,12 +372,31 @@ def test_a_stopped_study_stops_its_runs_and_goes_on(whole, images, number):
     process.join()
     assert process.exitcode == 128 + number
     assert "stopped, and kept" in Path("study.log").read_text()
-    running = subprocess.run(["ps", "-ef"], capture_output=True, text=True)
-    assert str(images) not in running.stdout
+    assert not running(images)
     process = launch(images)
     process.join()
     assert process.exitcode == 0, Path("study.log").read_text()
     assert_as_whole(whole)
+
+
+def running(images):
+    """Say whether a training command with these images is running."""
+    done = subprocess.run(
+        ["ps", "-eww", "-o", "args"], capture_output=True, text=True
+    )
+    return str(images) in done.stdout
+
+
+@pytest.mark.slow
+def test_a_stopped_check_stops_its_run(whole, images):
+    shutil.copytree(whole / "records", "records")
+    process = launch(images, "--check", "main-bcn-ws-b1-s0")
+    while process.is_alive() and not running(images):
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGTERM)
+    process.join()
+    assert process.exitcode != 0
+    assert not running(images)
 
 
 @pytest.mark.slow

@@ -47,6 +47,7 @@ from concurrent.futures import (
     ThreadPoolExecutor,
     wait,
 )
+from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
 from threading import Event
@@ -121,7 +122,8 @@ class Runner:
     def call(self, words: Sequence[str]) -> tuple[int, str]:
         r"""
         Start a command, and return its exit status and what it said of
-        errors. Ctrl-C reaches the study alone, which then stops its runs.
+        errors. Ctrl-C reaches the study alone, which then stops its runs;
+        that of `check` is stopped here.
         """
         process = subprocess.Popen(
             [sys.executable, *words],
@@ -133,7 +135,13 @@ class Runner:
         self.processes.add(process)
         if self.stopping.is_set():
             process.terminate()
-        _, said = process.communicate()
+        said = None
+        with Stop(listen=True) as stop:
+            while said is None:
+                if stop:
+                    self.stop()
+                with suppress(subprocess.TimeoutExpired):
+                    _, said = process.communicate(timeout=0.5)
         self.processes.discard(process)
         return process.returncode, said
 
