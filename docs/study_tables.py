@@ -264,10 +264,13 @@ def papers(results: Results) -> str:
     """Return what the papers say beside what was found here."""
     lines = []
     for claim, figures, high, low, sizes in CLAIMS:
+        verdicts = [_beside(results, high, low, size) for size in sizes]
         found = "; ".join(
-            f"{_beside(results, high, low, size)} at batch size {size}"
-            for size in sizes
+            f"{verdict} at batch size {size}"
+            for verdict, size in zip(verdicts, sizes, strict=True)
         )
+        if set(verdicts) == {NOT_YET}:
+            found = NOT_YET
         lines.append(
             f"- **{claim}.** {figures}. Here, {high} and {low}: {found}."
         )

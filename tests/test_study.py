@@ -201,7 +201,7 @@ def test_a_rate_is_not_known_before_its_sweep_is_whole():
     del records["sweep-bn-b64-lr0.3-s0"]
     assert rate(CPU, "BN", 64, records) is None
     assert rate(CPU, "BN", 1, records) is None
-    assert rate(CPU, "BN", 2, records) == 0.03
+    assert rate(CPU, "BN", 2, records) == 0.01
     assert rate(CPU, "GN", 64, records) == 0.3
 
 

@@ -131,7 +131,7 @@ class Study:
     seeds: Sequence[int] = (0, 1, 2)
     rates: Mapping[int, Sequence[float]] = field(
         default_factory=lambda: {
-            2: (0.0003, 0.001, 0.003, 0.01, 0.03),
+            2: (0.0001, 0.0003, 0.001, 0.003, 0.01),
             64: (0.01, 0.03, 0.1, 0.3),
         }
     )
