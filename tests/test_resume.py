@@ -75,11 +75,12 @@ def test_killed_at_twenty_random_moments_a_run_ends_the_same(
 ):
     reference, seconds = whole
     moments = random.Random(5)
-    kills = finished = 0
-    while kills < 20 or not finished:
+    kills, finished, done = 0, 0, False
+    while not done:
         folder = tmp_path / f"run-{finished}"
         process = run(*arguments(images, folder), folder=folder)
-        if kills < 20:
+        done = kills == 20
+        if not done:
             time.sleep(moments.uniform(0, seconds / 2))
             process.kill()
         process.join()
