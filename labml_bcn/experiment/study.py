@@ -29,7 +29,7 @@ means.
 images held out of the training set, and the best is taken; the test images
 have no part in it. A power law through both gives the rate at other sizes:
 
-$$\eta(B) = \eta(b) \Big(\frac{B}{b}\Big)^p \qquad
+$$\eta(B) = \eta(b) \left(\frac{B}{b}\right)^p \qquad
 p = \frac{\log \eta(c) - \log \eta(b)}{\log c - \log b}$$ {#power-law}
 
 Here $b$ and $c$ are the two sizes, and $\eta(b)$ and $\eta(c)$ what did
