@@ -119,10 +119,13 @@ def made(record: Record) -> str:
     """Say with what it was measured, and how to do it again."""
     with_ = record["surroundings"]
     place = with_["gpu"] or f"{with_['cpu']}, {with_['instructions']}"
+    settings = record.get("environment", {})
+    words = [f"{name}={value}" for name, value in settings.items()]
+    command = " ".join([*words, with_["command"]])
     return (
         f"Recorded on {with_['time'][:10]}: {place}, {with_['cores']} cores, "
         f"{record['threads']} threads, PyTorch {with_['torch']}, Python "
-        f"{with_['python']}. Again:\n\n    {with_['command']}"
+        f"{with_['python']}. Again:\n\n    {command}"
     )
 
 

@@ -543,6 +543,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "settings": {k: v for k, v in settings.items() if v is not None},
             "threads": torch.get_num_threads(),
             "surroundings": surroundings(),
+            # How the C library keeps memory shows in the times.
+            "environment": {
+                name: value
+                for name, value in os.environ.items()
+                if name.startswith("MALLOC_")
+            },
             "results": results,
         }
         text = json.dumps(record, indent=1)

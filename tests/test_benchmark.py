@@ -196,6 +196,20 @@ def test_a_record_holds_no_path_of_the_machine(path):
     assert not any(Path(word).is_absolute() for word in words)
 
 
+def test_a_record_says_how_memory_was_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000")
+    monkeypatch.setenv("SOMETHING_ELSE", "1")
+    file = tmp_path / "record.json"
+    options = ["--inputs", "2,8,4,4", "--groups", "4", "--seconds", "0"]
+    benchmark.main([*options, "--json", str(file)])
+    record = json.loads(file.read_text("utf-8"))
+    assert record["environment"]["MALLOC_TRIM_THRESHOLD_"] == "1000"
+    assert "SOMETHING_ELSE" not in record["environment"]
+    command = record["surroundings"]["command"]
+    again = benchmark_tables.made(record)
+    assert f"MALLOC_TRIM_THRESHOLD_=1000 {command}" in again
+
+
 def test_the_table_shows_the_records_ratios():
     line = benchmark.Line(2.0, 0.5, 1.0, 2.0)._asdict()
     record = {
