@@ -32,6 +32,9 @@ LOOKS: dict[str, dict[str, Any]] = {
 }
 
 
+_MEMORY = ("saved", "peak")
+
+
 def put(markdown: str, folder: Path) -> str:
     """Replace `<!-- table: name -->` and the like by what was recorded."""
 
@@ -74,19 +77,14 @@ def most(record: Record, name: str, other: str = "pair") -> str:
 
 
 def memory(record: Record) -> str:
-    """Return what is saved and allocated, the most over all inputs."""
+    """Return what is saved and allocated, from least to most."""
     results = record["results"]
     lines = [row("layer", "kept for the backward pass", "most at any time")]
     lines.append("| --- | ---: | ---: |")
     for name in results[0]["rivals"]:
-        rows = [each["rivals"][name] for each in results]
-        lines.append(
-            row(
-                name,
-                _range([row["saved"] for row in rows]),
-                _range([row["peak"] for row in rows]),
-            )
-        )
+        measured = [each["rivals"][name] for each in results]
+        ranges = [_range([m[key] for m in measured]) for key in _MEMORY]
+        lines.append(row(name, *ranges))
     return "\n".join(lines)
 
 

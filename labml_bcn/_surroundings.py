@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
+from labml_bcn import __version__
+
 
 def surroundings() -> dict[str, Any]:
     """
     Return when and with what this process was started: the command, the
     versions, the hardware.
     """
-    from labml_bcn import __version__
-
     gpu = torch.cuda.is_available()
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -508,6 +508,23 @@ def geometric_mean(values: Sequence[float]) -> float:
     return math.exp(sum(map(math.log, values)) / len(values))
 
 
+def of_activations(
+    command: argparse.ArgumentParser, options: argparse.Namespace
+) -> list[str]:
+    r"""
+    Return the options that were given and say nothing about weights.
+    """
+    names = [
+        *("inputs", "groups", "device", "dtype"),
+        *("compile", "channels_last", "eval"),
+    ]
+    return [
+        f"--{name.replace('_', '-')}"
+        for name in names
+        if getattr(options, name) != command.get_default(name)
+    ]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     r"""
     Measure, print, and write what was measured with what measured it.
@@ -523,6 +540,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"--groups must divide the channels of every input, got"
                 f" {options.groups} for {channels} channels"
             )
+    if options.weights and (given := of_activations(command, options)):
+        command.error(
+            f"--weights measures convolutions at batch size 1, in float32 on"
+            f" the CPU: leave out {', '.join(given)}"
+        )
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         command.error("--device cuda: there is no CUDA device here")
     if options.json and not options.json.resolve().parent.is_dir():

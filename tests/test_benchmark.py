@@ -158,6 +158,8 @@ def test_channels_last_and_evaluation_can_be_measured(capsys):
         (["--inputs", "2,64"], "four positive sizes"),
         (["--json", "/no/such/folder/x.json"], "no folder"),
         (["--dtype", "int8"], "invalid choice"),
+        (["--weights", "--compile"], "leave out --compile"),
+        (["--weights", "--device", "cuda"], "leave out --device"),
     ],
 )
 def test_what_cannot_be_measured_is_said_at_once(options, words, capsys):
@@ -194,6 +196,20 @@ def test_a_record_holds_no_path_of_the_machine(path):
     assert command.startswith("python -m labml_bcn.benchmark")
     words = [word for word in command.split() if "/" in word]
     assert not any(Path(word).is_absolute() for word in words)
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda p: p.stem)
+def test_as_said_the_fused_layer_takes_less_than_the_composed(path):
+    record = json.loads(path.read_text("utf-8"))
+    # A compiler may well keep one copy for the composed layer, too.
+    eager = not record["settings"]["compile"]
+    for each in record["results"]:
+        if "rivals" in each:
+            fused, composed = (
+                each["rivals"][name] for name in ("fused", "composed")
+            )
+            for key in ("ms", "peak", *["saved"] * eager):
+                assert fused[key] <= composed[key], each["input"]
 
 
 def test_a_record_says_how_memory_was_kept(tmp_path, monkeypatch):
