@@ -407,12 +407,12 @@ def test_accumulating_leaves_statistics_to_each_batch():
         torch.testing.assert_close(one, other)
 
 
-def torchrun(*words, count=2, cwd, **options):
+def torchrun(*words, count=2, program=MODULE, cwd, **options):
     launcher = ("-m", "torch.distributed.run", "--standalone")
     return subprocess.Popen(
         [
             *(sys.executable, *launcher, "--nproc-per-node", str(count)),
-            *(*MODULE, "--threads", "1", *map(str, words)),
+            *(*program, "--threads", "1", *map(str, words)),
         ],
         env=clean_environment(GLOO_SOCKET_IFNAME="lo"),
         cwd=cwd,
@@ -476,6 +476,35 @@ def test_torchrun_with_one_image_each_is_one_process_with_two(
     )
     assert status == 0
     assert_same_step(tmp_path / "two", tmp_path / "one")
+
+
+THREADS_LEFT = """
+import sys
+from pathlib import Path
+
+from labml_bcn.experiment import options
+
+assert options.main() == 0
+threads = Path("/proc/self/task").glob("*/comm")
+print("left:", sorted({path.read_text().strip() for path in threads}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="asks Linux for the names of threads"
+)
+def test_no_thread_of_the_group_outlives_it(images, tmp_path):
+    """One that does takes a lock that is gone, and the exit crashes."""
+    program = tmp_path / "program.py"
+    program.write_text(THREADS_LEFT)
+    words = ["--data", images, "--images", 40]
+    with torchrun(*words, program=[program], cwd=tmp_path) as process:
+        said, _ = process.communicate()
+    assert process.returncode == 0, said
+    lines = [line for line in said.splitlines() if line.startswith("left:")]
+    assert len(lines) == 2
+    assert not any("gloo" in line for line in lines), lines
 
 
 @pytest.mark.slow

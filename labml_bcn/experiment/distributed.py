@@ -45,6 +45,7 @@ nothing unusual: it lives from many small batches. Batch norm gains nothing
 from it.
 """
 
+import importlib
 import os
 import warnings
 from collections.abc import Iterator
@@ -109,6 +110,10 @@ def joined(device: str) -> Iterator[str]:
     if device == "cuda":
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
+    # Imported later, as the first model in parallel does it, this would keep
+    # the group: its functions have it as a default argument. The group's
+    # threads would outlive the group, and now and then crash the exit.
+    importlib.import_module("torch.distributed.nn")
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     try:
         yield device
