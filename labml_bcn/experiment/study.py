@@ -132,7 +132,7 @@ class Study:
     rates: Mapping[int, Sequence[float]] = field(
         default_factory=lambda: {
             2: (0.0001, 0.0003, 0.001, 0.003, 0.01),
-            64: (0.01, 0.03, 0.1, 0.3),
+            64: (0.003, 0.01, 0.03, 0.1, 0.3),
         }
     )
     hold_out: int = 1_000
