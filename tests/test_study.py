@@ -104,7 +104,7 @@ def test_the_grid_is_whole():
         parts[point.part] += 1
     changed = 2 * 5 - 1 + 4 + 3
     assert parts == {
-        "sweep": 7 * (5 + 4),
+        "sweep": 7 * (5 + 5),
         "main": 7 * 5 * 3,
         "ablation": changed * 3,
     }

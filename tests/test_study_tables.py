@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import study_tables
@@ -196,7 +197,7 @@ def test_each_known_point_has_its_command_and_leads_to_its_record(whole):
 def test_a_point_that_is_not_recorded_leads_nowhere():
     made = study_tables.commands(results(limit=0))
     assert "href" not in made
-    assert made.count(NOT_YET) == 7 * (5 + 4)
+    assert made.count(NOT_YET) == 7 * (5 + 5)
 
 
 def test_the_plot_draws_each_method_in_its_colour_and_says_it(whole):
@@ -300,3 +301,38 @@ def test_the_readmes_plot_stands_alone(whole):
     assert "http://www.w3.org/2000/svg" in made
     assert "currentColor" not in made
     assert made.endswith("</svg>\n")
+
+
+def test_what_the_readme_and_use_it_say_was_recorded():
+    """Both say in words what came out; here is what they stand on."""
+    found = Results(CPU, recording.read(study_tables.FOLDER / "cpu"))
+    if len(found.kept) < len(found.points):
+        pytest.skip("the study is not recorded whole")
+    above = partial(study_tables.above, found)
+    readme = (ROOT / "README.md").read_text()
+    assert "batch norm is left with chance" in readme
+    for method in ("BN", "BN+WS"):
+        assert max(found.main(method, 1)) < 15
+    assert "do not tell these two apart" in readme
+    for size in study_tables.MICRO_SIZES:
+        pair = found.main("BCN+WS", size), found.main("GN+WS", size)
+        assert not above(*pair)
+        assert not above(*reversed(pair))
+        assert min(pair[0]) > 50
+    use = (ROOT / "docs" / "use.md").read_text()
+    assert "every seed with 0.01 or less was above" in use
+    for around in study_tables.VARIANCES:
+        for small in (0.003, 0.01):
+            assert above(
+                found.estimate(around, small), found.estimate(around, 0.1)
+            )
+    assert "with 0.003 was above every seed with 0.01" in use
+    assert above(
+        found.estimate("running_mean", 0.003),
+        found.estimate("running_mean", 0.01),
+    )
+    assert "told\napart at no momentum" in use
+    for r in CPU.momenta:
+        pair = [found.estimate(each, r) for each in study_tables.VARIANCES]
+        assert not above(*pair)
+        assert not above(*reversed(pair))
