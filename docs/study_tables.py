@@ -451,6 +451,12 @@ def advice(results: Results) -> str:
         said = f"below `{around}` with momentum {r:g}"
     else:
         said = f"not told apart from the best, `{around}` with momentum {r:g}"
+        over = [
+            each for each in found if above(results, found[each], found[ours])
+        ]
+        if over:
+            named = _list([f"`{name}` with {r:g}" for name, r in over])
+            said += f", but every seed of {named} is above all of its seeds"
     return (
         f"What Use it recommends for one or two images, `{ours[0]}` with "
         f"momentum {ours[1]:g}, is {said}."
