@@ -276,7 +276,7 @@ def test_what_lies_over_the_page_closes_when_the_focus_leaves_it(
 ):
     still.goto(address + "use/")
     still.locator(".md-search__input").focus()
-    assert still.is_checked("#__search")
+    still.wait_for_function("document.querySelector('#__search').checked")
     still.keyboard.press("Tab")
     for _ in range(20):
         if not still.evaluate(
