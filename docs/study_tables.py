@@ -36,6 +36,9 @@ from labml_bcn.experiment.vgg import BLOCKS, groups_for
 
 FOLDER = Path(__file__).parent / "results"
 README_PLOT = Path(__file__).parent / "assets" / "accuracy.svg"
+README_STYLE = (
+    "<style>svg{font-family:sans-serif;--method-bcn:#9a63d6}</style>"
+)
 MICRO_SIZES = (1, 2, 4)
 # By how much there is to choose: neither groups nor running statistics first.
 SIMPLEST = ("BN", "GN", "BN+WS", "GN+WS", "BCN plain+WS", "BCN", "BCN+WS")
@@ -456,7 +459,7 @@ def advice(results: Results) -> str:
         ]
         if over:
             named = _list([f"`{name}` with {r:g}" for name, r in over])
-            said += f", but every seed of {named} is above all of its seeds"
+            said += f", but each of its seeds is below every one of {named}"
     return (
         f"What Use it recommends for one or two images, `{ours[0]}` with "
         f"momentum {ours[1]:g}, is {said}."
@@ -622,10 +625,15 @@ def put(markdown: str, folder: Path) -> str:
 
 
 def for_readme(results: Results) -> str:
-    """Return the plot as a file: a README has no colour of text to take."""
+    """Return the plot as a file.
+
+    A README has no font and no colour of text to take, and may be light or
+    dark: each colour has to do for both.
+    """
     markup = plot(results)
     svg = markup[markup.index("<svg") : markup.index("</svg>")] + "</svg>\n"
-    return svg.replace("currentColor", "#808080")
+    svg = svg.replace("currentColor", "#808080")
+    return svg.replace(">", f">{README_STYLE}", 1)
 
 
 if __name__ == "__main__":

@@ -89,6 +89,18 @@ def test_nothing_moves_after_it_was_shown(browser, pages, width):
 
 
 @pytest.mark.parametrize("width", WIDTHS)
+def test_nothing_moves_while_a_long_table_is_read(browser, address, width):
+    """A slow processor shows rows before it has read the longest one."""
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    session = page.context.new_cdp_session(page)
+    session.send("Emulation.setCPUThrottlingRate", {"rate": 4})
+    for _ in range(3):
+        page.goto(address + "glossary/")
+        assert page.evaluate(SHIFTS) == []
+    page.close()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
 def test_nothing_moves_when_the_math_font_comes_late(browser, address, width):
     page = browser.new_page(viewport={"width": width, "height": 900})
     late = []
