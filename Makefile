@@ -16,13 +16,13 @@ help:
 	@echo "make check   lint, formatting and types"
 	@echo "make clean   remove what the other commands made, .venv included"
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml facing/pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet -c constraints.txt -e '.[test]'
+	$(PY) -m pip install --quiet -c constraints.txt -e ./facing -e '.[test]'
 	touch $@
 
 .venv/installed-lab: .venv/installed
-	$(PY) -m pip install --quiet -c constraints.txt -e '.[lab]'
+	$(PY) -m pip install --quiet -c constraints.txt -e ./facing -e '.[lab]'
 	touch $@
 
 serve: .venv/installed
@@ -38,14 +38,13 @@ test: .venv/installed
 	$(PY) -m pytest $(ARGS)
 
 mutants: .venv/installed
-	$(PY) tests/mutants.py $(ARGS)
+	$(PY) tools/mutants.py $(ARGS)
 
 results: .venv/installed
 	$(PY) -m labml_bcn.experiment.study $(ARGS)
 
 check: .venv/installed
-	$(PY) -m ruff check .
-	$(PY) -m ruff format --check .
+	$(PY) tools/style.py
 	$(PY) -m mypy
 
 clean:

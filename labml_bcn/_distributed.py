@@ -14,9 +14,7 @@ from torch.autograd import Function
 
 def process_group_or_none(group: Any) -> Any:
     """Return `group` where it is a process group or `None`, else raise."""
-    if group is None or (
-        dist.is_available() and isinstance(group, dist.ProcessGroup)
-    ):
+    if group is None or (dist.is_available() and isinstance(group, dist.ProcessGroup)):
         return group
     raise TypeError(
         "process_group must be a torch.distributed process group that this "

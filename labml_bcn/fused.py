@@ -55,6 +55,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from labml_bcn._autograd import below_autograd, rewritten
 from labml_bcn._checks import (
     cast,
     channels_first,
@@ -62,7 +63,6 @@ from labml_bcn._checks import (
     statistics_dtype,
 )
 from labml_bcn._distributed import average, summed
-from labml_bcn._eager import below_autograd, rewritten
 from labml_bcn.batch_channel_norm import (
     BatchChannelNorm,
     ChannelNorm,

@@ -42,8 +42,8 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional as F
 
+from labml_bcn._autograd import rewritten
 from labml_bcn._checks import positive_eps, statistics_dtype
-from labml_bcn._eager import rewritten
 
 
 def weight_standardization(

@@ -39,10 +39,10 @@ from labml_bcn import (
     EstimatedBatchNorm,
     WSConv2d,
 )
-from labml_bcn.experiment import cifar10, figure
+from labml_bcn.experiment import cifar10, plotting
 
 torch.set_num_threads(1)
-figure.use_style()
+plotting.use_style()
 data = cifar10.load_or_stand_in()
 print("images:", data.source)
 
@@ -62,7 +62,7 @@ for label, ax in enumerate(axes.flat):
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
 fig.suptitle(f"One of each class: {data.source}", fontsize=11)
-figure.show(fig, "The first training image of each class.")
+plotting.show(fig, "The first training image of each class.")
 
 # %% [markdown]
 # ## Through a convolution
@@ -118,22 +118,20 @@ after = bcn(x)
 # %%
 stages = {"Before": (x, "none"), "Between": (between, "BN")}
 stages["After"] = (after, "BCN")
-fig, axes = plt.subplots(
-    1, 3, figsize=(5.2, 3.6), sharey=True, layout="constrained"
-)
+fig, axes = plt.subplots(1, 3, figsize=(5.2, 3.6), sharey=True, layout="constrained")
 for ax, (name, (values, method)) in zip(axes, stages.items(), strict=True):
     for c in range(C):
         height = values[:, c].histc(80, -4, 4)
         top = c - 0.85 * height / height.max()
         grid = torch.linspace(-3.95, 3.95, 80)
-        look = {"color": figure.METHODS[method].colour, "linewidth": 0.8}
+        look = {"color": plotting.METHODS[method].colour, "linewidth": 0.8}
         ax.fill_between(grid, top, c, alpha=0.45, **look)
-    ax.axvline(0, color=figure.TEXT, linewidth=0.8, linestyle=":")
+    ax.axvline(0, color=plotting.TEXT, linewidth=0.8, linestyle=":")
     ax.set(title=name, xlabel="value", xlim=(-4, 4), yticks=range(C))
     ax.set_xticks((-3, 0, 3))
 axes[0].set(ylabel="channel", ylim=(C - 0.8, -1.1))
 fig.suptitle(f"Values of each channel: {data.source}", fontsize=11)
-figure.show(
+plotting.show(
     fig,
     "Before, every channel has a height and a width of its own. Between, "
     "after the batch norm, each is centred and about equally wide. After, "
@@ -158,10 +156,7 @@ figure.show(
 # %%
 gn = nn.GroupNorm(2, C)
 results = {"none": x, "GN": gn(x).detach(), "BCN": after}
-alive = {
-    name: (values > 0).float().mean((0, 2, 3))
-    for name, values in results.items()
-}
+alive = {name: (values > 0).float().mean((0, 2, 3)) for name, values in results.items()}
 print("above zero, in percent")
 print("channel   conv     GN    BCN")
 for c in range(C):
@@ -172,13 +167,13 @@ fig, ax = plt.subplots(figsize=(4.8, 3.2))
 marks = {"none": "|", "GN": "o", "BCN": "D"}
 names = {"none": "convolution", "GN": "GN", "BCN": "BCN"}
 for name, share in alive.items():
-    look = figure.METHODS[name].style | {"linestyle": "none"}
+    look = plotting.METHODS[name].style | {"linestyle": "none"}
     ax.plot(100 * share, range(C), marks[name], label=names[name], **look)
 ax.set(xlabel="values above zero (%)", ylabel="channel", xlim=(-2, 102))
 ax.set(yticks=range(C), ylim=(C - 0.5, -0.5))
 ax.legend(ncols=3, loc="lower left", bbox_to_anchor=(-0.02, 1))
 fig.suptitle(f"Alive after the ReLU: {data.source}", fontsize=11, y=1.06)
-figure.show(
+plotting.show(
     fig,
     "Look at channel 2, whose bias was lowered. Group norm leaves it where "
     "it was, below the rest of its group; batch-channel norm brings it back "
@@ -210,9 +205,7 @@ figure.show(
 
 # %%
 def wander(size, steps=1000, momentum=0.01):
-    norm = EstimatedBatchNorm(
-        C, momentum=momentum, variance_around="running_mean"
-    )
+    norm = EstimatedBatchNorm(C, momentum=momentum, variance_around="running_mean")
     norm.exp_mean.copy_(total_mean)
     norm.exp_var.copy_(total_var)
     seen = []
@@ -250,24 +243,22 @@ for size in sizes:
 # compare with the upper rows of the batch.
 
 # %%
-fig, axes = plt.subplots(
-    2, 1, figsize=(4.8, 5), sharex=True, layout="constrained"
-)
+fig, axes = plt.subplots(2, 1, figsize=(4.8, 5), sharex=True, layout="constrained")
 for ax, what, truth in zip(axes, ("mean", "variance"), (0, 1), strict=True):
-    ax.axhline(truth, color=figure.TEXT, linewidth=0.8, linestyle=":")
+    ax.axhline(truth, color=plotting.TEXT, linewidth=0.8, linestyle=":")
     for place, size in enumerate(sizes):
         pair = scatter[size][what]
         for name, values in zip(("BN", "BCN"), pair, strict=True):
             side = -0.18 if name == "BN" else 0.18
             shown = values[::25, 0]
             across = place + side + torch.linspace(-0.11, 0.11, len(shown))
-            look = figure.METHODS[name].style | {"linestyle": "none"}
+            look = plotting.METHODS[name].style | {"linestyle": "none"}
             ax.plot(across, shown, "o", markersize=3, alpha=0.8, **look)
     ax.set(ylabel=f"{what} (1 = true {'std' if truth == 0 else 'variance'})")
 axes[1].set(xlabel="images in a batch", xticks=range(len(sizes)))
 axes[1].set_xticklabels(sizes)
 fig.suptitle(f"Channel 0, batch by batch: {data.source}", fontsize=11)
-figure.show(
+plotting.show(
     fig,
     "Grey, the batch's own statistics: the fewer images, the wider they "
     "scatter. Violet, the estimate beside them: it stays close to the dotted "
@@ -306,10 +297,7 @@ def record(steps, size=1, **options):
 
 within = x.var((2, 3), correction=0).mean(0)
 modes = ("batch_mean", "running_mean")
-path = {
-    mode: record(4000, momentum=0.01, variance_around=mode)[1]
-    for mode in modes
-}
+path = {mode: record(4000, momentum=0.01, variance_around=mode)[1] for mode in modes}
 
 # %%
 print("variance within an image, and in all")
@@ -334,9 +322,9 @@ c = int((1 - within / total_var).argmax())
 fig, ax = plt.subplots(figsize=(4.8, 3.2))
 for mode, target in zip(modes, (within, total_var), strict=True):
     width = 1.1 if mode == "batch_mean" else 2
-    look = {"color": figure.METHODS["BCN"].colour, "linewidth": width}
+    look = {"color": plotting.METHODS["BCN"].colour, "linewidth": width}
     ax.plot(range(0, 4001, 20), path[mode][::20, c], **look)
-    ax.axhline(target[c], color=figure.TEXT, linewidth=0.8, linestyle=":")
+    ax.axhline(target[c], color=plotting.TEXT, linewidth=0.8, linestyle=":")
     place = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
     words = "within" if mode == "batch_mean" else "total"
     ax.annotate(words, (4000, target[c]), fontsize=9, **place)
@@ -344,7 +332,7 @@ ax.set(xlabel="steps with one image each", ylabel="running variance")
 ax.set(ylim=(0, 2 * float(total_var[c])), xticks=range(0, 4001, 1000))
 ax.set_xlim(0, 4000)
 ax.set_title(f"Channel {c}: {data.source}")
-figure.show(
+plotting.show(
     fig,
     "Both lines come down from their start at 1. The thin one, batch_mean, "
     "settles at the variance within an image; the thick one, running_mean, "
@@ -371,14 +359,14 @@ for n in (10, 50, 100, 500):
 fig, ax = plt.subplots(figsize=(4.8, 3.2))
 for r, width in ((0.1, 0.8), (0.01, 2)):
     mean, _ = record(600, momentum=r)
-    look = {"color": figure.METHODS["BCN"].colour, "linewidth": width}
+    look = {"color": plotting.METHODS["BCN"].colour, "linewidth": width}
     ax.plot(mean[:, LOW], label=f"momentum {r}", **look)
-ax.axhline(total_mean[LOW], color=figure.TEXT, linewidth=0.8, linestyle=":")
+ax.axhline(total_mean[LOW], color=plotting.TEXT, linewidth=0.8, linestyle=":")
 ax.set(xlabel="steps with one image each", ylabel="running mean")
 ax.set(xlim=(0, 600))
 ax.legend()
 ax.set_title(f"Channel {LOW}: {data.source}")
-figure.show(
+plotting.show(
     fig,
     "At momentum 0.1 the estimate arrives within some fifty steps and then "
     "jumps about. At 0.01 it takes hundreds of steps to reach the dotted "
@@ -405,8 +393,7 @@ def both_modes(kind, size):
     for batch in batches(size, 300):
         norm(batch)
     pairs = [
-        (norm.train()(batch), norm.eval()(batch))
-        for batch in batches(size, 20, seed=1)
+        (norm.train()(batch), norm.eval()(batch)) for batch in batches(size, 20, seed=1)
     ]
     trained, evaluated = zip(*pairs, strict=True)
     return torch.cat(trained), torch.cat(evaluated)
@@ -423,21 +410,19 @@ for size in sizes:
     print(*row)
 
 # %%
-fig, axes = plt.subplots(
-    1, 2, figsize=(5.2, 3.1), sharey=True, layout="compressed"
-)
+fig, axes = plt.subplots(1, 2, figsize=(5.2, 3.1), sharey=True, layout="compressed")
 kinds = {"BN": BatchNorm, "BCN": EstimatedBatchNorm}
 for ax, (name, kind) in zip(axes, kinds.items(), strict=True):
     trained, evaluated = both_modes(kind, size=2)
-    look = figure.METHODS[name].style | {"linestyle": "none"}
+    look = plotting.METHODS[name].style | {"linestyle": "none"}
     pair = trained.flatten()[::1999], evaluated.flatten()[::1999]
     ax.plot(*pair, "o", markersize=3, **look)
-    ax.axline((0, 0), slope=1, color=figure.TEXT, linewidth=0.8)
+    ax.axline((0, 0), slope=1, color=plotting.TEXT, linewidth=0.8)
     ax.set(title=kind.__name__, xlabel="in training", aspect="equal")
 axes[0].set(ylabel="in evaluation", xlim=(-4, 4), ylim=(-4, 4))
 axes[1].set(xlim=(-4, 4))
 fig.suptitle(f"Two images a batch: {data.source}", fontsize=11, y=1.06)
-figure.show(
+plotting.show(
     fig,
     "Each dot is one value out of 20 batches. Estimated, all lie on the "
     "diagonal: training and evaluation agree. With the batch's own "
@@ -492,24 +477,22 @@ for name, (moved, graded) in reached.items():
 
 # %%
 fig, axes = plt.subplots(2, 3, figsize=(5, 5.3), layout="constrained")
-for ax, (name, (moved, graded)) in zip(
-    axes.flat, reached.items(), strict=True
-):
-    colour = figure.METHODS[name.split(",")[0]].colour
+for ax, (name, (moved, graded)) in zip(axes.flat, reached.items(), strict=True):
+    colour = plotting.METHODS[name.split(",")[0]].colour
     for place in product(*map(range, values.shape)):
         sample, channel, position = place
         depth = 0.9 if graded[place] else 0.3 if moved[place] else 0
-        look = {"fc": (colour, depth), "ec": figure.TEXT, "lw": 0.4}
+        look = {"fc": (colour, depth), "ec": plotting.TEXT, "lw": 0.4}
         corner = channel, 4.6 * sample + position
         ax.add_patch(plt.Rectangle(corner, 0.88, 0.88, **look))
-    ax.plot(PICK[1] + 0.44, PICK[2] + 0.44, "o", color=figure.TEXT)
+    ax.plot(PICK[1] + 0.44, PICK[2] + 0.44, "o", color=plotting.TEXT)
     ax.set(title=name, xlim=(-0.1, 6), ylim=(8.6, -0.1), aspect="equal")
     ax.set(xticks=[], xlabel="channels", yticks=[1.95, 6.55])
     ax.set_yticklabels(["sample 0", "sample 1"], rotation=90, va="center")
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
 fig.suptitle(f"What one output depends on: {data.source}", fontsize=11)
-figure.show(
+plotting.show(
     fig,
     "Each box is a sample, with channels across and positions down; the dot "
     "marks the output. Filled inputs reach it with a gradient, faint ones "
@@ -543,9 +526,7 @@ print("             stored          used")
 print(" filter   mean    std     mean    std")
 for o in range(C):
     stored, used = ws.weight[o], ws.standardized()[o]
-    print(
-        f"{o:7} {stored.mean():6.3f} {stored.std(correction=0):6.3f}", end=""
-    )
+    print(f"{o:7} {stored.mean():6.3f} {stored.std(correction=0):6.3f}", end="")
     print(f"  {abs(used.mean()):7.3f} {used.std(correction=0):6.3f}")
 
 # %% [markdown]

@@ -29,11 +29,11 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import torch
 
-from labml_bcn.experiment import cifar10, figure, vgg
+from labml_bcn.experiment import cifar10, plotting, vgg
 from labml_bcn.experiment.train import train
 
 torch.set_num_threads(1)
-figure.use_style()
+plotting.use_style()
 data = cifar10.load_or_stand_in()
 data = replace(
     data,
@@ -77,8 +77,7 @@ variants = {
     },
 }
 models = {
-    name: vgg.build("small", **options, seed=0)
-    for name, options in variants.items()
+    name: vgg.build("small", **options, seed=0) for name, options in variants.items()
 }
 for name, model in models.items():
     parameters = sum(p.numel() for p in model.parameters())
@@ -130,7 +129,7 @@ with ThreadPoolExecutor(2) as pool:
 
 # %%
 looks = {
-    name: figure.METHODS[name.split(",")[0]].style | {"linewidth": 1.4}
+    name: plotting.METHODS[name.split(",")[0]].style | {"linewidth": 1.4}
     for name in variants
 }
 looks["BCN+WS, r=0.01"]["linewidth"] = 3
@@ -142,7 +141,7 @@ for name, result in runs.items():
 ax.set(xlabel="images seen", ylabel="training loss", xlim=(0, None))
 fig.legend(loc="outside lower center", ncols=3)
 fig.suptitle(f"Training loss: {data.source}", fontsize=11)
-figure.show(
+plotting.show(
     fig,
     "A lower line learns faster. Compare the dashed lines, without weight "
     "standardization, with the solid ones, and the two violet ones with each "
@@ -164,12 +163,12 @@ for name, result in runs.items():
     images, accuracy = zip(*result.tests, strict=True)
     percent = [100 * each for each in accuracy]
     ax.plot(images, percent, "o", label=name, **looks[name])
-ax.axhline(10, color=figure.TEXT, linewidth=0.8, linestyle=":")
+ax.axhline(10, color=plotting.TEXT, linewidth=0.8, linestyle=":")
 ax.set(xlabel="images seen", ylabel="test accuracy (%)", ylim=(0, None))
 ax.set(xlim=(0, None), xticks=range(0, 5001, 1000))
 fig.legend(loc="outside lower center", ncols=3)
 fig.suptitle(f"Test accuracy: {data.source}", fontsize=11)
-figure.show(
+plotting.show(
     fig,
     "Higher is better, and the dotted line at 10% is guessing. Look at how "
     "early each line leaves it, and at where the lines cross.",
@@ -204,11 +203,11 @@ for height, name in enumerate(ranking):
     look = {**looks[name], "linestyle": "none", "linewidth": 1.4}
     ax.errorbar(percent, height, xerr=100 * error[name], fmt="o", **look)
     ax.text(percent, height + 0.2, f"{percent:.1f}", ha="center", size=9)
-ax.axvline(10, color=figure.TEXT, linewidth=0.8, linestyle=":")
+ax.axvline(10, color=plotting.TEXT, linewidth=0.8, linestyle=":")
 ax.set(yticks=range(len(ranking)), xlabel="test accuracy (%)", xlim=(0, None))
 ax.set(yticklabels=ranking, ylim=(-0.5, len(ranking) - 0.3))
 fig.suptitle(f"After 5,000 images: {data.source}", fontsize=11, x=0.4)
-figure.show(
+plotting.show(
     fig,
     "Test accuracy at the end, the best on top; bars are one standard error "
     "of the test. The dotted line is guessing. Where bars touch, the order "

@@ -36,11 +36,11 @@ import matplotlib.pyplot as plt
 import torch
 from torch import nn
 
-from labml_bcn.experiment import cifar10, figure, vgg
+from labml_bcn.experiment import cifar10, plotting, vgg
 from labml_bcn.experiment.train import train
 
 torch.set_num_threads(1)
-figure.use_style()
+plotting.use_style()
 data = cifar10.load_or_stand_in()
 print("images:", data.source)
 
@@ -145,8 +145,7 @@ variants = {
 # Here, one after the other: to draw first weights takes PyTorch's global
 # random state, which is no thread's own.
 models = {
-    name: vgg.build("small", **options, seed=0)
-    for name, options in variants.items()
+    name: vgg.build("small", **options, seed=0) for name, options in variants.items()
 }
 
 
@@ -178,13 +177,13 @@ silent = {
 }
 fig, ax = plt.subplots(figsize=(4.8, 3.4), layout="constrained")
 for name, shares in silent.items():
-    look = figure.METHODS[name].style
+    look = plotting.METHODS[name].style
     ax.plot(images, [100 * s for s in shares], marker="o", label=name, **look)
 ax.set(xlabel="images seen", ylabel="nearly silent channels (%)")
 ax.set(xlim=(0, None), ylim=(-0.3, None))
 fig.legend(loc="outside lower center", ncols=4)
 fig.suptitle(f"Nearly silent channels: {data.source}", fontsize=11)
-figure.show(
+plotting.show(
     fig,
     "The share of the network's channels whose ReLU gives zero for more than "
     "95% of its inputs, in windows of 200 images. Lower is better; where a "
@@ -214,13 +213,13 @@ fig, ax = plt.subplots(figsize=(4.8, 3.4), layout="constrained")
 layers = range(1, len(windows["BN"][-1]) + 1)
 for name, found in windows.items():
     share = [unevenness for _, unevenness in found[-1]]
-    look = figure.METHODS[name].style
+    look = plotting.METHODS[name].style
     ax.plot(layers, share, marker="o", label=name, **look)
 ax.set(xlabel="layer", ylabel="unevenness", ylim=(-0.02, None))
 ax.set(xticks=list(layers))
 fig.legend(loc="outside lower center", ncols=4)
 fig.suptitle(f"Unevenness of channels: {data.source}", fontsize=11)
-figure.show(
+plotting.show(
     fig,
     "The share of a layer's variance that lies between its channels' means, "
     "in the last window. At zero all channels have the same mean; the "
@@ -240,13 +239,13 @@ figure.show(
 fig, ax = plt.subplots(figsize=(4.8, 3.4), layout="constrained")
 for name, found in windows.items():
     silence, _ = found[-1][-1]
-    look = figure.METHODS[name].style
+    look = plotting.METHODS[name].style
     ax.plot(100 * silence.sort().values, label=name, **look)
-ax.axhline(50, color=figure.TEXT, linewidth=0.8, linestyle=":")
+ax.axhline(50, color=plotting.TEXT, linewidth=0.8, linestyle=":")
 ax.set(xlabel="channel, sorted", ylabel="zeros (%)", ylim=(0, 103))
 fig.legend(loc="outside lower center", ncols=4)
 fig.suptitle(f"Zeros behind the last ReLU: {data.source}", fontsize=11)
-figure.show(
+plotting.show(
     fig,
     "The share of zeros behind the last ReLU, for each of its channels. "
     "Channels at the right end, close to 100%, are close to being "

@@ -35,11 +35,11 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call
 
-from labml_bcn.experiment import cifar10, figure, vgg
+from labml_bcn.experiment import cifar10, plotting, vgg
 from labml_bcn.experiment.train import train
 
 torch.set_num_threads(1)
-figure.use_style()
+plotting.use_style()
 data = cifar10.load_or_stand_in()
 print("images:", data.source)
 
@@ -124,8 +124,7 @@ for name, options in {
     variants[name] = options
     variants[f"{name}+WS"] = {**options, "ws": True}
 models = {
-    name: vgg.build("small", **options, seed=0)
-    for name, options in variants.items()
+    name: vgg.build("small", **options, seed=0) for name, options in variants.items()
 }
 
 
@@ -156,7 +155,7 @@ def of_all(measure):
 def draw(found, when):
     fig, ax = plt.subplots(figsize=(4.8, 3.4), layout="constrained")
     for name in ("BN", "BN+WS", "GN", "GN+WS"):
-        look = figure.METHODS[name].style
+        look = plotting.METHODS[name].style
         percent = [100 * share for share in SHARES]
         ax.plot(percent, found[name], marker="o", label=name, **look)
     ax.set_xscale("log")
@@ -166,7 +165,7 @@ def draw(found, when):
     ax.set(ylabel="change of the gradient")
     fig.legend(loc="outside lower center", ncols=4)
     fig.suptitle(f"Roughness {when}: {data.source}", fontsize=11)
-    figure.show(
+    plotting.show(
         fig,
         f"How much the gradient changes along a step, {when}. Lower is "
         "smoother. Solid lines are with weight standardization, dashed ones "

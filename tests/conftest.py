@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from browsing import (  # noqa: F401
-    ROOT,
+from helpers.browsing import (  # noqa: F401
     address,
     browser,
     layers,

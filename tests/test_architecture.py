@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from helpers.paths import ROOT
 
 PACKAGE = ROOT / "labml_bcn"
 LITERATE = sorted((PACKAGE / "literate").glob("*.py"))
@@ -21,11 +21,7 @@ def imports(path: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             found.add(node.module or "")
-    return {
-        name
-        for name in found
-        if name.split(".")[0] not in sys.stdlib_module_names
-    }
+    return {name for name in found if name.split(".")[0] not in sys.stdlib_module_names}
 
 
 def inside(names: set[str], package: str) -> set[str]:
@@ -38,17 +34,17 @@ def test_layers_import_torch_and_each_other(path):
     allowed = inside(names, "torch") | inside(names, "labml_bcn")
     assert names == allowed
     assert not inside(names, "labml_bcn.experiment")
-    assert not inside(names, "labml_bcn.literate")
+    assert not inside(names, "facing")
 
 
 @pytest.mark.parametrize("path", LITERATE, ids=lambda p: p.stem)
 def test_the_renderer_knows_no_norm_and_one_file_knows_mkdocs(path):
     names = imports(path)
-    assert inside(names, "labml_bcn") == inside(names, "labml_bcn.literate")
+    assert inside(names, "labml_bcn") == inside(names, "facing")
     assert not inside(names, "torch")
     assert bool(inside(names, "mkdocs")) == (path.name == "plugin.py")
 
 
 @pytest.mark.parametrize("path", EXPERIMENT, ids=lambda p: p.stem)
 def test_the_experiment_does_not_know_the_renderer(path):
-    assert not inside(imports(path), "labml_bcn.literate")
+    assert not inside(imports(path), "facing")

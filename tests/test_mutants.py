@@ -4,9 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import mutants
 import pytest
-from conftest import ROOT
+from helpers.paths import ROOT
+
+from tools import mutants
 
 
 def test_every_equation_has_edits_that_still_apply():
@@ -106,10 +107,10 @@ def test_an_edit_that_a_test_notices_is_well(project):
             "test_unmarked fails for none of the edits",
         ),
         ("tests/test_layer.py", "layer.sum", "layer.no", "no test asserts"),
-        ("tests/mutants.yml", "a + b", "b + a", "0 lines that read"),
-        ("tests/mutants.yml", "a - b", "f(a - b)", "no edit of one token"),
-        ("tests/mutants.yml", "layer.sum", "layer.no", "no edit is listed"),
-        ("tests/mutants.yml", "layer.sum", "layer.no", "no equation has"),
+        ("tools/mutants.yml", "a + b", "b + a", "0 lines that read"),
+        ("tools/mutants.yml", "a - b", "f(a - b)", "no edit of one token"),
+        ("tools/mutants.yml", "layer.sum", "layer.no", "no edit is listed"),
+        ("tools/mutants.yml", "layer.sum", "layer.no", "no equation has"),
         ("labml_bcn/layer.py", "return a + b", "return a +\\\n b", "0 lines"),
     ],
 )

@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from helpers.paths import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -37,9 +37,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("empty")
-    assert (
-        run(sys.executable, "-m", "venv", folder, cwd=folder).returncode == 0
-    )
+    assert run(sys.executable, "-m", "venv", folder, cwd=folder).returncode == 0
     found = folder / "bin" / "python"
     done = run(
         found,
@@ -53,9 +51,9 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_assets_types_and_licences_are_in_the_wheel(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    assets = {p.name for p in (ROOT / "labml_bcn/literate/assets").iterdir()}
+    assets = {p.name for p in (ROOT / "facing/src/facing/assets").iterdir()}
     for name in assets:
-        assert f"labml_bcn/literate/assets/{name}" in names
+        assert f"facing/src/facing/assets/{name}" in names
     assert "labml_bcn/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not any(name.startswith(("tests", "docs")) for name in names)
@@ -76,7 +74,7 @@ def test_the_layers_need_torch_alone(python, tmp_path):
 @pytest.mark.parametrize(
     ("module", "extra"),
     [
-        ("labml_bcn.literate", "literate"),
+        ("facing", "literate"),
         ("labml_bcn.experiment.train", "train"),
     ],
 )

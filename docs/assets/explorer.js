@@ -1,5 +1,5 @@
 // Lets the reader choose the sizes of the figure on batch-channel norm. The
-// page shows it at its default without this; see docs/figures.py.
+// page shows it at its default without this; see website/norm_diagrams.py.
 for (const figure of document.querySelectorAll(".explorer")) {
   const form = figure.querySelector("form");
   const { batch, channels, groups, positions } = form.elements;

@@ -19,17 +19,17 @@ A run can take days, and what takes days gets interrupted. What makes the
 loop one that can be trusted has rooms of its own:
 
 - [`options`](options.py) is its command line;
-- [`checkpoint`](checkpoint.py) keeps a run in a folder, so that it can be
+- [`checkpoint`](run_folder.py) keeps a run in a folder, so that it can be
   killed at any moment;
-- [`stop`](stop.py) answers Ctrl-C, and a scheduler that wants its machine
+- [`stop`](signals.py) answers Ctrl-C, and a scheduler that wants its machine
   back;
 - [`diagnose`](diagnose.py) finds the layer in which a loss went wrong;
-- [`distributed`](distributed.py) lets several processes train one network;
-- [`speed`](speed.py) measures a step, beside one with the layers in their
+- [`distributed`](ranks.py) lets several processes train one network;
+- [`speed`](bench/training.py) measures a step, beside one with the layers in their
   [naive form](../naive.py).
 
 One run proves little. [`study`](study.py) is a grid of them, which
-[`recording`](recording.py) records point by point.
+[`recording`](runner.py) records point by point.
 
 They use the layers and torch; the layers know nothing of them. The progress
 bar, the cache folder and the download need a few packages more:

@@ -388,9 +388,7 @@ def read(folder: Path) -> CIFAR10:
     **Raises** `FileNotFoundError` and `ValueError`, as `load` does.
     """
     missing = [
-        name
-        for name in (*TRAIN_FILES, TEST_FILE)
-        if not (folder / name).is_file()
+        name for name in (*TRAIN_FILES, TEST_FILE) if not (folder / name).is_file()
     ]
     if missing:
         raise FileNotFoundError(
@@ -582,9 +580,7 @@ def _continue(url: str, part: Path, progress: bool | None) -> None:
     headers = {"Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
-    with requests.get(
-        url, headers=headers, stream=True, timeout=(4, 30)
-    ) as response:
+    with requests.get(url, headers=headers, stream=True, timeout=(4, 30)) as response:
         # 416: there is no rest. The part is then either complete or no part
         # of this file; the checksum finds out.
         if have and response.status_code == 416:
@@ -595,9 +591,7 @@ def _continue(url: str, part: Path, progress: bool | None) -> None:
         start = have if resumed else 0
         with (
             part.open("ab" if resumed else "wb") as file,
-            bar(
-                start + total, start, "CIFAR-10", progress, unit="B"
-            ) as shown,
+            bar(start + total, start, "CIFAR-10", progress, unit="B") as shown,
         ):
             # Small blocks, because a block that breaks off is lost.
             for block in response.iter_content(BLOCK):
@@ -629,16 +623,12 @@ def unpack(archive: Path, cache: Path) -> Path:
     **Raises** `DownloadError`: the archive cannot be read or lacks a file.
     """
     target = cache / FOLDER
-    with tempfile.TemporaryDirectory(
-        dir=cache, prefix=".unpacking-"
-    ) as temporary:
+    with tempfile.TemporaryDirectory(dir=cache, prefix=".unpacking-") as temporary:
         folder = Path(temporary) / FOLDER
         folder.mkdir()
         for name, data in _known_files(archive):
             (folder / name).write_bytes(data)
-        lacking = {*TRAIN_FILES, TEST_FILE} - {
-            file.name for file in folder.iterdir()
-        }
+        lacking = {*TRAIN_FILES, TEST_FILE} - {file.name for file in folder.iterdir()}
         if lacking:
             raise DownloadError(
                 f"{archive} must hold {FOLDER}/ with six files of records,"
@@ -655,10 +645,7 @@ def unpack(archive: Path, cache: Path) -> Path:
 
 
 def _known_files(archive: Path) -> Iterator[tuple[str, bytes]]:
-    known = {
-        f"{FOLDER}/{name}": name
-        for name in (*TRAIN_FILES, TEST_FILE, NAMES_FILE)
-    }
+    known = {f"{FOLDER}/{name}": name for name in (*TRAIN_FILES, TEST_FILE, NAMES_FILE)}
     try:
         with tarfile.open(archive, "r:gz") as tar:
             for member in tar:

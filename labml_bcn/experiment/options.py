@@ -11,7 +11,7 @@ summary: >
     python -m labml_bcn.experiment.train \
         --norm bcn --ws --images 5000
 
-A run is kept [in a folder](checkpoint.py), and goes on from there with
+A run is kept [in a folder](run_folder.py), and goes on from there with
 `--resume`. What decides its result are its *settings*: they are written
 down when it starts, and hold from then on. Which files to read, how often
 to write a checkpoint, or whether to show a progress bar may differ from
@@ -44,10 +44,10 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from labml_bcn._surroundings import surroundings
-from labml_bcn.experiment import cifar10, distributed, vgg
-from labml_bcn.experiment.checkpoint import Folder, Lines, RunError, write
+from labml_bcn.experiment import cifar10, ranks, vgg
 from labml_bcn.experiment.cifar10 import CIFAR10
+from labml_bcn.experiment.environment import surroundings
+from labml_bcn.experiment.run_folder import Folder, Lines, RunError, write
 from labml_bcn.experiment.train import (
     OPTIMIZERS,
     SCHEDULES,
@@ -286,8 +286,7 @@ def run_options(command: argparse.ArgumentParser) -> None:
         "--warmup",
         type=float,
         metavar="SHARE",
-        help="share of the run in which the rate rises, in place of the"
-        " schedule's own",
+        help="share of the run in which the rate rises, in place of the schedule's own",
     )
     add(
         "--seed",
@@ -367,8 +366,7 @@ def folder_options(command: argparse.ArgumentParser) -> None:
     add(
         "--out",
         metavar="FOLDER",
-        help="the folder of the run (default: runs/, and a name made of the"
-        " method)",
+        help="the folder of the run (default: runs/, and a name made of the method)",
     )
     add(
         "--resume",
@@ -419,7 +417,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         path, config = find_run(typed)
         settings = SETTINGS | config.get("settings", {}) | typed
-        with distributed.joined(settings["device"]) as device:
+        with ranks.joined(settings["device"]) as device:
             return start(typed, path, config, device)
     except (ValueError, OSError, RunError, ModuleNotFoundError) as error:
         command.error(str(error))
@@ -511,7 +509,7 @@ def start(typed: Values, path: Path, config: Values, device: str) -> int:
     model = network(settings)
     check(data, device, **{name: settings[name] for name in LOOP})
     every = positive("checkpoint_every", typed.get("checkpoint_every", 1000))
-    folder, first = Folder(path), distributed.rank() == 0
+    folder, first = Folder(path), ranks.rank() == 0
 
     def run() -> Run:
         if first:
@@ -520,7 +518,7 @@ def start(typed: Values, path: Path, config: Values, device: str) -> int:
             print(f"{describe(settings)}, {parameters:,} parameters")
             print(f"images: {data.source}")
             print(f"kept in: {path}", flush=True)
-        distributed.anywhere(False, device)  # the others wait for the folder
+        ranks.anywhere(False, device)  # the others wait for the folder
         return train(
             model,
             data,
@@ -562,14 +560,14 @@ def carried_out(run: Callable[[], Run], path: Path) -> int:
         tell(f"error: {error}")
         return 1
     except RuntimeError as error:
-        if not distributed.left_alone(error):
+        if not ranks.left_alone(error):
             raise
         tell(
             "error: another process has ended, and says why. Go on from the"
             f" last checkpoint with --resume {path}"
         )
         return 1
-    if distributed.rank() == 0:
+    if ranks.rank() == 0:
         print(summary(done))
     return 0
 
@@ -578,7 +576,7 @@ def tell(message: str) -> None:
     r"""
     Write to the standard error stream; of several processes, say which.
     """
-    who = f"process {distributed.rank()}: " if distributed.size() > 1 else ""
+    who = f"process {ranks.rank()}: " if ranks.size() > 1 else ""
     print(f"{who}{message}", file=sys.stderr, flush=True)
 
 
@@ -618,7 +616,7 @@ def settled(typed: Values, config: Values, data: CIFAR10) -> Values:
         settings["images"] = total
     if settings["threads"] is None:
         settings["threads"] = torch.get_num_threads()
-    processes = distributed.size()
+    processes = ranks.size()
     if settings["sync_statistics"] and processes == 1:
         raise ValueError(
             "--sync-statistics needs more than one process: start it with"
@@ -648,8 +646,7 @@ def agree(settings: Values, config: Values, path: Path) -> None:
     # A run from before there was an option has what is its default.
     kept = SETTINGS | config["settings"]
     differences = [
-        f"{name.replace('_', '-')} is {kept.get(name)!r} there and"
-        f" {value!r} here"
+        f"{name.replace('_', '-')} is {kept.get(name)!r} there and {value!r} here"
         for name, value in settings.items()
         if kept.get(name) != value
     ]
@@ -678,9 +675,7 @@ def network(settings: Values) -> nn.Module:
         )
     return vgg.build(
         **{name: settings[name] for name in NETWORK},
-        process_group=dist.group.WORLD
-        if settings["sync_statistics"]
-        else None,
+        process_group=dist.group.WORLD if settings["sync_statistics"] else None,
     )
 
 

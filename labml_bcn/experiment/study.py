@@ -16,7 +16,7 @@ of it](../../results.md) has a page of its own.
     python -m labml_bcn.experiment.study --list
 
 **A point is a command.** Nothing is trained here. A point of the grid is a
-[training command](options.py), and [recording](recording.py) starts it and
+[training command](options.py), and [recording](runner.py) starts it and
 writes down what came out. Whoever doubts a point can type its command, and
 needs none of this.
 
@@ -336,6 +336,6 @@ STUDIES = {
 
 
 if __name__ == "__main__":
-    from labml_bcn.experiment.recording import main
+    from labml_bcn.experiment.runner import main
 
     sys.exit(main())

@@ -26,7 +26,7 @@ different sizes.
 **The same again.** A run depends on its settings and on nothing else: on a
 CPU with the same number of threads, the same command ends with the same
 weights, bit for bit. That holds for a run that was stopped, too, by Ctrl-C
-or by a power cut: it [goes on from its last checkpoint](checkpoint.py), and
+or by a power cut: it [goes on from its last checkpoint](run_folder.py), and
 ends with the weights and the metrics of one that was never stopped. One run
 of each method does not tell two methods apart that are a few percent from
 each other; several seeds do.
@@ -63,10 +63,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labml_bcn.experiment import cifar10, diagnose, distributed, vgg
-from labml_bcn.experiment.checkpoint import Folder, RunError
+from labml_bcn.experiment import cifar10, diagnose, ranks, vgg
 from labml_bcn.experiment.cifar10 import CIFAR10
-from labml_bcn.experiment.stop import Interrupted, Stop
+from labml_bcn.experiment.run_folder import Folder, RunError
+from labml_bcn.experiment.signals import Interrupted, Stop
 
 
 class Point(NamedTuple):
@@ -177,7 +177,7 @@ def train(
       as many: what a pass over the images leaves over is dropped, and so is
       what `images` leaves over.
     - `accumulate`: batches a step, whose gradients are averaged; see [what
-      it means for statistics](distributed.py).
+      it means for statistics](ranks.py).
     - `images`: how many to see; `None` for each training image once.
     - `optimizer`: `"sgd"` as above, or `"adam"` with torch's defaults and no
       weight decay, as labml has it.
@@ -211,7 +211,7 @@ def train(
     numbers = batch_size, accumulate, images, optimizer, lr, schedule
     check(data, device, *numbers, warmup, seed, compile)
     positive("checkpoint_every", checkpoint_every)
-    processes = distributed.size()
+    processes = ranks.size()
     per_step = batch_size * accumulate * processes
     steps = (images or len(data.train_images)) // per_step
     report_at, test_at = evenly(points, steps), evenly(tests, steps)
@@ -221,10 +221,10 @@ def train(
     state = State(model, device, amp, optimizer)
     step = 0 if folder is None else resumed(folder, state)
     record = Record(folder, tensorboard, step * per_step)
-    network = distributed.parallel(compiled(model) if compile else model)
+    network = ranks.parallel(compiled(model) if compile else model)
     batches = shuffled(
         *(data, batch_size, seed, step * accumulate),
-        *(distributed.rank(), processes),
+        *(ranks.rank(), processes),
     )
     shown = cifar10.bar(steps * per_step, step * per_step, progress=progress)
     with Stop(listen=folder is not None) as stop, record, shown as bar:
@@ -236,7 +236,7 @@ def train(
             if step in test_at and not record.tested(seen):
                 with suppress(Interrupted):
                     record.test(seen, evaluate(model, data, check=stop.check))
-            stopping = distributed.anywhere(bool(stop), device)
+            stopping = ranks.anywhere(bool(stop), device)
             if stopping or step == steps or step % checkpoint_every == 0:
                 keep(folder, step, state)
             if stopping:
@@ -291,7 +291,7 @@ def learn(
     for part, (x, y) in enumerate(islice(batches, accumulate), 1):
         x = data.standardize(x)
         state.before.remember()
-        with distributed.waiting(network, part < accumulate):
+        with ranks.waiting(network, part < accumulate):
             with state.precision():
                 logits = network(x)
                 loss = F.cross_entropy(logits, y)
@@ -299,7 +299,7 @@ def learn(
             # still what they were, and so the batch can be run again, to
             # find out where it went wrong. All processes stop at the same
             # one.
-            if distributed.anywhere(not loss.isfinite(), state.device):
+            if ranks.anywhere(not loss.isfinite(), state.device):
                 return loss, x
             state.scaler.scale(loss / accumulate).backward()
         state.meter.add(loss, logits, y)
@@ -387,10 +387,10 @@ class State:
         number of processes.
         """
         processes = kept["processes"]
-        if len(processes) != distributed.size():
+        if len(processes) != ranks.size():
             raise RunError(
                 f"the run has {len(processes)} processes, but now there are"
-                f" {distributed.size()}: go on with as many as before"
+                f" {ranks.size()}: go on with as many as before"
             )
         try:
             self.model.load_state_dict(kept["model"])
@@ -403,7 +403,7 @@ class State:
         self.optimizer.load_state_dict(kept["optimizer"])
         self.scaler.load_state_dict(kept["scaler"])
         self.seconds = kept["seconds"]
-        own = processes[distributed.rank()]
+        own = processes[ranks.rank()]
         for name, buffer in self.model.named_buffers():
             buffer.copy_(own["buffers"][name])
         diagnose.set_random_states(own["random"])
@@ -456,13 +456,13 @@ def keep(folder: Folder | None, step: int, state: State) -> None:
     if folder is None:
         return
     bad = diagnose.unfit(state.model)
-    if distributed.anywhere(bool(bad), state.device):
+    if ranks.anywhere(bool(bad), state.device):
         raise RunError(
             f"after step {step:,}, {bad or 'in another process, values'} are"
             f" not finite. {folder.last_good()} {ANOTHER}"
         )
-    own = distributed.gathered(state.own())
-    if distributed.rank() == 0:
+    own = ranks.gathered(state.own())
+    if ranks.rank() == 0:
         folder.save(step, state.shared() | {"processes": own})
 
 
@@ -471,7 +471,7 @@ def resumed(folder: Folder, state: State) -> int:
     Read the folder's checkpoint into `state`, and return its step: 0 where
     there is none. Of several processes the first one will write.
     """
-    if distributed.rank() == 0:
+    if ranks.rank() == 0:
         folder.open()
     found = folder.load()
     if found is None:
@@ -523,7 +523,7 @@ class Record:
                 "tensorboard needs a folder to write to: pass folder"
             )
         self.run, self.folder = Run(), folder
-        self.first = distributed.rank() == 0
+        self.first = ranks.rank() == 0
         self.metrics = folder.metrics if folder else None
         self.timings = folder.timings if folder else None
         for line in self.metrics or ():
@@ -782,7 +782,7 @@ class Meter:
         r"""
         Return the averages over all processes, and start anew.
         """
-        loss, hits, count = distributed.summed(self.sums).tolist()
+        loss, hits, count = ranks.summed(self.sums).tolist()
         self.sums.zero_()
         return Point(images, loss / count, hits / count)
 
@@ -838,7 +838,7 @@ def check(
     """
     positive("batch_size", batch_size)
     positive("accumulate", accumulate)
-    total, processes = len(data.train_images), distributed.size()
+    total, processes = len(data.train_images), ranks.size()
     if batch_size * processes > total:
         shares = f" in each of {processes} processes" if processes > 1 else ""
         raise ValueError(
@@ -863,7 +863,7 @@ def check(
             f" {warmup}"
         )
     vgg.valid_seed(seed)
-    distributed.usable(device)
+    ranks.usable(device)
     if compile and torch.device(device).type == "cpu":
         compiler()
 

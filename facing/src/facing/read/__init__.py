@@ -1,0 +1,1 @@
+"""Read a Python file: its notes, its code and its scopes."""

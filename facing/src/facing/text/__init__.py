@@ -1,0 +1,1 @@
+"""Turn text into HTML: notes, formulas and code."""

@@ -1,0 +1,298 @@
+r"""
+---
+title: Figures
+summary: >
+  How the notebooks draw: one colour and one dash a method, and figures as
+  SVG that take the page's text colour, so that they follow light and dark.
+---
+
+# Figures
+
+A plot on a page is read by people with a light or a dark screen, with and
+without colour vision, and by people who do not see it at all. So every
+figure here
+
+- takes its text and axes from the colour of the text around it;
+- has one colour *and* one dash for each method, the same in every plot;
+- comes with a sentence that says what to see, and a text alternative.
+
+A cell of a notebook reads
+
+```python
+plotting.use_style()
+fig, ax = plt.subplots()
+plotting.line(ax, steps, accuracy, "BCN+WS")
+plotting.show(fig, "Accuracy rises faster with BCN and WS.")
+```
+
+This module needs matplotlib, which comes with the extra `docs`.
+"""
+
+import hashlib
+import html
+import io
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib.pyplot as plt
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+
+@dataclass(frozen=True)
+class Method:
+    """
+    ## One look a method
+
+    `colour` names the method, and the page may lighten it on a dark ground
+    through the CSS variable `variable`. Weight standardization is not left
+    to colour: with it, lines are solid and markers filled; without it, lines
+    are dashed and markers hollow.
+    """
+
+    colour: str
+    variable: str
+    standardized: bool = False
+
+    @property
+    def style(self) -> dict[str, Any]:
+        """The keywords for `Axes.plot`."""
+        return {
+            "color": self.colour,
+            "linestyle": "-" if self.standardized else (0, (4, 2)),
+            "markerfacecolor": self.colour if self.standardized else "none",
+        }
+
+
+# The colours are mostly Okabe and Ito's, which colour-blind readers can tell
+# apart. Black stands for the text's colour: see `TEXT` below.
+TEXT = "#010203"
+_COLOURS = {
+    "none": (TEXT, "text"),
+    "BN": ("#6b7280", "bn"),
+    "GN": ("#e69f00", "gn"),
+    "LN": ("#56b4e9", "ln"),
+    "IN": ("#56b4e9", "ln"),
+    "BCN plain": ("#009e73", "bcn-plain"),
+    "BCN": ("#7b3fb5", "bcn"),
+}
+METHODS = {
+    name + suffix: Method(colour, f"--method-{variable}", bool(suffix))
+    for name, (colour, variable) in _COLOURS.items()
+    for suffix in ("", "+WS")
+}
+
+# `TEXT` is a colour that no plot would choose. Matplotlib draws axes and
+# words in it, and `svg` puts the page's text colour in its place.
+STYLE: Any = {
+    "figure.figsize": (5.6, 3.3),
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.prop_cycle": cycler(
+        color=[METHODS[name].colour for name in ("BCN", "GN", "BCN plain")]
+    ),
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 10,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5,
+    "image.cmap": "gray",
+    "image.interpolation": "none",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "labml_bcn",
+    **dict.fromkeys(
+        (
+            "text.color",
+            "axes.edgecolor",
+            "axes.labelcolor",
+            "xtick.color",
+            "ytick.color",
+            "grid.color",
+        ),
+        TEXT,
+    ),
+}
+_ON_THE_FIGURE = "max-width: 100%; height: auto; stroke-linejoin: round"
+
+
+def use_style() -> None:
+    """Draw all figures from here on in this style."""
+    plt.rcParams.update(STYLE)
+
+
+def line(ax: Axes, x: Any, y: Any, method: str, **kwargs: Any) -> Line2D:
+    """
+    ## A labelled line
+
+    One method's curve, with its name at the end of the line rather than in
+    a legend. `kwargs` go to `Axes.plot`.
+    """
+    look: dict[str, Any] = {**METHODS[method].style, **kwargs}
+    (curve,) = ax.plot(x, y, **look)
+    ax.annotate(
+        method,
+        (curve.get_xdata()[-1], curve.get_ydata()[-1]),  # type: ignore[index]
+        xytext=(6, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=9,
+        annotation_clip=False,
+    )
+    return curve
+
+
+def show(fig: Figure, sentence: str, alt: str | None = None) -> None:
+    """
+    ## Show
+
+    Put a figure into the notebook's output, and close it.
+
+    **Arguments**
+
+    - `fig`: what was drawn.
+    - `sentence`: says what to see; it stands under the figure.
+    - `alt`: the text alternative, for those who do not see the figure; the
+      sentence where it is left out.
+
+    In a plain script, where nothing shows SVG, the sentence is printed.
+    """
+    markup = page(fig, sentence, alt)
+    screen = _notebook()
+    if screen is None:
+        print(sentence)
+    else:
+        screen.display(screen.HTML(markup))
+
+
+def page(fig: Figure, sentence: str, alt: str | None = None) -> str:
+    """
+    The HTML that `show` shows, for a page that is no notebook. It closes the
+    figure.
+    """
+    markup = svg(fig)
+    plt.close(fig)
+    label = html.escape(alt or sentence)
+    return (
+        f'<figure><div role="img" aria-label="{label}">{markup}</div>'
+        f"<figcaption>{html.escape(sentence)}</figcaption></figure>"
+    )
+
+
+def _notebook() -> Any:
+    # The display of the notebook that is running, if one is.
+    try:
+        import IPython
+        from IPython import display
+    except ModuleNotFoundError:
+        return None
+    return display if IPython.get_ipython() is not None else None
+
+
+def svg(fig: Figure) -> str:
+    """
+    ## A figure as SVG for a page
+
+    The same figure gives the same text, byte for byte.
+    """
+    file = io.StringIO()
+    # Without metadata there is no date, and with a fixed salt (in `STYLE`)
+    # no random name.
+    unsaid = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    fig.savefig(file, format="svg", bbox_inches="tight", metadata=unsaid)
+    text = file.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    # A stylesheet inside a figure would hold for the whole page. What this
+    # one says is said on the figure itself, below.
+    text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>\s*", "", text)
+    # The size moves from points to CSS pixels, so that a page may shrink it.
+    width = re.search(r'width="([\d.]+)pt"', text)
+    assert width, "matplotlib states the width of its SVG in points"
+    pixels = round(float(width[1]) * 4 / 3)
+    text = re.sub(
+        r'width="[\d.]+pt"',
+        f'style="{_ON_THE_FIGURE}" width="{pixels}"',
+        text,
+        count=1,
+    )
+    text = re.sub(r'\sheight="[\d.]+pt"', "", text, count=1)
+    return _unique_ids(_page_fonts(_page_colours(_compact(text))))
+
+
+# Matplotlib writes a millionth of a point. A tenth is less than anyone can
+# see, and a page of plots weighs half. Curves are markers, drawn around zero:
+# they get one digit more.
+def _compact(text: str) -> str:
+    text = re.sub(r'(\s[xy]=")(-?\d+\.\d+)"', _rounded, text)
+    text = re.sub(r'( d=")([^"]*)"', _shorter, text)
+    return re.sub(r">\s+<", "><", text)
+
+
+def _rounded(match: re.Match[str]) -> str:
+    return f'{match[1]}{float(match[2]):.1f}"'
+
+
+def _shorter(match: re.Match[str]) -> str:
+    if not set("CQ").isdisjoint(match[2]):
+        path = re.sub(r"-?\d+\.\d+", lambda m: f"{round(float(m[0]), 2):g}", match[2])
+    else:
+        path = "".join(_line(part) for part in re.findall(r"M[^M]*", match[2]))
+    return f'{match[1]}{" ".join(path.split())}"'
+
+
+def _line(part: str) -> str:
+    """Return a stretch of straight lines, each point from the one before."""
+    numbers = [round(10 * float(n)) for n in re.findall(r"-?[\d.]+", part)]
+    points = list(zip(numbers[::2], numbers[1::2], strict=True))
+    first, *rest = points
+    text, (x, y) = f"M{first[0] / 10:g} {first[1] / 10:g}", first
+    for i, point in enumerate(rest):
+        after = rest[i + 1] if i + 1 < len(rest) else point
+        if point != after and _between((x, y), point, after):
+            continue
+        text += f"l{(point[0] - x) / 10:g} {(point[1] - y) / 10:g}"
+        x, y = point
+    return text + "z" * ("z" in part)
+
+
+def _between(
+    before: tuple[int, int], point: tuple[int, int], after: tuple[int, int]
+) -> bool:
+    """Tell whether a point lies on the straight way, and says nothing."""
+    return any(
+        before[i] == point[i] == after[i]
+        and sorted((before[1 - i], point[1 - i], after[1 - i]))[1] == point[1 - i]
+        for i in (0, 1)
+    )
+
+
+def _page_colours(text: str) -> str:
+    text = text.replace(TEXT, "currentColor")
+    for method in METHODS.values():
+        through = f"var({method.variable}, {method.colour})"
+        text = text.replace(f": {method.colour}", f": {through}")
+    return text
+
+
+def _page_fonts(text: str) -> str:
+    # The page's own font, for readers lack most of those that are named.
+    return re.sub(r"font-family: [^;\"]*; ?", "", text)
+
+
+def _unique_ids(text: str) -> str:
+    # Two figures share a page, and matplotlib numbers each from 1. Groups
+    # need no name; what is referred to gets one of its own.
+    text = re.sub(r'<g id="[^"]*"', "<g", text)
+    prefix = "f" + hashlib.sha256(text.encode()).hexdigest()[:8]
+    text = re.sub(r'\b(id="|href="#)', rf"\1{prefix}-", text)
+    return text.replace("url(#", f"url(#{prefix}-")

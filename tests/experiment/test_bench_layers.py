@@ -1,0 +1,244 @@
+"""The benchmark measures what it says, fairly, and records it."""
+
+import json
+from argparse import ArgumentTypeError
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.paths import ROOT
+from torch import nn
+
+from labml_bcn import FusedBatchChannelNorm, WSConv2d
+from labml_bcn.experiment.bench import layers as benchmark
+from labml_bcn.fused import Rows
+from website import speed_page
+
+
+class Waits(nn.Module):
+    """Runs an operation so and so often, and keeps each result."""
+
+    def __init__(self, times):
+        super().__init__()
+        self.times = times
+
+    def forward(self, x):
+        for _ in range(self.times):
+            x = x * 2.0
+        return x
+
+
+def test_a_ratio_is_to_the_first_of_the_rivals():
+    layers = {"one": Waits(1), "thirty": Waits(30)}
+    lines = benchmark.measure(layers, torch.randn(1, 8, 64, 64), 0.1)
+    assert lines["one"].ratio == 1
+    assert lines["thirty"].ratio > 2
+    for line in lines.values():
+        assert line.ratio == line.ms / lines["one"].ms
+
+
+def test_steps_take_turns_and_each_at_least_five():
+    order = []
+    steps = {name: lambda n=name: order.append(n) for name in "ab"}
+    benchmark.in_turns(steps, 0.0)
+    assert order == ["a", "b"] * 6  # one more, not timed, at the start
+
+
+def test_what_is_saved_counts_each_memory_once():
+    x = torch.randn(4, 64, 32, 32, requires_grad=True)
+    assert benchmark.saved(nn.ReLU(), x) == 1
+    assert benchmark.saved(lambda x: x * x, x) == 1
+    assert benchmark.saved(lambda x: x.exp() * x.sin(), x) == 3
+    assert benchmark.saved(benchmark.Copy(), x) == 0
+
+
+def test_the_peak_is_the_most_at_one_time():
+    x = torch.randn(4, 64, 32, 32)
+
+    def two_then_three():
+        a = x + 1
+        b = a + 1
+        del a
+        c = b + 1
+        d = c + 1
+        return b, c, d
+
+    assert round(benchmark.peak(two_then_three, x), 2) == 3
+    assert round(benchmark.peak(lambda: x + 1, x), 2) == 1
+
+
+def test_the_fused_layer_keeps_one_input_and_the_pair_two():
+    x = torch.randn(2, 32, 64, 64, requires_grad=True)
+    rivals = benchmark.rivals(32, 8)
+    assert benchmark.saved(rivals["fused"], x) == pytest.approx(1, abs=0.02)
+    assert benchmark.saved(rivals["pair"], x) == pytest.approx(2, abs=0.02)
+
+
+def test_every_rival_normalizes_each_group():
+    x = 3 + torch.randn(4, 16, 8, 8)
+    for name, layer in benchmark.rivals(16, 4).items():
+        y = layer(x)
+        assert y.shape == x.shape
+        if name not in ("passes", "copy"):
+            grouped = y.view(4, 4, -1)
+            assert grouped.mean().abs() < 0.1
+            assert (grouped.var() - 1).abs() < 0.2
+    fused = benchmark.rivals(16, 4)["fused"]
+    assert isinstance(fused, FusedBatchChannelNorm)
+
+
+def test_the_passes_are_those_of_the_fused_layer(monkeypatch):
+    x = torch.randn(2, 16, 8, 8, requires_grad=True)
+    fused, passes = (benchmark.rivals(16, 4)[n] for n in ("fused", "passes"))
+    calls = {}
+    for name in ("measure", "apply", "sums", "combine"):
+        whole = getattr(Rows, name)
+
+        def counted(*args, name=name, whole=whole):
+            calls[name] = calls.get(name, 0) + 1
+            return whole(*args)
+
+        monkeypatch.setattr(Rows, name, counted)
+    for layer in (fused, passes):
+        calls.clear()
+        layer(x).sum().backward()
+        assert calls == dict.fromkeys(("measure", "apply", "sums", "combine"), 1)
+
+
+def test_the_convolutions_are_those_of_resnet_50():
+    shapes = list(benchmark.convolutions())
+    assert len(shapes) == len(set(shapes)) == 23
+    assert shapes[0] == (3, 64, 7, 2, 224)
+    assert (512, 512, 3, 1, 7) in shapes
+    assert {shape[1] for shape in shapes} == {64, 128, 256, 512, 1024, 2048}
+    for into, out, kernel, stride, size in shapes:
+        conv = WSConv2d(into, out, kernel, stride, kernel // 2)
+        x = torch.empty(1, into, size, size, device="meta")
+        assert conv.to("meta")(x).shape[2] == size // stride
+
+
+def test_an_input_is_four_sizes():
+    assert benchmark.shape("2,64,32,32") == (2, 64, 32, 32)
+    for text in ("2,64", "2,64,32,0", "a,b,c,d"):
+        with pytest.raises(ArgumentTypeError, match="2,64,32,32"):
+            benchmark.shape(text)
+
+
+def test_the_command_prints_and_records(tmp_path, capsys):
+    file = tmp_path / "record.json"
+    options = ["--inputs", "2,8,4,4", "1,16,4,4", "--groups", "4"]
+    benchmark.main([*options, "--seconds", "0", "--json", str(file)])
+    record = json.loads(file.read_text("utf-8"))
+    shown = capsys.readouterr().out
+    assert [each["input"] for each in record["results"]] == [
+        [2, 8, 4, 4],
+        [1, 16, 4, 4],
+    ]
+    for each in record["results"]:
+        for name, line in each["rivals"].items():
+            assert f"{line['ms']:.3f}" in shown
+            assert name in shown
+    assert record["surroundings"]["torch"] == torch.__version__
+    assert record["settings"]["groups"] == 4
+
+
+def test_channels_last_and_evaluation_can_be_measured(capsys):
+    options = ["--inputs", "2,8,4,4", "--groups", "4", "--seconds", "0"]
+    benchmark.main([*options, "--channels-last", "--eval"])
+    shown = capsys.readouterr().out
+    assert "fused" in shown
+    assert "naive" not in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--groups", "5"], "divide"),
+        (["--inputs", "2,64"], "four positive sizes"),
+        (["--json", "/no/such/folder/x.json"], "no folder"),
+        (["--dtype", "int8"], "invalid choice"),
+        (["--weights", "--compile"], "leave out --compile"),
+        (["--weights", "--device", "cuda"], "leave out --device"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_at_once(options, words, capsys):
+    with pytest.raises(SystemExit) as end:
+        benchmark.main(options)
+    assert end.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one here")
+def test_a_missing_gpu_is_said_at_once(capsys):
+    with pytest.raises(SystemExit):
+        benchmark.main(["--device", "cuda"])
+    assert "no CUDA device" in capsys.readouterr().err
+
+
+# The page
+
+
+RECORDS = sorted((ROOT / "docs" / "benchmarks").glob("*.json"))
+
+
+def test_every_record_is_shown_and_every_name_recorded():
+    text = (ROOT / "docs" / "speed.md").read_text("utf-8")
+    shown = speed_page.put(text, ROOT / "docs" / "benchmarks")
+    assert "<!-- " not in shown
+    for path in RECORDS:
+        assert f": {path.stem} -->" in text
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda p: p.stem)
+def test_a_record_holds_no_path_of_the_machine(path):
+    command = json.loads(path.read_text("utf-8"))["surroundings"]["command"]
+    assert command.startswith("python -m labml_bcn.experiment.bench.layers")
+    words = [word for word in command.split() if "/" in word]
+    assert not any(Path(word).is_absolute() for word in words)
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda p: p.stem)
+def test_as_said_the_fused_layer_takes_less_than_the_composed(path):
+    record = json.loads(path.read_text("utf-8"))
+    # A compiler may well keep one copy for the composed layer, too.
+    eager = not record["settings"]["compile"]
+    for each in record["results"]:
+        if "rivals" in each:
+            fused, composed = (each["rivals"][name] for name in ("fused", "composed"))
+            for key in ("ms", "peak", *["saved"] * eager):
+                assert fused[key] <= composed[key], each["input"]
+
+
+def test_a_record_says_how_memory_was_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000")
+    monkeypatch.setenv("SOMETHING_ELSE", "1")
+    file = tmp_path / "record.json"
+    options = ["--inputs", "2,8,4,4", "--groups", "4", "--seconds", "0"]
+    benchmark.main([*options, "--json", str(file)])
+    record = json.loads(file.read_text("utf-8"))
+    assert record["environment"]["MALLOC_TRIM_THRESHOLD_"] == "1000"
+    assert "SOMETHING_ELSE" not in record["environment"]
+    command = record["surroundings"]["command"]
+    again = speed_page.made(record)
+    assert f"MALLOC_TRIM_THRESHOLD_=1000 {command}" in again
+
+
+def test_the_table_shows_the_records_ratios():
+    line = benchmark.Line(2.0, 0.5, 1.0, 2.0)._asdict()
+    record = {
+        "results": [
+            {
+                "input": [2, 64, 32, 32],
+                "bytes": 524288,
+                "rivals": {
+                    "pair": {**line, "ratio": 1.0, "ms": 4.0},
+                    "fused": line,
+                },
+            }
+        ]
+    }
+    table = speed_page.table(record)
+    assert "| 2, 64, 32, 32 | 0.5 | 4.00 | 0.50 |" in table
+    assert "**0.50**" in table
+    assert speed_page.mean(record, "pair", "fused") == "2.00"
+    assert speed_page.most(record, "fused") == "0.50"

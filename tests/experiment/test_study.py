@@ -1,0 +1,481 @@
+"""The study: its grid, its records, and what happens when it is killed."""
+
+import contextlib
+import functools
+import json
+import math
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.processes import start
+from helpers.runs import clean_environment, end, images, lines
+
+from labml_bcn.experiment import cifar10, options, plotting, runner
+from labml_bcn.experiment.run_folder import RunError
+from labml_bcn.experiment.runner import Runner, compare, main, read
+from labml_bcn.experiment.study import (
+    AT_MICRO,
+    ESTIMATED,
+    METHODS,
+    MICRO,
+    STUDIES,
+    Study,
+    accuracy,
+    plan,
+    rate,
+    recorded,
+)
+
+__all__ = ["images"]
+
+CPU = STUDIES["cpu"]
+
+# Two runs of a sweep, two of the comparison, two of the ablation.
+TINY = Study(
+    images=8,
+    methods=("BCN+WS",),
+    batch_sizes=(2, 1),
+    seeds=(0,),
+    rates={1: (0.01, 0.02), 4: (0.05,)},
+    hold_out=8,
+    momenta=(0.01,),
+    groups=(4,),
+)
+
+
+def pretended(grid, better=max):
+    """Records of a study in which the `better` rate of each sweep wins."""
+    records = {}
+    while True:
+        left = [p for p in plan(grid, records) if not recorded(p, records)]
+        ready = [p for p in left if p.settings["lr"] is not None]
+        if not ready:
+            assert not left
+            return records
+        for point in ready:
+            rates = grid.rates.get(point.settings["batch_size"], ())
+            best = rates and point.settings["lr"] == better(rates)
+            records[point.name] = {
+                "name": point.name,
+                "settings": options.SETTINGS | point.settings,
+                "accuracy": 0.5 if best else 0.4,
+            }
+
+
+# --- The grid ---------------------------------------------------------------
+
+
+def test_every_method_has_a_look_of_its_own():
+    looks = [plotting.METHODS[name] for name in METHODS]
+    assert len({(look.colour, look.standardized) for look in looks}) == 7
+    for name, settings in METHODS.items():
+        assert plotting.METHODS[name].standardized == settings.get("ws", False)
+
+
+@pytest.mark.parametrize("grid", STUDIES.values(), ids=STUDIES)
+def test_every_run_sees_the_same_number_of_images(grid):
+    for size in (*grid.batch_sizes, *grid.rates):
+        assert grid.images % size == 0
+
+
+@pytest.mark.parametrize("grid", STUDIES.values(), ids=STUDIES)
+def test_every_point_is_a_command_that_parses_to_its_settings(grid):
+    points = plan(grid, pretended(grid))
+    assert len({point.name for point in points}) == len(points)
+    for point in points:
+        python, _, module, *words = shlex.split(point.command)
+        assert (python, module) == ("python", "labml_bcn.experiment.train")
+        assert vars(options.parser().parse_args(words)) == point.settings
+
+
+def test_the_grid_is_whole():
+    parts = {"sweep": 0, "main": 0, "ablation": 0}
+    for point in plan(CPU, {}):
+        parts[point.part] += 1
+    changed = 2 * 5 - 1 + 4 + 3
+    assert parts == {
+        "sweep": 7 * (5 + 5),
+        "main": 7 * 5 * 3,
+        "ablation": changed * 3,
+    }
+
+
+def test_two_methods_differ_in_their_method_alone():
+    records = pretended(CPU)
+    own = {"norm", "ws", "estimate", "lr", *AT_MICRO}
+    mains = [p for p in plan(CPU, records) if p.part == "main"]
+    for one in mains:
+        for other in mains:
+            a, b = one.settings, other.settings
+            if a["batch_size"] == b["batch_size"] and a["seed"] == b["seed"]:
+                keys = {k for k in a.keys() | b.keys() if a.get(k) != b.get(k)}
+                assert keys <= own
+
+
+def test_estimates_have_the_recommended_settings_at_micro_batch():
+    for point in plan(CPU, {}):
+        if point.part != "ablation" and point.method in ESTIMATED:
+            small = point.settings["batch_size"] <= MICRO
+            assert (AT_MICRO.items() <= point.settings.items()) == small
+            assert small or not AT_MICRO.keys() & point.settings.keys()
+
+
+def test_the_ablation_changes_one_setting_or_the_estimates_two():
+    records = pretended(CPU)
+    usual = {method: CPU.main(method, 2, records)[0].settings for method in CPU.methods}
+    changes = set()
+    for point in plan(CPU, records):
+        if point.part == "ablation":
+            before = usual[point.method] | {"seed": point.settings["seed"]}
+            changed = dict(point.settings.items() - before.items())
+            assert changed
+            assert changed.keys() <= {"momentum", "groups", "variance_around"}
+            assert before.keys() <= point.settings.keys()
+            changes.add((point.method, tuple(sorted(changed.items()))))
+    assert len(changes) == 2 * 5 - 1 + 4 + 3
+
+
+def test_one_seed_of_all_methods_at_batch_size_two_comes_first():
+    names = [point.name for point in plan(CPU, {})]
+    assert all(re.match("sweep-.*-b2-", name) for name in names[:35])
+    assert all(re.match("main-.*-b2-s0", name) for name in names[35:42])
+    assert all(name.startswith("ablation") for name in names[-48:])
+    assert all("-s0" in name for name in names[:98])
+
+
+# --- Learning rates ---------------------------------------------------------
+
+
+def test_the_best_rate_of_the_sweep_is_chosen():
+    for better in (min, max):
+        records = pretended(CPU, better)
+        for size, rates in CPU.rates.items():
+            assert rate(CPU, "BN", size, records) == better(rates)
+
+
+def test_of_equal_rates_the_lowest_is_chosen():
+    records = pretended(CPU)
+    for record in records.values():
+        record["accuracy"] = 0.3
+    assert rate(CPU, "BN", 2, records) == min(CPU.rates[2])
+
+
+def test_a_rate_whose_loss_was_no_number_is_not_chosen():
+    records = pretended(CPU, min)
+    (first, *_), others = CPU.sweep("GN", 2), CPU.sweep("GN", 2)[1:]
+    records[first.name]["accuracy"] = None
+    assert rate(CPU, "GN", 2, records) == others[0].settings["lr"]
+    assert accuracy(records[first.name]) == 0.1
+
+
+@pytest.mark.equation("study.power-law")
+def test_between_two_batch_sizes_the_rate_follows_a_power_law():
+    grid = replace(CPU, rates={2: (0.004,), 64: (0.128,)})
+    for size in (1, 2, 4, 16, 64):
+        assert rate(grid, "BN", size, {}) == pytest.approx(0.002 * size)
+    grid = replace(CPU, rates={4: (0.01,), 16: (0.02,)})
+    for size in (1, 4, 16, 64):
+        root = 0.005 * size**0.5
+        assert rate(grid, "BN", size, {}) == pytest.approx(root)
+    level = replace(CPU, rates={2: (0.1,), 64: (0.1,)})
+    assert rate(level, "BN", 16, {}) == 0.1
+
+
+def test_a_rate_is_not_known_before_its_sweep_is_whole():
+    records = pretended(CPU)
+    del records["sweep-bn-b64-lr0.3-s0"]
+    assert rate(CPU, "BN", 64, records) is None
+    assert rate(CPU, "BN", 1, records) is None
+    assert rate(CPU, "BN", 2, records) == 0.01
+    assert rate(CPU, "GN", 64, records) == 0.3
+
+
+def test_what_was_recorded_with_another_rate_is_no_point():
+    records = pretended(CPU, max)
+    (point, *_) = CPU.main("BN", 2, records)
+    assert recorded(point, records)
+    for other in CPU.sweep("BN", 2):
+        lowest = other.settings["lr"] == min(CPU.rates[2])
+        records[other.name]["accuracy"] = 0.9 if lowest else 0.1
+    (point, *_) = CPU.main("BN", 2, records)
+    assert not recorded(point, records)
+
+
+# --- Recording --------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path, monkeypatch):
+    """Records and runs go into a folder that goes away."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(STUDIES, "cpu", TINY)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="module")
+def whole(images, tmp_path_factory):
+    """The folder of a study that was never stopped."""
+    folder = tmp_path_factory.mktemp("study")
+    words = ["--data", str(images), "--results", str(folder / "records")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(STUDIES, "cpu", TINY)
+        assert main([*words, "--runs", str(folder / "runs")]) == 0
+    return folder
+
+
+@pytest.mark.slow
+def test_all_points_are_recorded_and_no_run_is_left(whole):
+    records = read(whole / "records")
+    points = plan(TINY, records)
+    assert {point.name for point in points} == records.keys()
+    assert all(recorded(point, records) for point in points)
+    assert list((whole / "runs").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_record_holds_what_a_doubter_needs(whole, images):
+    data = cifar10.read(images)
+    for point in plan(TINY, read(whole / "records")):
+        record = read(whole / "records")[point.name]
+        assert record["command"] == point.command
+        assert record["images"].startswith("a 40-image part of CIFAR-10")
+        held = data.hold_out(8) if point.part == "sweep" else data
+        assert record["settings"]["digest"] == held.digest
+        count = len(held.train_images)
+        assert record["counts"] == {"train": count, "test": 8}
+        assert record["surroundings"]["torch"] == torch.__version__
+        assert re.fullmatch("[0-9a-f]{64}", record["weights"])
+        assert record["tests"][-1] == [8, record["accuracy"]]
+        assert record["curve"][-1][0] == 8
+        assert re.fullmatch("[0-9a-f]{40}(-changed)?", record["commit"])
+    for path in (whole / "records").iterdir():
+        text = path.read_text()
+        assert sys.prefix not in text
+        assert str(images) not in text
+
+
+@pytest.mark.slow
+def test_the_printed_command_gives_the_record_bit_for_bit(
+    whole, images, tmp_path, monkeypatch
+):
+    record = read(whole / "records")["main-bcn-ws-b2-s0"]
+    _, *words = shlex.split(record["command"])
+    done = subprocess.run(
+        [sys.executable, *words, "--out", "run"],
+        env=clean_environment(LABML_BCN_DATA=str(images)),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert runner.digest(end(Path("run"))["model"]) == record["weights"]
+    curve = [list(m.values()) for m in lines(Path("run/metrics.jsonl"))]
+    assert [m for m in curve if len(m) == 3] == record["curve"]
+    assert [m for m in curve if len(m) == 2] == record["tests"]
+    said = f"test accuracy {record['accuracy']:.1%} after 8 images"
+    assert said in done.stdout
+
+
+@pytest.mark.slow
+def test_check_runs_points_again_and_tells_what_differs(
+    whole, images, tmp_path, capsys
+):
+    shutil.copytree(whole / "records", "records")
+    words = ["--data", str(images), "--results", "records", "--check"]
+    assert main([*words, "sweep-bcn-ws-b1-lr0.01-s0"]) == 0
+    assert capsys.readouterr().out == (
+        "sweep-bcn-ws-b1-lr0.01-s0: the same, bit for bit\n"
+    )
+    path = Path("records/main-bcn-ws-b1-s0.json")
+    record = json.loads(path.read_text())
+    loss = record["curve"][-1][1]
+    record["curve"][-1][1] = math.nextafter(loss, 0)
+    record["weights"] = "0" * 64
+    path.write_text(json.dumps(record))
+    assert main([*words, "main-bcn-ws-b1-s0"]) == 1
+    said = capsys.readouterr().out
+    name = "main-bcn-ws-b1-s0"
+    assert said == f"{name}: weights and curve came out differently\n"
+    with pytest.raises(SystemExit, match="2"):
+        main([*words, "main-bcn-ws-b3-s0"])
+    assert "holds no record of main-bcn-ws-b3-s0" in capsys.readouterr().err
+
+
+def study_in(images, *words):
+    """Run the tiny study in this process."""
+    STUDIES["cpu"] = TINY
+    words = ["--data", str(images), "--results", "records", *words]
+    with (
+        Path("study.log").open("a") as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
+        sys.exit(main([*words, "--runs", "runs"]))
+
+
+def launch(images, *words):
+    return start(functools.partial(study_in, images, *words))
+
+
+def assert_as_whole(whole):
+    one, other = read(Path("records")), read(whole / "records")
+    assert one.keys() == other.keys()
+    for name in one:
+        assert compare(one[name], other[name]) == []
+    assert list(Path("runs").iterdir()) == []
+
+
+def until(count, process):
+    """Wait until there are as many records."""
+    while process.is_alive():
+        if len(list(Path("records").glob("*.json"))) >= count:
+            return
+        time.sleep(0.02)
+    raise AssertionError(Path("study.log").read_text())
+
+
+@pytest.mark.slow
+def test_a_killed_study_goes_on_and_ends_the_same(whole, images):
+    for count in (1, 3, 5):
+        process = launch(images)
+        until(count, process)
+        process.kill()
+        process.join()
+    kept = {p: p.read_bytes() for p in Path("records").glob("*.json")}
+    process = launch(images)
+    process.join()
+    assert process.exitcode == 0, Path("study.log").read_text()
+    assert all(path.read_bytes() == data for path, data in kept.items())
+    assert_as_whole(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_study_stops_its_runs_and_goes_on(whole, images, number):
+    process = launch(images)
+    until(2, process)
+    os.kill(process.pid, number)
+    process.join()
+    assert process.exitcode == 128 + number
+    assert "stopped, and kept" in Path("study.log").read_text()
+    assert not running(images)
+    process = launch(images)
+    process.join()
+    assert process.exitcode == 0, Path("study.log").read_text()
+    assert_as_whole(whole)
+
+
+def running(images):
+    """Say whether a training command with these images is running."""
+    done = subprocess.run(["ps", "-eww", "-o", "args"], capture_output=True, text=True)
+    return str(images) in done.stdout
+
+
+@pytest.mark.slow
+def test_a_stopped_check_stops_its_run(whole, images):
+    shutil.copytree(whole / "records", "records")
+    process = launch(images, "--check", "main-bcn-ws-b1-s0")
+    while process.is_alive() and not running(images):
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGTERM)
+    process.join()
+    assert process.exitcode != 0
+    assert not running(images)
+
+
+@pytest.mark.slow
+def test_points_without_a_rate_wait_for_their_sweep(images, capsys):
+    words = ["--data", str(images), "--results", "records", "--only"]
+    assert main([*words, "main-*"]) == 1
+    assert "2 points wait for a learning rate" in capsys.readouterr().out
+    assert main([*words, "main-*", "sweep-*"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 4
+    assert said[-1].startswith("[4/4] main-bcn-ws-b")
+    assert said[-1].endswith("about 0:00:00 left")
+
+
+def test_a_run_that_fails_ends_the_study_with_its_words(images, capsys):
+    runner = Runner(Path("runs"), ["--data", "nowhere"])
+    command = TINY.sweep("BCN+WS", 1)[0].command
+    with pytest.raises(RunError, match="ended with status 2") as raised:
+        runner.run("x", command)
+    assert "nowhere does not exist" in str(raised.value)
+
+
+def test_a_loss_that_was_no_number_is_a_result(images):
+    runner = Runner(Path("runs"), ["--data", str(images)])
+    (point, *_) = TINY.sweep("BCN+WS", 1)
+    point.settings["lr"] = 1e20
+    record = runner.run("x", point.command)
+    assert record["accuracy"] is None
+    assert re.match(r"in step \d the loss is nan: it arose", record["error"])
+    assert str(Path("runs")) not in record["error"]
+    assert accuracy(record) == 0.1
+
+
+def test_the_images_must_be_those_of_the_records(images, capsys):
+    data = cifar10.read(images)
+    runner.same_images(TINY, data, {})
+    other = {"digest": "0" * 64}
+    record = {"name": "x", "settings": other, "images": "other images"}
+    with pytest.raises(ValueError, match="x was recorded with other images"):
+        runner.same_images(TINY, data, {"x": record})
+
+
+def test_the_list_tells_what_is_missing(capsys):
+    Path("docs/results/cpu").mkdir(parents=True)
+    for name, record in pretended(TINY).items():
+        if not name.startswith("ablation"):
+            record |= {"error": None}
+            runner.keep(Path("docs/results/cpu"), record)
+    assert main(["--list", "--only", "main-*", "ablation-*-s0"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "main-bcn-ws-b2-s0  40.0%"
+    assert said[1].startswith("    python -m labml_bcn.experiment.train --")
+    assert said[-1] == "2 of 4 points are recorded"
+
+
+def test_a_record_is_read_as_it_was_kept(tmp_path):
+    record = {"name": "x", "curve": [[1, 0.1, 1 / 3]], "error": None}
+    runner.keep(tmp_path / "records", record)
+    assert read(tmp_path / "records") == {"x": record}
+    path = tmp_path / "records" / "x.json"
+    assert path.read_text().count("\n") == len(record) + 2
+
+
+def test_help_explains_every_option_and_its_examples_parse():
+    text = runner.parser().format_help()
+    for action in runner.parser()._actions:
+        assert action.help
+        assert all(name in text for name in action.option_strings)
+    examples = [
+        shlex.split(line) for line in runner.EPILOG.splitlines() if "python -m" in line
+    ]
+    assert len(examples) == 6
+    for words in examples:
+        runner.parser().parse_args(words[words.index("-m") + 2 :])
+
+
+@pytest.mark.parametrize("words", [["--jobs", "0"], ["--data", "nowhere"]])
+def test_what_does_not_fit_ends_with_a_message_and_2(words, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    assert "error: " in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+def test_an_option_that_came_later_is_no_difference():
+    record = dict.fromkeys(("accuracy", "error", "weights", "tests", "curve"))
+    one = record | {"settings": {"lr": 0.1}}
+    assert compare(one, record | {"settings": {"lr": 0.1, "new": 1}}) == []
+    assert compare(one, record | {"settings": {"lr": 0.2}}) == ["settings"]

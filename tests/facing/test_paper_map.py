@@ -1,0 +1,192 @@
+"""From a paper's constructs to lines, in anyone's files."""
+
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+from facing.cli import main
+from facing.features.paper_map import Constructs, Table
+from facing.page import build
+from facing.read.source import Problem, read
+
+LIST = """
+    papers:
+      first: {name: A Paper, url: "https://paper.example/1"}
+      second: {name: B & C, url: "https://paper.example/2"}
+    constructs:
+      running mean: {papers: [first], says: Over many <steps>.}
+      centring: {papers: [first, second], says: Minus the mean.}
+"""
+CODE = '''
+    r"""A layer."""
+
+
+    class Layer:
+        """
+        !!! differs "Where"
+            Of the class, $a^2$.
+        """
+
+        def update(self, x):
+            # Slowly.
+            #
+            # **From the paper**: running
+            # mean.
+            self.mean += x
+
+            # Another step.
+            #
+            # !!! differs "Where"
+            #     Of the function.
+            #
+            #     Twice.
+            #
+            # Not this.
+            return self.mean
+
+        def apply(self, x):
+            # **From the papers**: running mean, centring.
+            return x - self.mean
+
+
+    def other():
+        """
+        !!! differs "Where"
+            Of another.
+        """
+'''
+
+
+def written(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(textwrap.dedent(text).lstrip("\n"))
+    return path
+
+
+def constructs(tmp_path: Path, code: str = CODE, listed: str = LIST) -> Constructs:
+    sources = [read(written(tmp_path / "code" / "layer.py", code))]
+    return Constructs(written(tmp_path / "papers.yml", listed), sources)
+
+
+def messages(problems) -> list[str]:
+    return [f"{p.path.name}:{p.line}: {p.message}" for p in problems]
+
+
+def test_a_construct_is_the_code_below_its_name(tmp_path):
+    found = constructs(tmp_path).found
+    assert [
+        (span.scope, span.lines)
+        for span in found["running mean"].spans + found["centring"].spans
+    ] == [
+        ("Layer.update", (15,)),
+        ("Layer.apply", (29,)),
+        ("Layer.apply", (29,)),
+    ]
+    assert list(constructs(tmp_path).left_over()) == []
+
+
+def test_a_difference_belongs_to_what_its_definition_implements(tmp_path):
+    made = constructs(tmp_path)
+    texts = {
+        name: [d.text for d in construct.differences]
+        for name, construct in made.found.items()
+    }
+    assert texts["running mean"] == [
+        "Of the class, $a^2$.",
+        "Of the function.\n\nTwice.",
+    ]
+    assert texts["centring"] == ["Of the class, $a^2$."]
+    assert [d.text for d in made.others] == ["Of another."]
+
+
+def test_the_table_shows_constructs_beside_their_lines(tmp_path):
+    made = constructs(tmp_path)
+    sections = Table(made, lambda path, line: f"{path.stem}.html#L{line}")
+    mean, centring, others = sections.sections()
+    assert mean[:2] == ("Running mean", "running-mean")
+    assert '<a href="layer.html#L15" aria-label="15"></a>self.mean' in mean[2]
+    assert "Over many &lt;steps&gt;." in mean[2]
+    assert '<a href="https://paper.example/2">B &amp; C</a>' in centring[2]
+    assert "<math>" in centring[2]
+    assert others[0] == "Other differences"
+    assert "Of another." in others[2]
+
+
+def test_a_page_leads_to_the_table_where_there_is_one(tmp_path):
+    made = constructs(tmp_path)
+    source = read(tmp_path / "code" / "layer.py")
+    plain = build(source).body
+    assert build(source, features=[made.on(source)]).body == plain
+    made.page = tmp_path / "table.md"
+    body = build(source, features=[made.on(source)]).body
+    for slug, name in (
+        ("running-mean", "running\nmean"),
+        ("running-mean", "running mean"),
+        ("centring", "centring"),
+    ):
+        assert f'<a href="../table.md#{slug}">{name}</a>' in body
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (
+            "mean, centring.",
+            "mean, centering.",
+            "layer.py:28: papers.yml lists no construct 'centering'; running",
+        ),
+        (
+            'Of another.\n        """\n',
+            'Of another.\n        """\n    # **From the paper**: centring.\n',
+            "layer.py:37: no code stands below, that would be 'centring'",
+        ),
+        (
+            "**From the papers**: running mean, centring.",
+            "Nothing.",
+            "papers.yml:6: no line implements 'centring'",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_reported(tmp_path, old, new, says):
+    made = constructs(tmp_path, CODE.replace(old, new))
+    assert messages(made.left_over())[0].startswith(says)
+
+
+def test_a_construct_in_an_example_is_no_construct(tmp_path):
+    code = 'r"""\nSo:\n\n    # **From the paper**: nothing.\n"""\nx = 1\n'
+    assert constructs(tmp_path, code).problems == []
+
+
+@pytest.mark.parametrize(
+    ("listed", "says"),
+    [
+        ("papers: [", "papers.yml:1: not valid YAML"),
+        ("papers: {}", "papers.yml:1: expected papers and constructs"),
+        (
+            "papers: {}\nconstructs: {a: {papers: [b], says: c}}",
+            "papers.yml:1: expected papers and constructs",
+        ),
+    ],
+)
+def test_a_list_that_cannot_be_read_is_named(tmp_path, listed, says):
+    with pytest.raises(Problem) as caught:
+        constructs(tmp_path, listed=listed)
+    assert messages([caught.value])[0].startswith(says)
+
+
+def test_the_command_writes_the_table(tmp_path, capsys):
+    constructs(tmp_path)
+    code, listed, out = (str(tmp_path / name) for name in ("code", "papers.yml", "out"))
+    assert main([code, "--papers", listed, "--out", out]) == 0
+    layer = (tmp_path / "out" / "layer.html").read_text()
+    assert 'href="paper-to-line.html#centring"' in layer
+    table = (tmp_path / "out" / "paper-to-line.html").read_text()
+    assert '<h2 id="centring">' in table
+    for target in re.findall(r'href="layer.html#(L\d+)"', table):
+        assert f'id="{target}"' in layer
+    index = (tmp_path / "out" / "index.html").read_text()
+    assert 'href="paper-to-line.html"' in index
+    written(tmp_path / "code" / "layer.py", "x = 1\n")
+    assert main([code, "--papers", listed, "--out", out]) == 1
+    assert "no line implements 'centring'" in capsys.readouterr().err

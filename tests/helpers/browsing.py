@@ -1,0 +1,195 @@
+"""The site and the command's pages, built once, and a browser to read them.
+
+conftest.py makes these fixtures known to all tests.
+"""
+
+import contextlib
+import functools
+import http.server
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+import pytest
+from facing.cli import main as write_pages
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Page,
+    sync_playwright,
+)
+
+from helpers.paths import ROOT
+
+
+def missing(what: str) -> NoReturn:
+    """Skip a test that lacks its browser or its data; under CI, fail it."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what} is missing, and CI must not skip this test")
+    pytest.skip(f"{what} is missing")
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built as `make site` builds it, into a folder of its own."""
+    out = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(out)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr, done.stderr
+    return out
+
+
+@pytest.fixture(scope="session")
+def standalone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Our layers and a model, as the command writes them."""
+    out = tmp_path_factory.mktemp("standalone")
+    package, docs = ROOT / "labml_bcn", ROOT / "docs"
+    paths = [*sorted(package.glob("[!_]*.py")), package / "_checks.py"]
+    declared = {
+        "--symbols": docs / "symbols.yml",
+        "--links": docs / "torch_names.yml",
+        "--examples": docs / "examples.py",
+    }
+    options = [part for pair in declared.items() for part in pair]
+    given = [*paths, package / "experiment" / "vgg.py", *options]
+    assert write_pages([*map(str, given), "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def layers(standalone: Path) -> Iterator[str]:
+    """The address of the layers' pages, as the command writes them."""
+    with served(standalone) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    handler = functools.partial(Quiet, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="session")
+def address(site: Path) -> Iterator[str]:
+    with served(site) as url:
+        yield url
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = shutil.which("chromium")
+    if path is None:
+        missing("chromium")
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(
+            executable_path=path,
+            args=["--no-sandbox", "--disable-gpu", "--disable-quic"],
+        )
+        yield launched
+        launched.close()
+
+
+def page_paths(site: Path) -> list[str]:
+    paths = [p.relative_to(site).as_posix() for p in site.rglob("*.html")]
+    return sorted(p.removesuffix("index.html") for p in paths)
+
+
+class Reader(HTMLParser):
+    """Gathers what a page loads, where it links to, and its ids."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = {name: value or "" for name, value in attrs}
+        if "id" in found:
+            self.ids.append(found["id"])
+        if tag == "a" and "href" in found:
+            self.links.append(found["href"])
+        elif tag == "link" and found.get("rel") not in ("prev", "next"):
+            self.loads.append(found.get("href", ""))
+        elif "src" in found:
+            self.loads.append(found["src"])
+
+
+@pytest.fixture(scope="session")
+def read(site: Path) -> dict[str, Reader]:
+    return {
+        path: Reader((site / (path or ".") / "index.html").read_text())
+        if not path.endswith(".html")
+        else Reader((site / path).read_text())
+        for path in page_paths(site)
+    }
+
+
+class Visit:
+    """A page in a browser, with its errors and whom it asked."""
+
+    def __init__(self, browser: Browser, scheme: str = "light") -> None:
+        self.page = browser.new_page(
+            viewport={"width": 1440, "height": 900}, color_scheme=scheme
+        )
+        self.errors: list[str] = []
+        self.asked: list[str] = []
+        self.page.on("console", self._note)
+        self.page.on("pageerror", lambda e: self.errors.append(str(e)))
+        self.page.on("request", lambda r: self.asked.append(r.url))
+
+    def _note(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.errors.append(message.text)
+
+    def open(self, url: str, width: int = 1440) -> Page:
+        self.page.set_viewport_size({"width": width, "height": 900})
+        self.page.goto(url)
+        self.page.evaluate("document.fonts.ready.then(() => null)")
+        return self.page
+
+    def away(self, url: str) -> list[str]:
+        """Whom the pages asked but for the server of this one."""
+        host = urlsplit(url).netloc
+        return [
+            asked for asked in self.asked if urlsplit(asked).netloc not in (host, "")
+        ]
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Visit]:
+    visit = Visit(browser)
+    yield visit
+    visit.page.close()
+
+
+@pytest.fixture(scope="session", params=["site", "standalone"])
+def pages(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+    """The addresses of all pages: of the site, and of the command."""
+    folder = request.getfixturevalue(request.param)
+    with served(folder) as url:
+        yield [url + path for path in page_paths(folder)]

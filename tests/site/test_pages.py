@@ -1,0 +1,381 @@
+"""Annotated pages in a reader's hands: mouse, keys, touch and clipboard."""
+
+import re
+from collections.abc import Iterator
+from textwrap import dedent
+
+import pytest
+from facing.read.scopes import Scopes
+from facing.read.source import read
+from helpers.browsing import Visit
+from helpers.paths import ROOT
+from playwright.sync_api import Browser, Locator, Page
+
+pytestmark = pytest.mark.slow
+
+SOURCE = ROOT / "labml_bcn" / "batch_channel_norm.py"
+LINES = [line.strip() for line in SOURCE.read_text("utf-8").splitlines()]
+LINE = 1 + LINES.index("values = x.to(statistics_dtype(x))")
+
+
+@pytest.fixture
+def page(visit: Visit, layers: str) -> Iterator[Page]:
+    """The page of the batch-channel norm, in a window of 1440 px."""
+    opened = visit.open(f"{layers}batch_channel_norm.html")
+    opened.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    yield opened
+    assert visit.errors == []
+
+
+def lit(page: Page) -> list[int]:
+    """The lines of the places that are lit up, by their numbers."""
+    return page.evaluate(
+        """[...document.querySelectorAll(".lit-same")].map((place) => {
+            const line = place.closest(".l");
+            if (line) return +line.id.slice(1);
+            const before = [...document.querySelectorAll("[id^=L]")].filter(
+                (id) => id.compareDocumentPosition(place) & 4);
+            return +before.at(-1).id.slice(1);
+        })"""
+    )
+
+
+def card(page: Page) -> Locator:
+    return page.locator("[role=tooltip]")
+
+
+def in_code(page: Page, name: str) -> Locator:
+    return page.locator(f'[id="{name}"]')
+
+
+def in_formula(page: Page, definition: str) -> Locator:
+    row = f'.row:has([id="{definition}"])'
+    return page.locator(f"{row} .note math [data-s]")
+
+
+# --- Symbols ----------------------------------------------------------------
+
+
+def test_pointing_at_code_lights_up_code_and_formulas(page):
+    in_code(page, "ChannelNorm.forward.var").hover()
+    tags = page.evaluate(
+        "[...document.querySelectorAll('.lit-same')].map((e) => e.localName)"
+    )
+    assert {"msubsup", "a"} <= set(tags)
+    assert page.locator(".lit-here").count() == 1
+    assert "the variance of group g" in card(page).inner_text()
+    assert "[B, G, 1, *]" in card(page).inner_text()
+
+
+def test_pointing_at_a_formula_lights_up_code(page):
+    symbol = in_formula(page, "ChannelNorm").filter(has_text="σ").first
+    symbol.hover()
+    var = in_code(page, "ChannelNorm.forward.var")
+    assert "lit-same" in (var.get_attribute("class") or "")
+    assert "sigma squared of sample b, group g" in card(page).inner_text()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ChannelNorm.forward.var",
+        "EstimatedBatchNorm.measure.var",
+        "EstimatedBatchNorm.forward.var",
+    ],
+)
+def test_var_in_one_function_is_not_var_in_another(page, name):
+    in_code(page, name).hover()
+    scopes = Scopes(read(SOURCE))
+    around = {scopes.at(line).partition(".")[0] for line in lit(page)}
+    assert around == {name.partition(".")[0]}
+    functions = {scopes.at(line) for line in lit(page)} - around
+    assert functions == {name.rpartition(".")[0]}
+
+
+@pytest.fixture
+def hands(browser: Browser, layers: str) -> Iterator[Page]:
+    """The same page, to be read by mouse, keyboard and touch."""
+    context = browser.new_context(
+        viewport={"width": 1440, "height": 900},
+        has_touch=True,
+        permissions=["clipboard-read", "clipboard-write"],
+    )
+    opened = context.new_page()
+    opened.goto(f"{layers}batch_channel_norm.html")
+    yield opened
+    context.close()
+
+
+def point(at: Locator, by: str) -> None:
+    if by == "mouse":
+        at.hover()
+    elif by == "touch":
+        at.tap()
+    else:
+        at.focus()
+        at.page.keyboard.press("ArrowRight")
+        at.page.keyboard.press("ArrowLeft")
+
+
+@pytest.mark.parametrize("by", ["mouse", "keyboard", "touch"])
+@pytest.mark.parametrize("place", ["formula", "code"])
+@pytest.mark.parametrize("leave", ["Escape", "elsewhere"])
+def test_a_symbol_lights_up_by_any_hand_and_goes_out(hands, place, by, leave):
+    symbol = (
+        in_code(hands, "ChannelNorm.forward.var")
+        if place == "code"
+        else in_formula(hands, "ChannelNorm").filter(has_text="σ").first
+    )
+    point(symbol, by)
+    card(hands).wait_for()
+    assert "sigma squared of sample b, group g" in card(hands).inner_text()
+    tags = hands.evaluate(
+        "[...document.querySelectorAll('.lit-same')].map((e) => e.localName)"
+    )
+    assert {"msubsup", "a"} <= set(tags)
+    elsewhere = hands.locator("h1")
+    if leave == "Escape":
+        hands.keyboard.press("Escape")
+    elif by == "touch":
+        elsewhere.tap()
+    else:
+        elsewhere.click()
+    assert not card(hands).is_visible()
+    assert lit(hands) == []
+
+
+def test_the_card_stays_while_it_is_pointed_at_and_goes_after(page):
+    in_code(page, "ChannelNorm.forward.var").hover()
+    card(page).hover()
+    page.wait_for_timeout(300)
+    assert card(page).is_visible()
+    page.mouse.move(5, 5)
+    card(page).wait_for(state="hidden")
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_the_card_covers_no_symbol_it_speaks_of_and_moves_nothing(visit, layers, width):
+    page = visit.open(f"{layers}batch_channel_norm.html", width)
+    page.set_viewport_size({"width": width, "height": 500})
+    height = "document.documentElement.scrollHeight"
+    whole = page.evaluate(height)
+    symbols = page.locator(".lit [data-s]")
+    for n in range(0, symbols.count(), 17):
+        symbol = symbols.nth(n)
+        symbol.scroll_into_view_if_needed()
+        # As at a touch: a mouse would be above what lies inside.
+        symbol.evaluate(
+            "(e) => e.dispatchEvent(new PointerEvent('pointerover',"
+            " { bubbles: true, pointerType: 'mouse' }))"
+        )
+        box, over = symbol.bounding_box(), card(page).bounding_box()
+        assert box
+        assert over
+        assert (
+            over["y"] >= box["y"] + box["height"]
+            or over["y"] + over["height"] <= box["y"]
+        )
+        assert over["x"] >= 0
+        assert over["x"] + over["width"] <= width
+        assert page.evaluate(height) == whole
+        page.keyboard.press("Escape")
+
+
+def test_each_row_is_one_stop_of_the_tab_key(page):
+    stops = page.evaluate(
+        """[...document.querySelectorAll(".lit .row")].map((row) =>
+            [...row.querySelectorAll("[data-s], .code a")].filter(
+                (stop) => stop.tabIndex === 0).length)"""
+    )
+    assert max(stops) == 1
+    assert sum(stops) == len([s for s in stops if s])
+
+
+def test_arrow_keys_go_through_symbols_and_lines(page):
+    page.locator(".lit .row [data-s], .lit .row .code a").first.focus()
+    seen = set()
+    focused = "document.activeElement.outerHTML"
+    for _ in range(60):
+        page.keyboard.press("ArrowRight")
+        seen.add(page.evaluate("document.activeElement.localName"))
+    assert {"mi", "a"} <= seen
+    forward = page.evaluate(focused)
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowLeft")
+    assert re.sub(r"\s(class|aria)\S*=\"[^\"]*\"", "", forward) == re.sub(
+        r"\s(class|aria)\S*=\"[^\"]*\"", "", page.evaluate(focused)
+    )
+    page.locator(f"#L{LINE} > a").first.focus()
+    page.keyboard.press("ArrowDown")
+    below = page.evaluate("document.activeElement.hash")
+    page.keyboard.press("ArrowUp")
+    assert page.evaluate("document.activeElement.hash") == f"#L{LINE}"
+    assert int(below.removeprefix("#L")) > LINE
+
+
+def test_a_symbol_with_the_focus_says_what_it_is(page):
+    in_formula(page, "ChannelNorm").filter(has_text="μ").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowLeft")
+    described = page.evaluate(
+        """() => {
+            const at = document.activeElement;
+            const by = at.getAttribute("aria-describedby");
+            return [by && document.getElementById(by).innerText,
+                    getComputedStyle(at).outlineStyle];
+        }"""
+    )
+    assert "mu of sample b, group g" in described[0]
+    assert described[1] != "none"
+    page.keyboard.press("Escape")
+    assert not card(page).is_visible()
+
+
+def test_the_first_tap_tells_and_the_second_goes(browser: Browser, layers):
+    context = browser.new_context(
+        viewport={"width": 390, "height": 844}, has_touch=True
+    )
+    page = context.new_page()
+    page.goto(f"{layers}batch_channel_norm.html")
+    link = page.locator(".l [data-s] a[href]").first
+    target = link.get_attribute("href")
+    link.tap()
+    assert card(page).is_visible()
+    assert "batch_channel_norm.html" in page.url
+    assert "#" not in page.url
+    link.tap()
+    page.wait_for_url(f"**{target}")
+    page.locator("h1").tap()
+    assert not card(page).is_visible()
+    context.close()
+
+
+# --- Links to lines and names -----------------------------------------------
+
+
+def copied(page: Page) -> str:
+    page.locator(".lit-bar [role=status]:not(:empty)").wait_for()
+    return page.evaluate("navigator.clipboard.readText()")
+
+
+@pytest.mark.parametrize(
+    ("place", "fragment"),
+    [
+        (f"#L{LINE} > a >> nth=0", f"#L{LINE}"),
+        ('[id="ChannelNorm.forward.var"]', "#ChannelNorm.forward.var"),
+        ('[id="ChannelNorm"] .headerlink', "#ChannelNorm"),
+        ('[id="group-statistics"] .proof a >> nth=0', "#group-statistics"),
+    ],
+)
+@pytest.mark.parametrize("by", ["mouse", "keyboard", "touch"])
+def test_a_link_to_its_own_place_is_copied(hands, place, fragment, by):
+    at = hands.locator(place)
+    if by == "mouse":
+        at.click()
+    elif by == "touch":
+        at.tap()
+        if at.evaluate("(e) => Boolean(e.closest('[data-s]'))"):
+            assert card(hands).is_visible()  # a symbol is told first
+            at.tap()
+    else:
+        at.focus()
+        hands.keyboard.press("Enter")
+    assert copied(hands).endswith(f"batch_channel_norm.html{fragment}")
+    assert hands.url.endswith(fragment)
+    said = hands.locator(".lit-bar [role=status]").inner_text()
+    assert said == f"Link copied: {fragment}"
+
+
+def test_a_link_to_another_place_is_followed_and_not_copied(page):
+    page.locator(".l a[href^='batch_norm.html#L']").first.click()
+    page.wait_for_url("**/batch_norm.html#L*")
+    line = page.url.rpartition("#")[2]
+    assert page.locator(f"#{line}").is_visible()
+    page.go_back()
+    page.locator(".l a[href^='#L']:not([aria-label])").first.click()
+    assert page.locator(".lit-bar [role=status]").inner_text() == ""
+
+
+def test_selected_code_has_neither_numbers_nor_hints(page):
+    text = page.evaluate(
+        """() => {
+            const code = document.querySelector(
+                '.row:has([id="ChannelNorm.forward.var"]) .code pre');
+            getSelection().selectAllChildren(code);
+            return getSelection().toString();
+        }"""
+    )
+    source = SOURCE.read_text()
+    assert "var = centred.square()" in text
+    assert all(line in source.splitlines() for line in text.splitlines())
+
+
+def test_without_script_code_and_legend_read_whole(browser: Browser, layers):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{layers}batch_channel_norm.html")
+    assert page.locator(".h", has_text="[B, G, D, L]").first.is_visible()
+    page.locator(".symbols summary").click()
+    assert page.locator(".symbols dd", has_text="group g").first.is_visible()
+    page.goto(f"{layers}batch_channel_norm.html#ChannelNorm.forward.var")
+    assert page.evaluate("scrollY") > 0
+    context.close()
+
+
+def test_print_shows_pages_without_what_only_a_screen_can_do(page):
+    in_code(page, "ChannelNorm.forward.var").hover()
+    page.emulate_media(media="print")
+    assert not card(page).is_visible()
+    assert page.locator(".lit-bar").is_hidden()
+
+
+# --- On the site ------------------------------------------------------------
+
+
+@pytest.fixture
+def on_site(visit: Visit, address: str) -> Page:
+    opened = visit.open(f"{address}labml_bcn/batch_channel_norm/")
+    opened.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    return opened
+
+
+def test_the_copy_buttons_give_clean_code(on_site):
+    source = SOURCE.read_text().split("\n")
+    boxes = on_site.locator(".lit .code").all()
+    assert len(boxes) > 9
+    for box in boxes:
+        numbers = box.evaluate(
+            "(e) => [...e.querySelectorAll('.l')].map((l) => +l.id.slice(1))"
+        )
+        code = dedent("\n".join(source[n - 1] for n in numbers))
+        box.locator("button.md-code__button").press("Enter")
+        on_site.wait_for_function(
+            """(code) => navigator.clipboard.readText().then(
+                (text) => text.replace(/^\\n+|\\n+$/g, "") === code)""",
+            arg=code,
+        )
+
+
+def test_a_page_leads_to_its_source_its_neighbours_and_its_papers(on_site):
+    with on_site.expect_response("**/batch_channel_norm.py") as source:
+        on_site.locator("text=View source").click()
+    assert source.value.text() == SOURCE.read_text()
+    on_site.go_back()
+    footer = on_site.locator("footer")
+    assert footer.locator("a[rel=prev], .md-footer__link--prev").count() == 1
+    assert footer.locator("a[rel=next], .md-footer__link--next").count() == 1
+    on_site.locator(".page-tools >> text=Cite").click()
+    text = on_site.locator("article").inner_text()
+    assert text.count("@article{") == 2
+    assert text.count("@software{") == 1
+    assert "0.1.0" in text
+
+
+def test_the_glossary_leads_to_every_place_of_a_symbol(on_site, address):
+    on_site.goto(f"{address}glossary/")
+    row = on_site.locator("tr", has_text="group_size")
+    row.locator("summary").click()
+    line = 1 + LINES.index("group_size = self.channels // self.groups")
+    row.locator("details a", has_text=re.compile(f"^{line}$")).click()
+    on_site.wait_for_url(f"**/batch_channel_norm/#L{line}")
+    assert "group_size" in on_site.locator(f"#L{line}").inner_text()

@@ -1,0 +1,28 @@
+"""The quick reference and the start page's figure, made at build."""
+
+import re
+
+import pytest
+from helpers.paths import ROOT
+
+import labml_bcn
+from website import reference
+
+PAGE = reference.markdown(ROOT / "labml_bcn")
+
+
+@pytest.mark.parametrize("name", labml_bcn.__all__)
+def test_every_public_name_has_signature_arguments_and_link(name):
+    section = re.search(rf"^## `{name}`.*?(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
+    assert section is not None
+    text = section[0]
+    assert f"{name}(" in text
+    assert "**Arguments**" in text
+    assert "**Raises**" in text
+    assert re.search(rf"\(labml_bcn/\w+\.py#{name}\)", text)
+
+
+def test_defaults_stand_in_the_signature():
+    flat = re.sub(r"\(?\s+", lambda m: "(" * ("(" in m[0]) or " ", PAGE)
+    assert "ChannelNorm(channels, groups, eps=1e-5, affine=True, *" in flat
+    assert 'variance_around="batch_mean"' in PAGE

@@ -1,0 +1,1 @@
+"""Tools for developers: style, mutants, the subset of the math font."""

@@ -1,0 +1,1 @@
+"""What this site needs beyond the renderer: hooks, notebooks, tables, diagrams."""

@@ -1,0 +1,76 @@
+"""
+Examples that are run to see shapes.
+
+Each function is called once with each set of sizes. The layers' pages show
+beside a line which shapes it had; facing/src/facing/features/shapes.py says how.
+"""
+
+import torch
+
+from labml_bcn import (
+    BatchChannelNorm,
+    BatchNorm,
+    ChannelNorm,
+    EstimatedBatchNorm,
+    FusedBatchChannelNorm,
+    WSConv1d,
+    weight_standardization,
+)
+
+# No two sizes are equal in all three sets, so that each can be told from the
+# others. B, C, L and G are as on the pages, O counts filters, K is the length
+# of a kernel.
+SIZES = [
+    {"B": 2, "G": 3, "C": 12, "L": 35, "O": 8, "K": 5},
+    {"B": 3, "G": 4, "C": 20, "L": 22, "O": 6, "K": 3},
+    {"B": 5, "G": 2, "C": 14, "L": 9, "O": 10, "K": 7},
+]
+
+# D channels make a group, I weights a filter.
+DERIVED = {"D": "C // G", "I": "C * K", "B·C": "B * C"}
+
+
+def batch_norm(B, C, L):
+    """Batch norm: a step of training, then evaluation."""
+    layer = BatchNorm(C)
+    layer(torch.randn(B, C, L))
+    layer.eval()(torch.randn(B, C, L))
+
+
+def estimated_batch_norm(B, C, L):
+    """The same with estimates, around either mean."""
+    for around in ("batch_mean", "running_mean"):
+        layer = EstimatedBatchNorm(C, variance_around=around)
+        layer(torch.randn(B, C, L))
+        layer.eval()(torch.randn(B, C, L))
+
+
+def channel_norm(B, C, G, L):
+    """A norm over groups of channels."""
+    ChannelNorm(C, G)(torch.randn(B, C, L))
+
+
+def batch_channel_norm(B, C, G, L):
+    """Both norms, one after the other."""
+    BatchChannelNorm(C, G)(torch.randn(B, C, L))
+
+
+def fused(B, C, G, L):
+    """Both norms in one map, there and back."""
+    x = torch.randn(B, C, L, requires_grad=True)
+    FusedBatchChannelNorm(C, G)(x).sum().backward()
+
+
+def standardized_weight(O, C, K):  # noqa: E741
+    """A weight of a convolution, there and back."""
+    for correction in (0, 1):
+        weight = torch.randn(O, C, K, requires_grad=True)
+        weight_standardization(weight, correction=correction).sum().backward()
+
+
+def standardized_convolution(B, C, L, O, K):  # noqa: E741
+    """A convolution that standardizes its weight, and evaluation after it."""
+    layer = WSConv1d(C, O, K, padding="same")
+    layer(torch.randn(B, C, L))
+    with torch.no_grad():
+        layer.eval()(torch.randn(B, C, L))

@@ -1,0 +1,388 @@
+"""Figures of which values share a statistic: one drawing for every norm.
+
+A batch is a box of values: two samples deep, six channels wide and four
+positions high. Each norm takes a mean and a variance over some of them; those
+are filled. Which ones is declared here once, as the rule `shared` of a
+`Statistic`, and tests/site/test_norm_diagrams.py holds each rule to the layer itself: a
+value is moved, and the outputs that move with it are those that are filled.
+
+A page asks for a figure by name, `<!-- figure: norms -->`; without this
+site's build that is a comment. The drawings take their colours from the
+page's stylesheet.
+"""
+
+import html
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many there are in a batch."""
+
+    batch: int = 2
+    channels: int = 6
+    groups: int = 2
+    positions: int = 4
+
+    @property
+    def channel(self) -> int:
+        """The channel whose statistic is shown."""
+        return min(2, self.channels - 1)
+
+    def group(self, channel: int) -> int:
+        """Return the group that a channel lies in."""
+        return channel * self.groups // self.channels
+
+
+SIZES = Sizes()
+BATCH, CHANNELS, POSITIONS = SIZES.batch, SIZES.channels, SIZES.positions
+SIDE, RIGHT, UP = 26, 15, 11
+PAST = 3
+LEFT, TOP = 18, UP * (BATCH + PAST) + 2
+WIDTH = LEFT + CHANNELS * SIDE + RIGHT * (BATCH + PAST) + 4
+HEIGHT = TOP + POSITIONS * SIDE + 18
+
+
+# ---- What is declared ------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """The values that rest on one mean and one variance.
+
+    `shared` tells whether the values of a sample and channel share their
+    statistic with the first sample's chosen channel. With `past`, earlier
+    batches have a part in it.
+    """
+
+    shared: Callable[[Sizes, int, int], bool]
+    past: bool = False
+
+
+def _channel(sizes: Sizes, sample: int, channel: int) -> bool:
+    return channel == sizes.channel
+
+
+def _group(sizes: Sizes, sample: int, channel: int) -> bool:
+    return sample == 0 and sizes.group(channel) == sizes.group(sizes.channel)
+
+
+def _nothing(sizes: Sizes, sample: int, channel: int) -> bool:
+    return False
+
+
+BATCH_STATISTIC = Statistic(_channel)
+ESTIMATE = Statistic(_channel, past=True)
+RUNNING = Statistic(_nothing, past=True)
+GROUP = Statistic(_group)
+FILTER = Statistic(_channel)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One norm: its look, its name, what is said of it, and its steps.
+
+    `alt` is the drawing in words.
+    """
+
+    look: str
+    name: str
+    text: str
+    alt: str
+    steps: tuple[Statistic, ...]
+    axes: tuple[str, str, str] = ("channels", "positions", "batch")
+
+    def drawn(self, labels: bool, top: int) -> str:
+        """Return the panel as HTML, its drawing from `top` on."""
+        parts = []
+        for i, step in enumerate(self.steps):
+            parts += [_ARROW] if i else []
+            parts.append(_box(step, self.axes if labels and not i else None))
+        x, placed = 0, []
+        for part in parts:
+            placed.append(f'<g transform="translate({x} 0)">{part}</g>')
+            x += 40 if part is _ARROW else WIDTH
+        look = self.look + " steps" * (len(self.steps) > 1)
+        return (
+            f'<div class="{look}"><svg viewBox="0 {top} {x} {HEIGHT - top}" '
+            f'width="{x}" role="img" aria-label="{html.escape(self.alt)}">'
+            f"{''.join(placed)}</svg>"
+            f"<p><strong>{self.name}.</strong> {self.text}</p></div>"
+        )
+
+
+_BOX = "A box of values, two samples deep, six channels wide and four positions high."
+BN = Panel(
+    "bn",
+    "Batch norm",
+    "One channel, over the whole batch. With two samples in it, that is "
+    "little to go by.",
+    f"{_BOX} Filled is one channel in both samples.",
+    (BATCH_STATISTIC,),
+)
+BN_EVAL = Panel(
+    "bn",
+    "In evaluation",
+    "The running statistics of the training's batches. No value of this "
+    "batch has a part in them.",
+    f"{_BOX} None of them is filled. Behind it, fading, stands one channel "
+    "of earlier batches.",
+    (RUNNING,),
+)
+GN = Panel(
+    "gn",
+    "Group norm",
+    "A group of channels, in one sample. The batch does not matter, but one "
+    "channel can sink below the others and stay silent.",
+    "The same box. Filled are three neighbouring channels in the first sample only.",
+    (GROUP,),
+)
+BCN = Panel(
+    "bcn",
+    "Batch-channel norm",
+    "First each channel, over this batch <em>and those before it</em>: a "
+    "running estimate, so a batch of two is enough, and each channel is "
+    "centred for itself. Then each group, in one sample.",
+    "Two boxes, joined by an arrow. In the first, one channel is filled in "
+    "both samples and, fading, in earlier batches behind them. In the "
+    "second, three channels of the first sample are filled.",
+    (ESTIMATE, GROUP),
+)
+WS = Panel(
+    "ws",
+    "A convolution's weight",
+    "Each filter has its own mean and variance, over all its inputs and the "
+    "whole kernel. No image has a part in it.",
+    "A box of weights, two inputs deep, six filters wide and four kernel "
+    "positions high. Filled is one filter, in both inputs.",
+    (FILTER,),
+    ("filters", "kernel", "inputs"),
+)
+
+
+def _figure(*panels: Panel) -> str:
+    past = any(step.past for panel in panels for step in panel.steps)
+    top = 0 if past else PAST * UP
+    drawn = [each.drawn(not i, top) for i, each in enumerate(panels)]
+    of = "" if len(panels) == 3 else " few"
+    return f'<figure class="norms{of}">\n' + "\n".join(drawn) + "\n</figure>"
+
+
+FIGURES: dict[str, Callable[[], str]] = {
+    "norms": lambda: _figure(BN, GN, BCN),
+    "batch norm": lambda: _figure(BN, BN_EVAL),
+    "batch-channel norm": lambda: _figure(BCN) + explorer(),
+    "fused": lambda: _figure(BCN),
+    "weight standardization": lambda: _figure(WS),
+}
+
+
+def put(page: str, missing: Callable[[str], None]) -> str:
+    """Put figures where a page's HTML asks for them.
+
+    `missing` is told of a name that no figure has.
+    """
+
+    def figure(match: re.Match[str]) -> str:
+        if match[1] in FIGURES:
+            return FIGURES[match[1]]()
+        missing(match[1])
+        return ""
+
+    return re.sub(r"<!-- figure: (.*?) -->", figure, page)
+
+
+# ---- Sizes to choose -------------------------------------------------------
+
+# Without the script that they need, the controls are not shown.
+_CONTROLS = {
+    "batch": ("Samples in the batch, B", 1, 8),
+    "channels": ("Channels, C", 1, 12),
+    "groups": ("Groups, G", 1, 12),
+    "positions": ("Positions, L", 1, 12),
+}
+_CAPTION = (
+    "Each grid is a sample, with its channels across and its positions down. "
+    "Filled are values that share one statistic."
+)
+_FIRST = (
+    "First, batch norm with estimates: each of the {C} channels has a "
+    "statistic, which rests on B · L = {BL} values of this batch, and on "
+    "those of the batches before it."
+)
+_SECOND = (
+    "Then, channel norm: each of the B · G = {BG} groups has a statistic, "
+    "which rests on D · L = {DL} values of one sample. A group is "
+    "D = C / G = {D} of the channels."
+)
+# What the layer refuses, and the size that is then 1.
+_REFUSED = {
+    "BL": " One value has no spread: in training, the layer refuses this "
+    "around the batch mean.",
+    "DL": " Minus its own mean nothing is left of one value: the layer refuses this.",
+}
+
+
+# At once, so that nothing moves once the page is there.
+_SHOWN = "<script>document.currentScript.previousElementSibling.hidden = false</script>"
+
+
+def explorer() -> str:
+    """Return the figure whose sizes the reader chooses, at its default."""
+    sizes = SIZES
+    controls = "".join(
+        f"<label>{label}: <output>{getattr(sizes, name)}</output><input "
+        f'type="range" name="{name}" min="{low}" max="{high}" '
+        f'value="{getattr(sizes, name)}"></label>'
+        for name, (label, low, high) in _CONTROLS.items()
+    )
+    return (
+        f'<figure class="explorer"><form hidden>{controls}</form>{_SHOWN}'
+        f"<figcaption>{_CAPTION}</figcaption>"
+        '<div class="steps" aria-live="polite" aria-atomic="true">'
+        f"<div>{_samples(sizes, ESTIMATE)}{_told(sizes, _FIRST, 'BL')}</div>"
+        f"<div>{_samples(sizes, GROUP)}{_told(sizes, _SECOND, 'DL')}</div>"
+        "</div></figure>"
+    )
+
+
+def numbers(sizes: Sizes) -> dict[str, int]:
+    """Return what the words under the figure count."""
+    d = sizes.channels // sizes.groups
+    return {
+        "C": sizes.channels,
+        "BL": sizes.batch * sizes.positions,
+        "BG": sizes.batch * sizes.groups,
+        "DL": d * sizes.positions,
+        "D": d,
+    }
+
+
+def _told(sizes: Sizes, text: str, refused: str) -> str:
+    shown = {name: f'<b data-n="{name}">{n}</b>' for name, n in numbers(sizes).items()}
+    return (
+        f"<p>{text.format(**shown)}"
+        f'<span data-one="{refused}" hidden>{_REFUSED[refused]}</span></p>'
+    )
+
+
+def _samples(sizes: Sizes, statistic: Statistic) -> str:
+    """Return each sample as a grid of channels and positions."""
+
+    def row(sample: int) -> str:
+        return "".join(
+            '<i class="on"></i>' if statistic.shared(sizes, sample, c) else "<i></i>"
+            for c in range(sizes.channels)
+        )
+
+    samples = "".join(
+        f'<div style="--channels:{sizes.channels}">{row(b) * sizes.positions}</div>'
+        for b in range(sizes.batch)
+    )
+    return f'<div class="samples" aria-hidden="true">{samples}</div>'
+
+
+# ---- Drawing ---------------------------------------------------------------
+
+
+Corners = tuple[tuple[float, float, float], ...]  # sample, channel, position
+
+
+def _box(statistic: Statistic, axes: tuple[str, str, str] | None) -> str:
+    """Draw the three faces of the box that can be seen."""
+    shared = partial(statistic.shared, SIZES)
+    faces = [
+        *(
+            (_top(b, c), shared(b, c))
+            for b in reversed(range(BATCH))
+            for c in range(CHANNELS)
+        ),
+        *(
+            (_side(b, p), shared(b, CHANNELS - 1))
+            for b in reversed(range(BATCH))
+            for p in range(POSITIONS)
+        ),
+        *(
+            (_front(c, p), shared(0, c))
+            for c in range(CHANNELS)
+            for p in range(POSITIONS)
+        ),
+    ]
+    past = range(BATCH, BATCH + PAST) if statistic.past else ()
+    return (
+        "".join(_earlier(b) for b in reversed(past))
+        + _path("value", [corners for corners, filled in faces if not filled])
+        + _path("shared", [corners for corners, filled in faces if filled])
+        + (_labels(*axes) if axes else "")
+    )
+
+
+def _path(kind: str, cells: list[Corners], more: str = "") -> str:
+    """Draw cells as one shape, each corner from the one before."""
+    if not cells:
+        return ""
+    shape = ""
+    for cell in cells:
+        (x, y), *rest = (_point(*corner) for corner in cell)
+        shape += f"M{x:g} {y:g}"
+        for x2, y2 in rest:
+            shape += f"l{x2 - x:g} {y2 - y:g}"
+            x, y = x2, y2
+        shape += "z"
+    return f'<path class="{kind}"{more} d="{shape}"/>'
+
+
+def _point(sample: float, channel: float, position: float) -> tuple[float, float]:
+    x = LEFT + channel * SIDE + sample * RIGHT
+    return x, TOP + position * SIDE - sample * UP
+
+
+def _front(c: int, p: int) -> Corners:
+    corners = ((0, 0), (1, 0), (1, 1), (0, 1))
+    return tuple((0, c + i, p + j) for i, j in corners)
+
+
+def _top(b: int, c: int) -> Corners:
+    corners = ((0, 0), (0, 1), (1, 1), (1, 0))
+    return tuple((b + i, c + j, 0) for i, j in corners)
+
+
+def _side(b: int, p: int) -> Corners:
+    corners = ((0, 0), (1, 0), (1, 1), (0, 1))
+    return tuple((b + i, CHANNELS, p + j) for i, j in corners)
+
+
+def _earlier(b: int) -> str:
+    """Draw an earlier sample: an outline, with its channel fading."""
+    outline = [
+        _point(b, 0, 0),
+        _point(b + 1, 0, 0),
+        _point(b + 1, CHANNELS, 0),
+        _point(b + 1, CHANNELS, POSITIONS),
+        _point(b, CHANNELS, POSITIONS),
+    ]
+    points = " ".join(f"{x:g},{y:g}" for x, y in outline)
+    fade = f' opacity="{0.75 - 0.2 * (b - BATCH + 1):g}"'
+    return f'<polyline class="past" points="{points}"/>' + _path(
+        "shared", [_top(b, SIZES.channel)], fade
+    )
+
+
+def _labels(across: str, down: str, deep: str) -> str:
+    bottom = TOP + POSITIONS * SIDE
+    middle = TOP + POSITIONS * SIDE / 2
+    side = LEFT + CHANNELS * SIDE + BATCH * RIGHT / 2 + 6
+    return (
+        f'<text x="{LEFT}" y="{bottom + 14}">{across}</text>'
+        f'<text transform="translate({LEFT - 6} {middle}) rotate(-90)" '
+        f'text-anchor="middle">{down}</text>'
+        f'<text x="{side}" y="{bottom - 2}">{deep}</text>'
+    )
+
+
+_ARROW = (
+    f'<path class="arrow" d="M8 {TOP + POSITIONS * SIDE / 2:g}h34m-7 -5l7 5l-7 5"/>'
+)

@@ -1,0 +1,124 @@
+"""The quick reference: the public names, from their own docstrings.
+
+Everything is read from the source text, not from the imported package. So a
+page is current while its file is being written, and needs no torch.
+"""
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+Definition = ast.ClassDef | ast.FunctionDef
+
+
+def markdown(package: Path) -> str:
+    """Return a section for each public name, file by file."""
+    init = ast.parse((package / "__init__.py").read_text("utf-8"))
+    modules = {
+        node.module.rpartition(".")[2]: {alias.name for alias in node.names}
+        for node in init.body
+        if isinstance(node, ast.ImportFrom) and node.module
+    }
+    # The order of reading: plain batch norm comes before what builds on it.
+    reading = sorted(modules, key=lambda name: (name != "batch_norm", name))
+    return "\n\n".join(
+        _section(package / f"{module}.py", name)
+        for module in reading
+        for name in _in_order(package / f"{module}.py", modules[module])
+    )
+
+
+def _definitions(path: Path) -> dict[str, Definition]:
+    tree = ast.parse(path.read_text("utf-8"))
+    kinds = (ast.ClassDef, ast.FunctionDef)
+    return {node.name: node for node in tree.body if isinstance(node, kinds)}
+
+
+def _in_order(path: Path, names: set[str]) -> list[str]:
+    return [name for name in _definitions(path) if name in names]
+
+
+def _section(path: Path, name: str) -> str:
+    # A class may take its arguments from a base in another file.
+    definitions: dict[str, Definition] = {}
+    for other in (*path.parent.glob("*.py"), path):
+        definitions |= _definitions(other)
+    page = f"{path.parent.name}/{path.name}"
+    docstring = ast.get_docstring(definitions[name])
+    if not docstring:
+        raise ValueError(f"{page}: the public {name} has no docstring")
+    return "\n\n".join(
+        [
+            f"## `{name}` {{: #{name} }}",
+            f"```python\n{_signature(name, definitions)}\n```",
+            *_short(docstring, page),
+            f"[Read it line by line]({page}#{name})",
+        ]
+    )
+
+
+def _short(docstring: str, page: str) -> list[str]:
+    """Return the first paragraph, and all from the arguments on."""
+    paragraphs = re.split(r"\n\s*\n", inspect.cleandoc(docstring))
+    paragraphs = [each for each in paragraphs if not each.startswith("#")]
+    is_part = [each.startswith("**Arguments**") for each in paragraphs]
+    start = is_part.index(True) if True in is_part else len(paragraphs)
+    return [
+        _links(each, page) for each in (*paragraphs[:1], *paragraphs[max(start, 1) :])
+    ]
+
+
+def _links(text: str, page: str) -> str:
+    # In a docstring, links start from the file; here, from docs/.
+    text = re.sub(r"\]\((?=#)", f"]({page}", text)
+    return re.sub(r"\]\((?=[a-z_]+\.py)", f"]({page.partition('/')[0]}/", text)
+
+
+def _signature(name: str, definitions: dict[str, Definition]) -> str:
+    arguments = _arguments(_callable(name, definitions))
+    line = f"{name}({', '.join(arguments)})"
+    if len(line) <= 76:
+        return line
+    return f"{name}(\n    " + ",\n    ".join(arguments) + ",\n)"
+
+
+def _callable(name: str, definitions: dict[str, Definition]) -> ast.FunctionDef:
+    """Return what is called: a function, or a class's `__init__`."""
+    node = definitions[name]
+    if isinstance(node, ast.FunctionDef):
+        return node
+    for each in node.body:
+        if isinstance(each, ast.FunctionDef) and each.name == "__init__":
+            return each
+    for base in node.bases:
+        if isinstance(base, ast.Name) and base.id in definitions:
+            return _callable(base.id, definitions)
+    raise ValueError(f"{name} has no __init__ to be found")
+
+
+def _arguments(node: ast.FunctionDef) -> list[str]:
+    spec = node.args
+    plain = [*spec.posonlyargs, *spec.args]
+    defaults = [None] * (len(plain) - len(spec.defaults)) + spec.defaults
+    found = [
+        _argument(each, default)
+        for each, default in zip(plain, defaults, strict=True)
+        if each.arg != "self"
+    ]
+    if spec.vararg:
+        found.append(f"*{spec.vararg.arg}")
+    elif spec.kwonlyargs:
+        found.append("*")
+    found += map(_argument, spec.kwonlyargs, spec.kw_defaults)
+    if spec.kwarg:
+        found.append(f"**{spec.kwarg.arg}")
+    return found
+
+
+def _argument(each: ast.arg, default: ast.expr | None) -> str:
+    if default is None:
+        return each.arg
+    # Python would write 1e-5 as 1e-05.
+    value = re.sub(r"(?<=\de-)0", "", ast.unparse(default))
+    return f"{each.arg}={value}".replace("'", '"')

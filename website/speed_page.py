@@ -1,0 +1,183 @@
+"""Recorded benchmarks as tables and figures of a page.
+
+`python -m labml_bcn.experiment.bench.layers --json` writes the records; nothing
+in them is typed by hand.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+
+from labml_bcn.experiment import plotting
+from labml_bcn.experiment.bench.layers import geometric_mean
+from website import placeholders
+from website.placeholders import row
+
+Record = dict[str, Any]
+
+# What each rival looks like. The pair is the line at 1.
+LOOKS: dict[str, dict[str, Any]] = {
+    "fused": {"method": "BCN", "marker": "o", "filled": True},
+    "composed": {"method": "BCN", "marker": "o", "filled": False},
+    "naive": {"method": "BCN plain", "marker": "s", "filled": False},
+    "pair, compiled": {"method": "none", "marker": "D", "filled": False},
+    "batch norm": {"method": "BN", "marker": "^", "filled": True},
+    "group norm": {"method": "GN", "marker": "v", "filled": True},
+    "passes": {"method": "BCN", "marker": "x", "filled": True},
+    "copy": {"method": "none", "marker": "|", "filled": True},
+}
+
+
+_MEMORY = ("saved", "peak")
+
+
+def put(markdown: str, folder: Path) -> str:
+    """Replace `<!-- table: name -->` and the like by what was recorded."""
+
+    def load(name: str) -> Record:
+        record: Record = json.loads((folder / f"{name}.json").read_text())
+        return record
+
+    return placeholders.put(markdown, KINDS, load)
+
+
+def table(record: Record) -> str:
+    """Return times as multiples of the pair's, and memory of the input."""
+    results = record["results"]
+    names = [name for name in results[0]["rivals"] if name != "pair"]
+    lines = [row("input", "MB", "pair, ms", *names)]
+    lines.append("| --- |" + " ---: |" * (len(names) + 2))
+    for each in results:
+        rivals = each["rivals"]
+        lines.append(
+            row(
+                ", ".join(map(str, each["input"])),
+                f"{each['bytes'] / 1e6:.1f}",
+                f"{rivals['pair']['ms']:.2f}",
+                *(f"{rivals[name]['ratio']:.2f}" for name in names),
+            )
+        )
+    means = [f"**{mean(record, name)}**" for name in names]
+    lines.append(row("geometric mean", "", "", *means))
+    return "\n".join(lines)
+
+
+def mean(record: Record, name: str, other: str = "pair") -> str:
+    """Return the geometric mean of the ratios of two rivals' times."""
+    return f"{geometric_mean(_ratios(record, name, other)):.2f}"
+
+
+def most(record: Record, name: str, other: str = "pair") -> str:
+    """Return the largest of the ratios of two rivals' times."""
+    return f"{max(_ratios(record, name, other)):.2f}"
+
+
+def memory(record: Record) -> str:
+    """Return what is saved and allocated, from least to most."""
+    results = record["results"]
+    lines = [row("layer", "kept for the backward pass", "most at any time")]
+    lines.append("| --- | ---: | ---: |")
+    for name in results[0]["rivals"]:
+        measured = [each["rivals"][name] for each in results]
+        ranges = [_range([m[key] for m in measured]) for key in _MEMORY]
+        lines.append(row(name, *ranges))
+    return "\n".join(lines)
+
+
+def weights(record: Record) -> str:
+    """Return what standardizing adds, in shares of the convolution."""
+    lines = [row("convolution", "ms", "ours", "naive", "in evaluation")]
+    lines.append("| --- | ---: | ---: | ---: | ---: |")
+    for each in record["results"]:
+        into, out, kernel, stride, size = each["convolution"]
+        what = f"{into} → {out}, {kernel}×{kernel}"
+        step = f", stride {stride}" if stride > 1 else ""
+        lines.append(
+            row(
+                f"{what}{step}, at {size}×{size}",
+                f"{each['ms']:.2f}",
+                f"{each['ours']:+.2f}",
+                f"{each['naive']:+.2f}",
+                f"{each['evaluation']:+.2f}",
+            )
+        )
+    return "\n".join(lines)
+
+
+def share(record: Record, which: str) -> str:
+    """Return the largest share of a convolution that standardizing adds."""
+    return f"{max(each[which] for each in record['results']):.2f}"
+
+
+def made(record: Record) -> str:
+    """Say with what it was measured, and how to do it again."""
+    with_ = record["surroundings"]
+    place = with_["gpu"] or f"{with_['cpu']}, {with_['instructions']}"
+    settings = record.get("environment", {})
+    words = [f"{name}={value}" for name, value in settings.items()]
+    command = " ".join([*words, with_["command"]])
+    return (
+        f"Recorded on {with_['time'][:10]}: {place}, {with_['cores']} cores, "
+        f"{record['threads']} threads, PyTorch {with_['torch']}, Python "
+        f"{with_['python']}. Again:\n\n    {command}"
+    )
+
+
+def plot(record: Record) -> str:
+    """Return the table as a figure: a line an input, a mark a rival."""
+    results = record["results"]
+    names = [name for name in LOOKS if name in results[0]["rivals"]]
+    with mpl.rc_context(plotting.STYLE):
+        fig, ax = plt.subplots(figsize=(6.4, 3.4))
+        heights = range(len(results), 0, -1)
+        for name in names:
+            look = LOOKS[name]
+            colour = plotting.METHODS[look["method"]].colour
+            ax.plot(
+                [each["rivals"][name]["ratio"] for each in results],
+                heights,
+                linestyle="none",
+                marker=look["marker"],
+                color=colour,
+                markerfacecolor=colour if look["filled"] else "none",
+                label=name,
+            )
+        ax.axvline(1, color=plotting.TEXT, linewidth=1)
+        ax.text(1, len(results) + 0.6, "pair", ha="center", fontsize=9)
+        ax.set_xscale("log", base=2)
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.set_xlabel("time, in multiples of the pair's")
+        labels = [", ".join(map(str, each["input"])) for each in results]
+        ax.set_yticks(heights, labels)
+        ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+        return plotting.page(
+            fig,
+            "One line an input. Further left is faster; the upright line is the pair.",
+            "The times of the table, as marks on one line for each input",
+        )
+
+
+KINDS: dict[str, Callable[..., str]] = {
+    "table": table,
+    "mean": mean,
+    "most": most,
+    "share": share,
+    "memory": memory,
+    "weights": weights,
+    "plot": plot,
+    "made": made,
+}
+
+
+def _ratios(record: Record, name: str, other: str) -> list[float]:
+    rivals = [each["rivals"] for each in record["results"]]
+    return [each[name]["ms"] / each[other]["ms"] for each in rivals]
+
+
+def _range(values: list[float]) -> str:
+    low, high = (f"{value:.2f}" for value in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
