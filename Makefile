@@ -2,27 +2,31 @@
 # Narrow the tests with ARGS: make test ARGS="-k channel"
 PYTHON ?= python3
 PY := .venv/bin/python
+INSTALL := $(PY) -m pip install --quiet -c constraints.txt -e ./facing
 ARGS ?=
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help serve site lab test mutants results check clean
+.PHONY: help serve site lab quick test mutants results check format renew clean
 help:
 	@echo "make serve   build the site and serve it on http://127.0.0.1:8000, with live reload"
 	@echo "make site    build the site into site/"
 	@echo "make lab     open the notebooks in JupyterLab"
+	@echo "make quick   run the tests that answer within two minutes (narrow with ARGS=\"-k channel\")"
 	@echo "make test    run every test (narrow with ARGS=\"-k channel\")"
 	@echo "make mutants show that the equations' tests notice a wrong equation"
 	@echo "make results record the study: hours of training, resumable (ARGS=--list: what is there)"
-	@echo "make check   lint, formatting and types"
+	@echo "make check   lint, formatting, types and workflows"
+	@echo "make format  mend what lint and formatting can mend"
+	@echo "make renew   write constraints.txt anew, from the newest versions"
 	@echo "make clean   remove what the other commands made, .venv included"
 
 .venv/installed: pyproject.toml facing/pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet -c constraints.txt -e ./facing -e '.[test]'
+	$(INSTALL) -e '.[test]'
 	touch $@
 
 .venv/installed-lab: .venv/installed
-	$(PY) -m pip install --quiet -c constraints.txt -e ./facing -e '.[lab]'
+	$(INSTALL) -e '.[lab]'
 	touch $@
 
 serve: .venv/installed
@@ -34,8 +38,11 @@ site: .venv/installed
 lab: .venv/installed-lab
 	$(PY) -m jupyterlab --notebook-dir notebooks $(ARGS)
 
+quick: .venv/installed
+	$(PY) -m pytest -n 2 --dist loadgroup -m "not slow" $(ARGS)
+
 test: .venv/installed
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
 
 mutants: .venv/installed
 	$(PY) tools/mutants.py $(ARGS)
@@ -46,6 +53,13 @@ results: .venv/installed
 check: .venv/installed
 	$(PY) tools/style.py
 	$(PY) -m mypy
+	.venv/bin/zizmor --offline --quiet .github
+
+format: .venv/installed
+	$(PY) tools/style.py --fix
+
+renew:
+	$(PYTHON) tools/renew_constraints.py
 
 clean:
 	rm -rf .venv .cache site dist

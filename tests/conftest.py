@@ -1,8 +1,13 @@
-"""What the tests share: seeds, real images, and no silent skips under CI."""
+"""What the tests share: seeds, real images, two processes, no silent skips under CI."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+# Of two processes that test at once, each takes one core. torch reads this
+# when it is imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
@@ -17,6 +22,21 @@ from helpers.browsing import (  # noqa: F401
     standalone,
     visit,
 )
+
+# What takes long to make is made in one process, for all tests that use it.
+SHARED = ("site", "standalone", "wheel")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give tests that share something expensive to one process."""
+    for item in items:
+        used = {*getattr(item, "fixturenames", ())}
+        case = getattr(item, "callspec", None)
+        used |= {v for v in case.params.values() if v in SHARED} if case else set()
+        for fixture in SHARED:
+            if fixture in used:
+                item.add_marker(pytest.mark.xdist_group(fixture))
+                break
 
 
 @pytest.fixture(autouse=True)

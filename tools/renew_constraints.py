@@ -1,0 +1,47 @@
+"""Write constraints.txt anew from the newest versions: `make renew`.
+
+A new environment is set up without constraints, all but torch: its version is
+chosen by hand, as another one can bring gigabytes and other rounding. Run
+`make check test` with the new file before it is committed.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FILE = ROOT / "constraints.txt"
+HEAD = """\
+# Every version that the commands install, so that a build of today is one of
+# tomorrow. `make renew` writes this file; torch is changed by hand.
+"""
+
+
+def chosen_by_hand(text: str) -> list[str]:
+    """Return the lines of the packages that are not renewed."""
+    return re.findall(r"^torch==.+$", text, re.MULTILINE)
+
+
+def render(pinned: list[str]) -> str:
+    """Return the file's text, one package a line in the order of the alphabet."""
+    return HEAD + "".join(f"{line}\n" for line in sorted(pinned, key=str.lower))
+
+
+def newest(by_hand: list[str]) -> list[str]:
+    """Install everything into a new environment, and list what is in it."""
+    with tempfile.TemporaryDirectory() as folder:
+        python = Path(folder) / "bin" / "python"
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        everything = ["-e", "./facing", "-e", ".[test,lab]", *by_hand]
+        install = [python, "-m", "pip", "install", "--quiet", *everything]
+        subprocess.run(install, cwd=ROOT, check=True)
+        freeze = [python, "-m", "pip", "freeze", "--exclude-editable"]
+        done = subprocess.run(freeze, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+if __name__ == "__main__":
+    pinned = newest(chosen_by_hand(FILE.read_text("utf-8")))
+    FILE.write_text(render(pinned), "utf-8")
