@@ -65,7 +65,7 @@ def room(module: str) -> str:
 ROOMS = {
     "labml_bcn": {"torch"},
     "experiment": {
-        *("labml_bcn", "torch", "matplotlib", "IPython"),
+        *("labml_bcn", "torch", "matplotlib", "cycler"),
         *("platformdirs", "pooch", "tqdm"),
     },
     "bench": {"labml_bcn", "experiment", "torch"},
