@@ -12,7 +12,6 @@ page's stylesheet.
 """
 
 import html
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -180,19 +179,11 @@ FIGURES: dict[str, Callable[[], str]] = {
 }
 
 
-def put(page: str, missing: Callable[[str], None]) -> str:
-    """Put figures where a page's HTML asks for them.
-
-    `missing` is told of a name that no figure has.
-    """
-
-    def figure(match: re.Match[str]) -> str:
-        if match[1] in FIGURES:
-            return FIGURES[match[1]]()
-        missing(match[1])
-        return ""
-
-    return re.sub(r"<!-- figure: (.*?) -->", figure, page)
+def figure(name: str) -> str:
+    """Return a figure's HTML, or raise a LookupError that tells the names."""
+    if name not in FIGURES:
+        raise LookupError(f"there is no figure {name!r}, only {', '.join(FIGURES)}")
+    return FIGURES[name]()
 
 
 # ---- Sizes to choose -------------------------------------------------------

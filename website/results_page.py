@@ -9,7 +9,7 @@ import html
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -31,8 +31,7 @@ from labml_bcn.experiment.study import (
     rate,
 )
 from labml_bcn.experiment.vgg import BLOCKS, groups_for
-from website import placeholders
-from website.placeholders import row
+from website.markdown_tables import row
 
 FOLDER = Path(__file__).parent / "results"
 README_PLOT = Path(__file__).parent / "assets" / "accuracy.svg"
@@ -593,13 +592,17 @@ KINDS: dict[str, Callable[[Results], str]] = {
 }
 
 
-def put(markdown: str, folder: Path) -> str:
-    """Replace `<!-- table: cpu -->` and the like by what was recorded."""
+def kinds(folder: Path) -> dict[str, Callable[[str], str]]:
+    """Return the page's placeholders; the word of each names a study."""
 
+    @cache
     def load(name: str) -> Results:
         return Results(STUDIES[name], runner.read(folder / name))
 
-    return placeholders.put(markdown, KINDS, load)
+    def on_study(make: Callable[[Results], str]) -> Callable[[str], str]:
+        return lambda name: make(load(name))
+
+    return {kind: on_study(make) for kind, make in KINDS.items()}
 
 
 def for_readme(results: Results) -> str:

@@ -14,8 +14,7 @@ import matplotlib.pyplot as plt
 
 from labml_bcn.experiment import plotting
 from labml_bcn.experiment.bench.layers import geometric_mean
-from website import placeholders
-from website.placeholders import row
+from website.markdown_tables import row
 
 Record = dict[str, Any]
 
@@ -35,17 +34,7 @@ LOOKS: dict[str, dict[str, Any]] = {
 _MEMORY = ("saved", "peak")
 
 
-def put(markdown: str, folder: Path) -> str:
-    """Replace `<!-- table: name -->` and the like by what was recorded."""
-
-    def load(name: str) -> Record:
-        record: Record = json.loads((folder / f"{name}.json").read_text())
-        return record
-
-    return placeholders.put(markdown, KINDS, load)
-
-
-def table(record: Record) -> str:
+def times(record: Record) -> str:
     """Return times as multiples of the pair's, and memory of the input."""
     results = record["results"]
     names = [name for name in results[0]["rivals"] if name != "pair"]
@@ -61,17 +50,17 @@ def table(record: Record) -> str:
                 *(f"{rivals[name]['ratio']:.2f}" for name in names),
             )
         )
-    means = [f"**{mean(record, name)}**" for name in names]
+    means = [f"**{mean_ratio(record, name)}**" for name in names]
     lines.append(row("geometric mean", "", "", *means))
     return "\n".join(lines)
 
 
-def mean(record: Record, name: str, other: str = "pair") -> str:
+def mean_ratio(record: Record, name: str, other: str = "pair") -> str:
     """Return the geometric mean of the ratios of two rivals' times."""
     return f"{geometric_mean(_ratios(record, name, other)):.2f}"
 
 
-def most(record: Record, name: str, other: str = "pair") -> str:
+def worst_ratio(record: Record, name: str, other: str = "pair") -> str:
     """Return the largest of the ratios of two rivals' times."""
     return f"{max(_ratios(record, name, other)):.2f}"
 
@@ -88,7 +77,7 @@ def memory(record: Record) -> str:
     return "\n".join(lines)
 
 
-def weights(record: Record) -> str:
+def standardizing(record: Record) -> str:
     """Return what standardizing adds, in shares of the convolution."""
     lines = [row("convolution", "ms", "ours", "naive", "in evaluation")]
     lines.append("| --- | ---: | ---: | ---: | ---: |")
@@ -108,12 +97,12 @@ def weights(record: Record) -> str:
     return "\n".join(lines)
 
 
-def share(record: Record, which: str) -> str:
+def worst_share(record: Record, which: str) -> str:
     """Return the largest share of a convolution that standardizing adds."""
     return f"{max(each[which] for each in record['results']):.2f}"
 
 
-def made(record: Record) -> str:
+def recorded_with(record: Record) -> str:
     """Say with what it was measured, and how to do it again."""
     with_ = record["surroundings"]
     place = with_["gpu"] or f"{with_['cpu']}, {with_['instructions']}"
@@ -127,7 +116,7 @@ def made(record: Record) -> str:
     )
 
 
-def plot(record: Record) -> str:
+def times_plot(record: Record) -> str:
     """Return the table as a figure: a line an input, a mark a rival."""
     results = record["results"]
     names = [name for name in LOOKS if name in results[0]["rivals"]]
@@ -162,15 +151,28 @@ def plot(record: Record) -> str:
 
 
 KINDS: dict[str, Callable[..., str]] = {
-    "table": table,
-    "mean": mean,
-    "most": most,
-    "share": share,
+    "times": times,
+    "times-plot": times_plot,
+    "mean-ratio": mean_ratio,
+    "worst-ratio": worst_ratio,
     "memory": memory,
-    "weights": weights,
-    "plot": plot,
-    "made": made,
+    "standardizing": standardizing,
+    "worst-share": worst_share,
+    "recorded-with": recorded_with,
 }
+
+
+def kinds(folder: Path) -> dict[str, Callable[..., str]]:
+    """Return the page's placeholders; the first word of each names a record."""
+
+    def load(name: str) -> Record:
+        record: Record = json.loads((folder / f"{name}.json").read_text("utf-8"))
+        return record
+
+    def on_record(make: Callable[..., str]) -> Callable[..., str]:
+        return lambda name, *words: make(load(name), *words)
+
+    return {kind: on_record(make) for kind, make in KINDS.items()}
 
 
 def _ratios(record: Record, name: str, other: str) -> list[float]:
