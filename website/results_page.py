@@ -33,8 +33,9 @@ from labml_bcn.experiment.study import (
 from labml_bcn.experiment.vgg import BLOCKS, groups_for
 from website.markdown_tables import row
 
-FOLDER = Path(__file__).parent / "results"
-README_PLOT = Path(__file__).parent / "assets" / "accuracy.svg"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+FOLDER = DOCS / "results"
+README_PLOT = DOCS / "assets" / "accuracy.svg"
 README_STYLE = "<style>svg{font-family:sans-serif;--method-bcn:#9a63d6}</style>"
 MICRO_SIZES = (1, 2, 4)
 # By how much there is to choose: neither groups nor running statistics first.

@@ -322,7 +322,7 @@ def drawn(page: Page) -> list[list[bool]]:
 def declared(sizes: Sizes) -> list[list[bool]]:
     return [
         [
-            statistic.shared(sizes, b, c)
+            statistic.shares(sizes, b, c)
             for b in range(sizes.batch)
             for _ in range(sizes.positions)
             for c in range(sizes.channels)
@@ -345,7 +345,7 @@ def test_the_chosen_sizes_are_drawn_and_counted(visit, address, sizes):
     page = visit.open(address + BCN)
     choose(page, sizes)
     assert drawn(page) == declared(sizes)
-    numbers = norm_diagrams.numbers(sizes)
+    numbers = norm_diagrams.counts(sizes)
     for name, value in numbers.items():
         places = page.locator(f".explorer [data-n={name}]")
         assert set(places.all_inner_texts()) == {str(value)}, name
