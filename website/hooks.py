@@ -26,8 +26,6 @@ from website.finish import finish, without_comments
 from website.notebook_pages import NotebookPage
 from website.notebook_results import ResultCache
 
-ROOT = Path(__file__).resolve().parents[1]
-
 Kinds = Mapping[str, Callable[..., str]]
 
 
@@ -35,12 +33,17 @@ class _Build:
     """What the functions below share during one build."""
 
     def __init__(self, config: MkDocsConfig) -> None:
+        self.root = _root(config)
         self.kinds = _kinds(config)
-        self.results = ResultCache(ROOT)
+        self.results = ResultCache(self.root)
         self.notebooks: dict[str, NotebookPage] = {}
 
 
 _build: _Build
+
+
+def _root(config: MkDocsConfig) -> Path:
+    return Path(config.config_file_path).resolve().parent
 
 
 # ---- Placeholders ----------------------------------------------------------
@@ -48,14 +51,15 @@ _build: _Build
 
 def _kinds(config: MkDocsConfig) -> Kinds:
     """Return what pages of prose may ask for: each kind makes Markdown."""
+    root = _root(config)
     facing: Any = config.plugins["facing"]
     return {
-        "version": read_version,
+        "version": lambda: read_version(root),
         "citation-url": lambda: _citation_url(config.site_url or config.repo_url),
-        "reference": lambda: reference.markdown(ROOT / "labml_bcn"),
+        "reference": lambda: reference.markdown(root / "labml_bcn"),
         "symbols": lambda: symbol_table.markdown(facing.project.symbols),
-        **results_page.kinds(ROOT / "docs" / "results"),
-        **speed_page.kinds(ROOT / "docs" / "benchmarks"),
+        **results_page.kinds(root / "docs" / "results"),
+        **speed_page.kinds(root / "docs" / "benchmarks"),
     }
 
 
@@ -67,16 +71,17 @@ def _html_kinds(page: Page) -> Kinds:
     return kinds
 
 
-def _fill(text: str, kinds: Kinds, page: Page) -> str:
+def _fill(text: str, kinds: Kinds) -> str:
     try:
         return fill(text, kinds)
-    except (LookupError, OSError) as error:
-        raise PluginError(f"{page.file.src_uri}: {error}") from error
+    except LookupError as error:
+        # MkDocs names the page, and stops without a traceback.
+        raise PluginError(str(error)) from error
 
 
-def read_version() -> str:
+def read_version(root: Path) -> str:
     """Return the version that the package states."""
-    text = (ROOT / "labml_bcn" / "__init__.py").read_text("utf-8")
+    text = (root / "labml_bcn" / "__init__.py").read_text("utf-8")
     found = re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)
     assert found, "labml_bcn/__init__.py states the version"
     return found[1]
@@ -91,8 +96,9 @@ def _citation_url(url: str | None) -> str:
 
 def on_config(config: MkDocsConfig) -> None:
     """Put version, licence and origin into the footer."""
+    version = read_version(_root(config))
     config.copyright = (
-        f"labml_bcn {read_version()}, MIT licence. Not affiliated with labml.ai."
+        f"labml_bcn {version}, MIT licence. Not affiliated with labml.ai."
     )
 
 
@@ -102,9 +108,10 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
     """Begin a build, and add the notebooks, which lie outside docs/."""
     global _build
     _build = _Build(config)
-    for path in sorted((ROOT / "notebooks").glob("*.py")):
-        uri = path.relative_to(ROOT).as_posix()
-        files.append(File(uri, str(ROOT), config.site_dir, config.use_directory_urls))
+    root = str(_build.root)
+    for path in sorted((_build.root / "notebooks").glob("*.py")):
+        uri = f"notebooks/{path.name}"
+        files.append(File(uri, root, config.site_dir, config.use_directory_urls))
 
 
 def on_pre_page(page: Page, **_: object) -> None:
@@ -117,7 +124,7 @@ def on_page_read_source(page: Page, **_: object) -> str | None:
     """Execute a notebook, and return it as Markdown."""
     if not page.file.src_uri.startswith("notebooks/"):
         return None
-    notebook = _build.results.execute(ROOT / page.file.src_uri)
+    notebook = _build.results.execute(_build.root / page.file.src_uri)
     converted = notebook_pages.convert(notebook, page.file.name)
     _build.notebooks[page.file.src_uri] = converted
     return converted.markdown
@@ -131,7 +138,7 @@ def on_page_markdown(
         for name, content in notebook.files.items():
             uri = f"notebooks/{page.file.name}/{name}"
             files.append(File.generated(config, uri, content=content))
-    return _fill(markdown, _build.kinds, page)
+    return _fill(markdown, _build.kinds)
 
 
 def on_page_content(html: str, page: Page, **_: object) -> str:
@@ -145,7 +152,7 @@ def on_page_content(html: str, page: Page, **_: object) -> str:
 
 def on_post_page(output: str, page: Page, **_: object) -> str:
     """Put in figures and outputs, now that search has indexed the page."""
-    output = _fill(output, _html_kinds(page), page)
+    output = _fill(output, _html_kinds(page))
     return finish(output, partial(get_relative_url, other=page.url))
 
 

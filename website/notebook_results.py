@@ -50,7 +50,8 @@ class ResultCache:
         code = [cell for cell in notebook.cells if cell.cell_type == "code"]
         cached = self.folder / f"{path.stem}-{_code_digest(code)}.json"
         if not cached.exists():
-            execute(notebook, path, self.data)
+            if code:
+                execute(notebook, path, self.data)
             _write(cached, json.dumps([cell.outputs for cell in code]))
         os.utime(cached)
         outputs = json.loads(cached.read_text("utf-8"))

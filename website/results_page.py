@@ -598,6 +598,8 @@ def kinds(folder: Path) -> dict[str, Callable[[str], str]]:
 
     @cache
     def load(name: str) -> Results:
+        if name not in STUDIES:
+            raise LookupError(f"there is no study {name!r}, only {', '.join(STUDIES)}")
         return Results(STUDIES[name], runner.read(folder / name))
 
     def on_study(make: Callable[[Results], str]) -> Callable[[str], str]:

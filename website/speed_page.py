@@ -171,7 +171,10 @@ def kinds(folder: Path) -> dict[str, Callable[..., str]]:
     """Return the page's placeholders; the first word of each names a record."""
 
     def load(name: str) -> Record:
-        record: Record = json.loads((folder / f"{name}.json").read_text("utf-8"))
+        path = folder / f"{name}.json"
+        if not path.exists():
+            raise LookupError(f"there is no record {path}")
+        record: Record = json.loads(path.read_text("utf-8"))
         return record
 
     def on_record(make: Callable[..., str]) -> Callable[..., str]:
