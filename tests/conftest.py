@@ -7,16 +7,25 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.browsing import (  # noqa: F401
-    address,
+    SITE,
     browser,
-    layers,
-    missing,
-    pages,
-    read,
-    site,
+    built_site,
+    page_urls,
+    parsed_pages,
+    site_url,
+    skip_or_fail,
     standalone,
+    standalone_url,
     visit,
 )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of the built site in one process: it takes minutes."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "built_site" in item.fixturenames:
+            item.add_marker(SITE)
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +38,7 @@ def real_images() -> Path:
     """The root of real CIFAR-10 images, from LABML_BCN_DATA."""
     root = os.environ.get("LABML_BCN_DATA")
     if not root:
-        missing("LABML_BCN_DATA (a folder with real CIFAR-10 images)")
+        skip_or_fail("LABML_BCN_DATA (a folder with real CIFAR-10 images)")
     return Path(root)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from facing.text.mathml import MathError
-from helpers.paths import ROOT
+from helpers.paths import ROOT, mkdocs_settings
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 from mkdocs.exceptions import Abort
@@ -41,11 +41,9 @@ class SmallSite:
 
     def build(self, **settings: object) -> Path:
         """Build it with the options of the real site."""
-        loader = yaml.SafeLoader
-        loader.add_constructor("!ENV", lambda *_: "")
-        real = yaml.load((ROOT / "mkdocs.yml").read_text(), loader)
-        kept = ("markdown_extensions", "validation", "strict")
-        config = {name: real[name] for name in kept} | {
+        real = mkdocs_settings()
+        same = ("markdown_extensions", "validation", "strict")
+        config = {name: real[name] for name in same} | {
             "site_name": "Small",
             "theme": {"name": "material", "font": False},
             "hooks": [str(ROOT / "website" / "hooks.py")],
