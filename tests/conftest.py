@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.browsing import (  # noqa: F401
-    SITE,
     browser,
     built_site,
     page_urls,
@@ -18,14 +17,6 @@ from helpers.browsing import (  # noqa: F401
     standalone_url,
     visit,
 )
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of the built site in one process: it takes minutes."""
-    for item in items:
-        if isinstance(item, pytest.Function) and "built_site" in item.fixturenames:
-            item.add_marker(SITE)
 
 
 @pytest.fixture(autouse=True)

@@ -1,10 +1,11 @@
 """The site and the command's pages, built once, and a browser to read them.
 
-conftest.py makes these fixtures known to all tests. Those of the site take
-minutes, so tests that use them are slow, and run in one process: `SITE`.
+conftest.py makes these fixtures known to all tests. Building the site takes
+minutes, so tests that use it are slow, and pytest's processes share one.
 """
 
 import contextlib
+import fcntl
 import functools
 import http.server
 import os
@@ -29,9 +30,6 @@ from playwright.sync_api import (
 
 from helpers.paths import ROOT
 
-# With -n 2 --dist loadgroup, one process builds the site and tests it.
-SITE = pytest.mark.xdist_group("site")
-
 
 def skip_or_fail(what: str) -> NoReturn:
     """Skip a test that lacks its browser or its data; under CI, fail it."""
@@ -42,8 +40,21 @@ def skip_or_fail(what: str) -> NoReturn:
 
 @pytest.fixture(scope="session")
 def built_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built as `make site` builds it, into a folder of its own."""
-    out = tmp_path_factory.mktemp("site")
+    """The site, built once for all processes of pytest-xdist."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    out = shared / "built_site"
+    with (shared / "built_site.lock").open("w") as lock:
+        # The first to come builds it, the others wait.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not out.exists():
+            build_site(shared / "building").rename(out)
+    return out
+
+
+def build_site(out: Path) -> Path:
+    """Build the site into a folder, as `make site` does; a warning fails."""
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(out)],
         cwd=ROOT,
@@ -200,9 +211,7 @@ def visit(browser: Browser) -> Iterator[Visit]:
     visit.page.close()
 
 
-@pytest.fixture(
-    scope="session", params=[pytest.param("built_site", marks=SITE), "standalone"]
-)
+@pytest.fixture(scope="session", params=["built_site", "standalone"])
 def page_urls(request: pytest.FixtureRequest) -> Iterator[list[str]]:
     """The addresses of all pages: of the site, and of the command."""
     folder = request.getfixturevalue(request.param)

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from facing.text.mathml import MathError
 from helpers.paths import ROOT, mkdocs_settings
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 from mkdocs.exceptions import Abort
+
+from facing import MathError
 
 NOTEBOOK = """\
 # %% [markdown]

@@ -6,9 +6,9 @@ import json
 import jupytext
 import nbformat
 import pytest
-from facing.placeholders import fill
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from facing import fill
 from website import notebook_pages
 from website.notebook_pages import NotebookPage
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from facing.placeholders import fill
 from helpers.paths import ROOT
 
+from facing import fill
 from labml_bcn.experiment import options, runner
 from labml_bcn.experiment.study import (
     AT_MICRO,
