@@ -75,6 +75,12 @@ def test_no_latex_is_left_over(built_site):
         assert not re.search(r"\$[^\s$]|\\\(|\\begin\{", text), path
 
 
+def test_no_placeholder_is_left_over(built_site):
+    for path in page_paths(built_site):
+        text = page_file(built_site, path).read_text()
+        assert re.findall(r"<!--\s*[\w-]+\s*(?::[\w, -]*)?-->", text) == [], path
+
+
 def test_the_search_finds_prose_names_and_classes(built_site):
     index = json.loads((built_site / "search" / "search_index.json").read_text())
     entries = {e["location"]: e["title"] + e["text"] for e in index["docs"]}
