@@ -12,14 +12,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import pytest
 import torch
 from helpers.browsing import (  # noqa: F401
-    address,
     browser,
-    layers,
-    missing,
-    pages,
-    read,
-    site,
+    built_site,
+    page_urls,
+    parsed_pages,
+    site_url,
+    skip_or_fail,
     standalone,
+    standalone_url,
     visit,
 )
 
@@ -49,7 +49,7 @@ def real_images() -> Path:
     """The root of real CIFAR-10 images, from LABML_BCN_DATA."""
     root = os.environ.get("LABML_BCN_DATA")
     if not root:
-        missing("LABML_BCN_DATA (a folder with real CIFAR-10 images)")
+        skip_or_fail("LABML_BCN_DATA (a folder with real CIFAR-10 images)")
     return Path(root)
 
 

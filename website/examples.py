@@ -1,8 +1,7 @@
-"""
-Examples that are run to see shapes.
+"""Examples that facing runs to show shapes on the layers' pages.
 
-Each function is called once with each set of sizes. The layers' pages show
-beside a line which shapes it had; facing/src/facing/features/shapes.py says how.
+Each function is called once with each set of sizes, and a page shows beside a
+line which shapes it had.
 """
 
 import torch
@@ -31,14 +30,14 @@ DERIVED = {"D": "C // G", "I": "C * K", "B·C": "B * C"}
 
 
 def batch_norm(B, C, L):
-    """Batch norm: a step of training, then evaluation."""
+    """Train for a step with batch norm, then evaluate."""
     layer = BatchNorm(C)
     layer(torch.randn(B, C, L))
     layer.eval()(torch.randn(B, C, L))
 
 
 def estimated_batch_norm(B, C, L):
-    """The same with estimates, around either mean."""
+    """Do the same with estimates, around either mean."""
     for around in ("batch_mean", "running_mean"):
         layer = EstimatedBatchNorm(C, variance_around=around)
         layer(torch.randn(B, C, L))
@@ -46,30 +45,30 @@ def estimated_batch_norm(B, C, L):
 
 
 def channel_norm(B, C, G, L):
-    """A norm over groups of channels."""
+    """Normalize over groups of channels."""
     ChannelNorm(C, G)(torch.randn(B, C, L))
 
 
 def batch_channel_norm(B, C, G, L):
-    """Both norms, one after the other."""
+    """Apply both norms, one after the other."""
     BatchChannelNorm(C, G)(torch.randn(B, C, L))
 
 
 def fused(B, C, G, L):
-    """Both norms in one map, there and back."""
+    """Apply both norms in one map, forward and backward."""
     x = torch.randn(B, C, L, requires_grad=True)
     FusedBatchChannelNorm(C, G)(x).sum().backward()
 
 
 def standardized_weight(O, C, K):  # noqa: E741
-    """A weight of a convolution, there and back."""
+    """Standardize a weight of a convolution, forward and backward."""
     for correction in (0, 1):
         weight = torch.randn(O, C, K, requires_grad=True)
         weight_standardization(weight, correction=correction).sum().backward()
 
 
 def standardized_convolution(B, C, L, O, K):  # noqa: E741
-    """A convolution that standardizes its weight, and evaluation after it."""
+    """Train a convolution that standardizes its weight, then evaluate."""
     layer = WSConv1d(C, O, K, padding="same")
     layer(torch.randn(B, C, L))
     with torch.no_grad():

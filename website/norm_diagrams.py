@@ -1,18 +1,16 @@
 """Figures of which values share a statistic: one drawing for every norm.
 
-A batch is a box of values: two samples deep, six channels wide and four
-positions high. Each norm takes a mean and a variance over some of them; those
-are filled. Which ones is declared here once, as the rule `shared` of a
-`Statistic`, and tests/site/test_norm_diagrams.py holds each rule to the layer itself: a
-value is moved, and the outputs that move with it are those that are filled.
+A batch is a box of values: two samples deep, six channels wide and four positions
+high. Each norm takes a mean and a variance over some of them; those are filled.
+Which ones is declared here once, as the rule `shares` of a `Statistic`, and
+tests/site/test_norm_diagrams.py holds each rule to the layer itself: a value is
+changed, and the outputs that change with it are those that are filled.
 
-A page asks for a figure by name, `<!-- figure: norms -->`; without this
-site's build that is a comment. The drawings take their colours from the
-page's stylesheet.
+A page asks for a figure by name, `<!-- figure: norms -->`. The drawings take
+their colours from the page's stylesheet.
 """
 
 import html
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +18,7 @@ from functools import partial
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many there are in a batch."""
+    """The sizes of a batch, and the number of groups."""
 
     batch: int = 2
     channels: int = 6
@@ -53,32 +51,32 @@ HEIGHT = TOP + POSITIONS * SIDE + 18
 class Statistic:
     """The values that rest on one mean and one variance.
 
-    `shared` tells whether the values of a sample and channel share their
-    statistic with the first sample's chosen channel. With `past`, earlier
+    `shares` says whether the values of a sample and channel share their
+    statistic with the first sample's chosen channel. If `past` is true, earlier
     batches have a part in it.
     """
 
-    shared: Callable[[Sizes, int, int], bool]
+    shares: Callable[[Sizes, int, int], bool]
     past: bool = False
 
 
-def _channel(sizes: Sizes, sample: int, channel: int) -> bool:
+def _same_channel(sizes: Sizes, sample: int, channel: int) -> bool:
     return channel == sizes.channel
 
 
-def _group(sizes: Sizes, sample: int, channel: int) -> bool:
+def _same_group(sizes: Sizes, sample: int, channel: int) -> bool:
     return sample == 0 and sizes.group(channel) == sizes.group(sizes.channel)
 
 
-def _nothing(sizes: Sizes, sample: int, channel: int) -> bool:
+def _no_value(sizes: Sizes, sample: int, channel: int) -> bool:
     return False
 
 
-BATCH_STATISTIC = Statistic(_channel)
-ESTIMATE = Statistic(_channel, past=True)
-RUNNING = Statistic(_nothing, past=True)
-GROUP = Statistic(_group)
-FILTER = Statistic(_channel)
+BATCH_STATISTIC = Statistic(_same_channel)
+ESTIMATE = Statistic(_same_channel, past=True)
+RUNNING = Statistic(_no_value, past=True)
+GROUP = Statistic(_same_group)
+FILTER = Statistic(_same_channel)
 
 
 @dataclass(frozen=True)
@@ -95,21 +93,21 @@ class Panel:
     steps: tuple[Statistic, ...]
     axes: tuple[str, str, str] = ("channels", "positions", "batch")
 
-    def drawn(self, labels: bool, top: int) -> str:
-        """Return the panel as HTML, its drawing from `top` on."""
+    def to_html(self, labels: bool, top: int) -> str:
+        """Return the panel as HTML; the drawing's uppermost `top` is left out."""
         parts = []
         for i, step in enumerate(self.steps):
             parts += [_ARROW] if i else []
             parts.append(_box(step, self.axes if labels and not i else None))
-        x, placed = 0, []
+        x, moved = 0, []
         for part in parts:
-            placed.append(f'<g transform="translate({x} 0)">{part}</g>')
+            moved.append(f'<g transform="translate({x} 0)">{part}</g>')
             x += 40 if part is _ARROW else WIDTH
         look = self.look + " steps" * (len(self.steps) > 1)
         return (
             f'<div class="{look}"><svg viewBox="0 {top} {x} {HEIGHT - top}" '
             f'width="{x}" role="img" aria-label="{html.escape(self.alt)}">'
-            f"{''.join(placed)}</svg>"
+            f"{''.join(moved)}</svg>"
             f"<p><strong>{self.name}.</strong> {self.text}</p></div>"
         )
 
@@ -163,36 +161,28 @@ WS = Panel(
 )
 
 
-def _figure(*panels: Panel) -> str:
+def _compose(*panels: Panel) -> str:
     past = any(step.past for panel in panels for step in panel.steps)
     top = 0 if past else PAST * UP
-    drawn = [each.drawn(not i, top) for i, each in enumerate(panels)]
-    of = "" if len(panels) == 3 else " few"
-    return f'<figure class="norms{of}">\n' + "\n".join(drawn) + "\n</figure>"
+    content = "\n".join(each.to_html(not i, top) for i, each in enumerate(panels))
+    few = "" if len(panels) == 3 else " few"
+    return f'<figure class="norms{few}">\n{content}\n</figure>'
 
 
 FIGURES: dict[str, Callable[[], str]] = {
-    "norms": lambda: _figure(BN, GN, BCN),
-    "batch norm": lambda: _figure(BN, BN_EVAL),
-    "batch-channel norm": lambda: _figure(BCN) + explorer(),
-    "fused": lambda: _figure(BCN),
-    "weight standardization": lambda: _figure(WS),
+    "norms": lambda: _compose(BN, GN, BCN),
+    "batch norm": lambda: _compose(BN, BN_EVAL),
+    "batch-channel norm": lambda: _compose(BCN) + size_explorer(),
+    "fused": lambda: _compose(BCN),
+    "weight standardization": lambda: _compose(WS),
 }
 
 
-def put(page: str, missing: Callable[[str], None]) -> str:
-    """Put figures where a page's HTML asks for them.
-
-    `missing` is told of a name that no figure has.
-    """
-
-    def figure(match: re.Match[str]) -> str:
-        if match[1] in FIGURES:
-            return FIGURES[match[1]]()
-        missing(match[1])
-        return ""
-
-    return re.sub(r"<!-- figure: (.*?) -->", figure, page)
+def figure(name: str) -> str:
+    """Return a figure's HTML, or raise a LookupError that tells the names."""
+    if name not in FIGURES:
+        raise LookupError(f"there is no figure {name!r}, only {', '.join(FIGURES)}")
+    return FIGURES[name]()
 
 
 # ---- Sizes to choose -------------------------------------------------------
@@ -208,12 +198,12 @@ _CAPTION = (
     "Each grid is a sample, with its channels across and its positions down. "
     "Filled are values that share one statistic."
 )
-_FIRST = (
+_FIRST_STEP = (
     "First, batch norm with estimates: each of the {C} channels has a "
     "statistic, which rests on B · L = {BL} values of this batch, and on "
     "those of the batches before it."
 )
-_SECOND = (
+_SECOND_STEP = (
     "Then, channel norm: each of the B · G = {BG} groups has a statistic, "
     "which rests on D · L = {DL} values of one sample. A group is "
     "D = C / G = {D} of the channels."
@@ -227,10 +217,12 @@ _REFUSED = {
 
 
 # At once, so that nothing moves once the page is there.
-_SHOWN = "<script>document.currentScript.previousElementSibling.hidden = false</script>"
+_SHOW_FORM = (
+    "<script>document.currentScript.previousElementSibling.hidden = false</script>"
+)
 
 
-def explorer() -> str:
+def size_explorer() -> str:
     """Return the figure whose sizes the reader chooses, at its default."""
     sizes = SIZES
     controls = "".join(
@@ -239,17 +231,19 @@ def explorer() -> str:
         f'value="{getattr(sizes, name)}"></label>'
         for name, (label, low, high) in _CONTROLS.items()
     )
+    first = _count_sentence(sizes, _FIRST_STEP, "BL")
+    second = _count_sentence(sizes, _SECOND_STEP, "DL")
     return (
-        f'<figure class="explorer"><form hidden>{controls}</form>{_SHOWN}'
+        f'<figure class="explorer"><form hidden>{controls}</form>{_SHOW_FORM}'
         f"<figcaption>{_CAPTION}</figcaption>"
         '<div class="steps" aria-live="polite" aria-atomic="true">'
-        f"<div>{_samples(sizes, ESTIMATE)}{_told(sizes, _FIRST, 'BL')}</div>"
-        f"<div>{_samples(sizes, GROUP)}{_told(sizes, _SECOND, 'DL')}</div>"
+        f"<div>{_sample_grids(sizes, ESTIMATE)}{first}</div>"
+        f"<div>{_sample_grids(sizes, GROUP)}{second}</div>"
         "</div></figure>"
     )
 
 
-def numbers(sizes: Sizes) -> dict[str, int]:
+def counts(sizes: Sizes) -> dict[str, int]:
     """Return what the words under the figure count."""
     d = sizes.channels // sizes.groups
     return {
@@ -261,20 +255,20 @@ def numbers(sizes: Sizes) -> dict[str, int]:
     }
 
 
-def _told(sizes: Sizes, text: str, refused: str) -> str:
-    shown = {name: f'<b data-n="{name}">{n}</b>' for name, n in numbers(sizes).items()}
+def _count_sentence(sizes: Sizes, text: str, refused: str) -> str:
+    shown = {name: f'<b data-n="{name}">{n}</b>' for name, n in counts(sizes).items()}
     return (
         f"<p>{text.format(**shown)}"
         f'<span data-one="{refused}" hidden>{_REFUSED[refused]}</span></p>'
     )
 
 
-def _samples(sizes: Sizes, statistic: Statistic) -> str:
+def _sample_grids(sizes: Sizes, statistic: Statistic) -> str:
     """Return each sample as a grid of channels and positions."""
 
     def row(sample: int) -> str:
         return "".join(
-            '<i class="on"></i>' if statistic.shared(sizes, sample, c) else "<i></i>"
+            '<i class="on"></i>' if statistic.shares(sizes, sample, c) else "<i></i>"
             for c in range(sizes.channels)
         )
 
@@ -293,27 +287,27 @@ Corners = tuple[tuple[float, float, float], ...]  # sample, channel, position
 
 def _box(statistic: Statistic, axes: tuple[str, str, str] | None) -> str:
     """Draw the three faces of the box that can be seen."""
-    shared = partial(statistic.shared, SIZES)
+    is_shared = partial(statistic.shares, SIZES)
     faces = [
         *(
-            (_top(b, c), shared(b, c))
+            (_top_face(b, c), is_shared(b, c))
             for b in reversed(range(BATCH))
             for c in range(CHANNELS)
         ),
         *(
-            (_side(b, p), shared(b, CHANNELS - 1))
+            (_side_face(b, p), is_shared(b, CHANNELS - 1))
             for b in reversed(range(BATCH))
             for p in range(POSITIONS)
         ),
         *(
-            (_front(c, p), shared(0, c))
+            (_front_face(c, p), is_shared(0, c))
             for c in range(CHANNELS)
             for p in range(POSITIONS)
         ),
     ]
     past = range(BATCH, BATCH + PAST) if statistic.past else ()
     return (
-        "".join(_earlier(b) for b in reversed(past))
+        "".join(_earlier_sample(b) for b in reversed(past))
         + _path("value", [corners for corners, filled in faces if not filled])
         + _path("shared", [corners for corners, filled in faces if filled])
         + (_labels(*axes) if axes else "")
@@ -326,7 +320,7 @@ def _path(kind: str, cells: list[Corners], more: str = "") -> str:
         return ""
     shape = ""
     for cell in cells:
-        (x, y), *rest = (_point(*corner) for corner in cell)
+        (x, y), *rest = (_project(*corner) for corner in cell)
         shape += f"M{x:g} {y:g}"
         for x2, y2 in rest:
             shape += f"l{x2 - x:g} {y2 - y:g}"
@@ -335,39 +329,39 @@ def _path(kind: str, cells: list[Corners], more: str = "") -> str:
     return f'<path class="{kind}"{more} d="{shape}"/>'
 
 
-def _point(sample: float, channel: float, position: float) -> tuple[float, float]:
+def _project(sample: float, channel: float, position: float) -> tuple[float, float]:
     x = LEFT + channel * SIDE + sample * RIGHT
     return x, TOP + position * SIDE - sample * UP
 
 
-def _front(c: int, p: int) -> Corners:
+def _front_face(c: int, p: int) -> Corners:
     corners = ((0, 0), (1, 0), (1, 1), (0, 1))
     return tuple((0, c + i, p + j) for i, j in corners)
 
 
-def _top(b: int, c: int) -> Corners:
+def _top_face(b: int, c: int) -> Corners:
     corners = ((0, 0), (0, 1), (1, 1), (1, 0))
     return tuple((b + i, c + j, 0) for i, j in corners)
 
 
-def _side(b: int, p: int) -> Corners:
+def _side_face(b: int, p: int) -> Corners:
     corners = ((0, 0), (1, 0), (1, 1), (0, 1))
     return tuple((b + i, CHANNELS, p + j) for i, j in corners)
 
 
-def _earlier(b: int) -> str:
+def _earlier_sample(b: int) -> str:
     """Draw an earlier sample: an outline, with its channel fading."""
     outline = [
-        _point(b, 0, 0),
-        _point(b + 1, 0, 0),
-        _point(b + 1, CHANNELS, 0),
-        _point(b + 1, CHANNELS, POSITIONS),
-        _point(b, CHANNELS, POSITIONS),
+        _project(b, 0, 0),
+        _project(b + 1, 0, 0),
+        _project(b + 1, CHANNELS, 0),
+        _project(b + 1, CHANNELS, POSITIONS),
+        _project(b, CHANNELS, POSITIONS),
     ]
     points = " ".join(f"{x:g},{y:g}" for x, y in outline)
     fade = f' opacity="{0.75 - 0.2 * (b - BATCH + 1):g}"'
     return f'<polyline class="past" points="{points}"/>' + _path(
-        "shared", [_top(b, SIZES.channel)], fade
+        "shared", [_top_face(b, SIZES.channel)], fade
     )
 
 

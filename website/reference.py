@@ -1,7 +1,7 @@
 """The quick reference: the public names, from their own docstrings.
 
-Everything is read from the source text, not from the imported package. So a
-page is current while its file is being written, and needs no torch.
+Everything is read from the source text, not from the imported package: so the
+page follows every edit, and needs no torch.
 """
 
 import ast
@@ -25,7 +25,7 @@ def markdown(package: Path) -> str:
     return "\n\n".join(
         _section(package / f"{module}.py", name)
         for module in reading
-        for name in _in_order(package / f"{module}.py", modules[module])
+        for name in _names_in_file(package / f"{module}.py", modules[module])
     )
 
 
@@ -35,7 +35,7 @@ def _definitions(path: Path) -> dict[str, Definition]:
     return {node.name: node for node in tree.body if isinstance(node, kinds)}
 
 
-def _in_order(path: Path, names: set[str]) -> list[str]:
+def _names_in_file(path: Path, names: set[str]) -> list[str]:
     return [name for name in _definitions(path) if name in names]
 
 
@@ -52,39 +52,40 @@ def _section(path: Path, name: str) -> str:
         [
             f"## `{name}` {{: #{name} }}",
             f"```python\n{_signature(name, definitions)}\n```",
-            *_short(docstring, page),
+            *_summary_and_arguments(docstring, page),
             f"[Read it line by line]({page}#{name})",
         ]
     )
 
 
-def _short(docstring: str, page: str) -> list[str]:
+def _summary_and_arguments(docstring: str, page: str) -> list[str]:
     """Return the first paragraph, and all from the arguments on."""
     paragraphs = re.split(r"\n\s*\n", inspect.cleandoc(docstring))
     paragraphs = [each for each in paragraphs if not each.startswith("#")]
     is_part = [each.startswith("**Arguments**") for each in paragraphs]
     start = is_part.index(True) if True in is_part else len(paragraphs)
     return [
-        _links(each, page) for each in (*paragraphs[:1], *paragraphs[max(start, 1) :])
+        _from_docs(each, page)
+        for each in (*paragraphs[:1], *paragraphs[max(start, 1) :])
     ]
 
 
-def _links(text: str, page: str) -> str:
+def _from_docs(text: str, page: str) -> str:
     # In a docstring, links start from the file; here, from docs/.
     text = re.sub(r"\]\((?=#)", f"]({page}", text)
     return re.sub(r"\]\((?=[a-z_]+\.py)", f"]({page.partition('/')[0]}/", text)
 
 
 def _signature(name: str, definitions: dict[str, Definition]) -> str:
-    arguments = _arguments(_callable(name, definitions))
+    arguments = _arguments(_find_init(name, definitions))
     line = f"{name}({', '.join(arguments)})"
     if len(line) <= 76:
         return line
     return f"{name}(\n    " + ",\n    ".join(arguments) + ",\n)"
 
 
-def _callable(name: str, definitions: dict[str, Definition]) -> ast.FunctionDef:
-    """Return what is called: a function, or a class's `__init__`."""
+def _find_init(name: str, definitions: dict[str, Definition]) -> ast.FunctionDef:
+    """Return the function itself, or the `__init__` of a class or its base."""
     node = definitions[name]
     if isinstance(node, ast.FunctionDef):
         return node
@@ -93,7 +94,7 @@ def _callable(name: str, definitions: dict[str, Definition]) -> ast.FunctionDef:
             return each
     for base in node.bases:
         if isinstance(base, ast.Name) and base.id in definitions:
-            return _callable(base.id, definitions)
+            return _find_init(base.id, definitions)
     raise ValueError(f"{name} has no __init__ to be found")
 
 

@@ -9,7 +9,7 @@ import html
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -31,11 +31,11 @@ from labml_bcn.experiment.study import (
     rate,
 )
 from labml_bcn.experiment.vgg import BLOCKS, groups_for
-from website import placeholders
-from website.placeholders import row
+from website.markdown_tables import row
 
-FOLDER = Path(__file__).parent / "results"
-README_PLOT = Path(__file__).parent / "assets" / "accuracy.svg"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+FOLDER = DOCS / "results"
+README_PLOT = DOCS / "assets" / "accuracy.svg"
 README_STYLE = "<style>svg{font-family:sans-serif;--method-bcn:#9a63d6}</style>"
 MICRO_SIZES = (1, 2, 4)
 # By how much there is to choose: neither groups nor running statistics first.
@@ -593,13 +593,19 @@ KINDS: dict[str, Callable[[Results], str]] = {
 }
 
 
-def put(markdown: str, folder: Path) -> str:
-    """Replace `<!-- table: cpu -->` and the like by what was recorded."""
+def kinds(folder: Path) -> dict[str, Callable[[str], str]]:
+    """Return the page's placeholders; the word of each names a study."""
 
+    @cache
     def load(name: str) -> Results:
+        if name not in STUDIES:
+            raise LookupError(f"there is no study {name!r}, only {', '.join(STUDIES)}")
         return Results(STUDIES[name], runner.read(folder / name))
 
-    return placeholders.put(markdown, KINDS, load)
+    def on_study(make: Callable[[Results], str]) -> Callable[[str], str]:
+        return lambda name: make(load(name))
+
+    return {kind: on_study(make) for kind, make in KINDS.items()}
 
 
 def for_readme(results: Results) -> str:

@@ -1,7 +1,7 @@
-"""Recorded benchmarks as tables and figures of a page.
+"""The tables, figures and numbers of the page "How fast it is".
 
-`python -m labml_bcn.experiment.bench.layers --json` writes the records; nothing
-in them is typed by hand.
+They are made from records that `python -m labml_bcn.experiment.bench.layers
+--json` has written; no number on the page is typed by hand.
 """
 
 import json
@@ -11,15 +11,15 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 
 from labml_bcn.experiment import plotting
 from labml_bcn.experiment.bench.layers import geometric_mean
-from website import placeholders
-from website.placeholders import row
+from website.markdown_tables import row
 
 Record = dict[str, Any]
 
-# What each rival looks like. The pair is the line at 1.
+# How each rival is drawn. The pair is the line at 1.
 LOOKS: dict[str, dict[str, Any]] = {
     "fused": {"method": "BCN", "marker": "o", "filled": True},
     "composed": {"method": "BCN", "marker": "o", "filled": False},
@@ -31,22 +31,11 @@ LOOKS: dict[str, dict[str, Any]] = {
     "copy": {"method": "none", "marker": "|", "filled": True},
 }
 
-
 _MEMORY = ("saved", "peak")
 
 
-def put(markdown: str, folder: Path) -> str:
-    """Replace `<!-- table: name -->` and the like by what was recorded."""
-
-    def load(name: str) -> Record:
-        record: Record = json.loads((folder / f"{name}.json").read_text())
-        return record
-
-    return placeholders.put(markdown, KINDS, load)
-
-
-def table(record: Record) -> str:
-    """Return times as multiples of the pair's, and memory of the input."""
+def times(record: Record) -> str:
+    """Return a table: times as multiples of the pair's, and the input's size."""
     results = record["results"]
     names = [name for name in results[0]["rivals"] if name != "pair"]
     lines = [row("input", "MB", "pair, ms", *names)]
@@ -61,23 +50,23 @@ def table(record: Record) -> str:
                 *(f"{rivals[name]['ratio']:.2f}" for name in names),
             )
         )
-    means = [f"**{mean(record, name)}**" for name in names]
+    means = [f"**{mean_ratio(record, name)}**" for name in names]
     lines.append(row("geometric mean", "", "", *means))
     return "\n".join(lines)
 
 
-def mean(record: Record, name: str, other: str = "pair") -> str:
-    """Return the geometric mean of the ratios of two rivals' times."""
+def mean_ratio(record: Record, name: str, other: str = "pair") -> str:
+    """Return the geometric mean of one rival's time over another's."""
     return f"{geometric_mean(_ratios(record, name, other)):.2f}"
 
 
-def most(record: Record, name: str, other: str = "pair") -> str:
-    """Return the largest of the ratios of two rivals' times."""
+def worst_ratio(record: Record, name: str, other: str = "pair") -> str:
+    """Return the largest of one rival's time over another's."""
     return f"{max(_ratios(record, name, other)):.2f}"
 
 
 def memory(record: Record) -> str:
-    """Return what is saved and allocated, from least to most."""
+    """Return a table of the memory that is saved and allocated."""
     results = record["results"]
     lines = [row("layer", "kept for the backward pass", "most at any time")]
     lines.append("| --- | ---: | ---: |")
@@ -88,8 +77,8 @@ def memory(record: Record) -> str:
     return "\n".join(lines)
 
 
-def weights(record: Record) -> str:
-    """Return what standardizing adds, in shares of the convolution."""
+def standardizing(record: Record) -> str:
+    """Return a table of what standardizing adds, as shares of the convolution."""
     lines = [row("convolution", "ms", "ours", "naive", "in evaluation")]
     lines.append("| --- | ---: | ---: | ---: | ---: |")
     for each in record["results"]:
@@ -108,44 +97,35 @@ def weights(record: Record) -> str:
     return "\n".join(lines)
 
 
-def share(record: Record, which: str) -> str:
+def worst_share(record: Record, which: str) -> str:
     """Return the largest share of a convolution that standardizing adds."""
     return f"{max(each[which] for each in record['results']):.2f}"
 
 
-def made(record: Record) -> str:
-    """Say with what it was measured, and how to do it again."""
-    with_ = record["surroundings"]
-    place = with_["gpu"] or f"{with_['cpu']}, {with_['instructions']}"
+def recorded_with(record: Record) -> str:
+    """Return when and on what it was measured, and the command to repeat it."""
+    made_with = record["surroundings"]
+    place = made_with["gpu"] or f"{made_with['cpu']}, {made_with['instructions']}"
     settings = record.get("environment", {})
     words = [f"{name}={value}" for name, value in settings.items()]
-    command = " ".join([*words, with_["command"]])
+    command = " ".join([*words, made_with["command"]])
     return (
-        f"Recorded on {with_['time'][:10]}: {place}, {with_['cores']} cores, "
-        f"{record['threads']} threads, PyTorch {with_['torch']}, Python "
-        f"{with_['python']}. Again:\n\n    {command}"
+        f"Recorded on {made_with['time'][:10]}: {place}, {made_with['cores']} cores, "
+        f"{record['threads']} threads, PyTorch {made_with['torch']}, Python "
+        f"{made_with['python']}. Again:\n\n    {command}"
     )
 
 
-def plot(record: Record) -> str:
-    """Return the table as a figure: a line an input, a mark a rival."""
+def times_plot(record: Record) -> str:
+    """Return the table as a figure: a line for each input, a mark for each rival."""
     results = record["results"]
     names = [name for name in LOOKS if name in results[0]["rivals"]]
     with mpl.rc_context(plotting.STYLE):
         fig, ax = plt.subplots(figsize=(6.4, 3.4))
         heights = range(len(results), 0, -1)
         for name in names:
-            look = LOOKS[name]
-            colour = plotting.METHODS[look["method"]].colour
-            ax.plot(
-                [each["rivals"][name]["ratio"] for each in results],
-                heights,
-                linestyle="none",
-                marker=look["marker"],
-                color=colour,
-                markerfacecolor=colour if look["filled"] else "none",
-                label=name,
-            )
+            ratios = [each["rivals"][name]["ratio"] for each in results]
+            _plot_rival(ax, name, ratios, heights)
         ax.axvline(1, color=plotting.TEXT, linewidth=1)
         ax.text(1, len(results) + 0.6, "pair", ha="center", fontsize=9)
         ax.set_xscale("log", base=2)
@@ -161,16 +141,46 @@ def plot(record: Record) -> str:
         )
 
 
+def _plot_rival(ax: Axes, name: str, ratios: list[float], heights: range) -> None:
+    look = LOOKS[name]
+    colour = plotting.METHODS[look["method"]].colour
+    ax.plot(
+        ratios,
+        heights,
+        linestyle="none",
+        marker=look["marker"],
+        color=colour,
+        markerfacecolor=colour if look["filled"] else "none",
+        label=name,
+    )
+
+
 KINDS: dict[str, Callable[..., str]] = {
-    "table": table,
-    "mean": mean,
-    "most": most,
-    "share": share,
+    "times": times,
+    "times-plot": times_plot,
+    "mean-ratio": mean_ratio,
+    "worst-ratio": worst_ratio,
     "memory": memory,
-    "weights": weights,
-    "plot": plot,
-    "made": made,
+    "standardizing": standardizing,
+    "worst-share": worst_share,
+    "recorded-with": recorded_with,
 }
+
+
+def kinds(folder: Path) -> dict[str, Callable[..., str]]:
+    """Return the page's placeholders; the first word of each names a record."""
+
+    def load(name: str) -> Record:
+        path = folder / f"{name}.json"
+        if not path.exists():
+            raise LookupError(f"there is no record {path}")
+        record: Record = json.loads(path.read_text("utf-8"))
+        return record
+
+    def on_record(make: Callable[..., str]) -> Callable[..., str]:
+        return lambda name, *words: make(load(name), *words)
+
+    return {kind: on_record(make) for kind, make in KINDS.items()}
 
 
 def _ratios(record: Record, name: str, other: str) -> list[float]:

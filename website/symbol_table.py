@@ -1,8 +1,8 @@
-"""The glossary's table of symbols, with links to every place of each."""
+"""The glossary's table of symbols, with links to every line of each."""
 
 from pathlib import Path
 
-from facing.features.symbols import Symbol, Table
+from facing import Symbol, SymbolTable
 
 HEAD = """\
 | symbol | in the code | meaning, and where it stands | shape |
@@ -10,30 +10,30 @@ HEAD = """\
 """
 
 
-def markdown(table: Table | None) -> str:
-    """Return the symbols in the order of their file, as Markdown."""
+def markdown(table: SymbolTable | None) -> str:
+    """Return a table of the symbols, in the order in which they are declared."""
     assert table, "mkdocs.yml names docs/symbols.yml"
     return HEAD + "\n".join(_row(each, table) for each in table.symbols)
 
 
-def _row(symbol: Symbol, table: Table) -> str:
+def _row(symbol: Symbol, table: SymbolTable) -> str:
     names = {name: 0 for given in symbol.names.values() for name in given}
     cells = (
         ", ".join(f"${latex}$" for latex in symbol.latex),
         ", ".join(f"`{name}`" for name in names),
-        f"*{symbol.say}*: {symbol.meaning} {_places(symbol, table)}",
+        f"*{symbol.say}*: {symbol.meaning} {_line_links(symbol, table)}",
         f"`{symbol.shape}`" if symbol.shape else "",
     )
     return f"| {' | '.join(cells)} |"
 
 
-def _places(symbol: Symbol, table: Table) -> str:
+def _line_links(symbol: Symbol, table: SymbolTable) -> str:
     lines: dict[Path, set[int]] = {path: set() for path in table.paths}
     for path, line, _ in symbol.uses:
         lines[path].add(line)
     count = sum(map(len, lines.values()))
     pages = "; ".join(
-        f"{path.stem.replace('_', ' ')} {_lines(path, sorted(found))}"
+        f"{path.stem.replace('_', ' ')} {_links(path, sorted(found))}"
         for path, found in lines.items()
         if found
     )
@@ -41,5 +41,5 @@ def _places(symbol: Symbol, table: Table) -> str:
     return f'<details class="places">{summary}{pages}</details>'
 
 
-def _lines(path: Path, lines: list[int]) -> str:
+def _links(path: Path, lines: list[int]) -> str:
     return ", ".join(f"[{n}]({path.as_posix()}#L{n})" for n in lines)

@@ -16,8 +16,8 @@ of it](../../results.md) has a page of its own.
     python -m labml_bcn.experiment.study --list
 
 **A point is a command.** Nothing is trained here. A point of the grid is a
-[training command](options.py), and [recording](runner.py) starts it and
-writes down what came out. Whoever doubts a point can type its command, and
+training command, and recording (`runner.py`) starts it and writes down
+what came out. Whoever doubts a point can type its command, and
 needs none of this.
 
 **What is compared.** All methods see the same images in the same order, as

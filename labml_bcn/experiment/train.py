@@ -26,12 +26,12 @@ different sizes.
 **The same again.** A run depends on its settings and on nothing else: on a
 CPU with the same number of threads, the same command ends with the same
 weights, bit for bit. That holds for a run that was stopped, too, by Ctrl-C
-or by a power cut: it [goes on from its last checkpoint](run_folder.py), and
+or by a power cut: it goes on from its last checkpoint, and
 ends with the weights and the metrics of one that was never stopped. One run
 of each method does not tell two methods apart that are a few percent from
 each other; several seeds do.
 
-From a shell ([all options](options.py)):
+From a shell (`--help` has all options):
 
     python -m labml_bcn.experiment.train \
         --norm bcn --ws --images 5000
@@ -176,8 +176,8 @@ def train(
     - `batch_size`: images a forward pass, in each process. All have exactly
       as many: what a pass over the images leaves over is dropped, and so is
       what `images` leaves over.
-    - `accumulate`: batches a step, whose gradients are averaged; see [what
-      it means for statistics](ranks.py).
+    - `accumulate`: batches a step, whose gradients are averaged; `ranks.py`
+      says what it means for statistics.
     - `images`: how many to see; `None` for each training image once.
     - `optimizer`: `"sgd"` as above, or `"adam"` with torch's defaults and no
       weight decay, as labml has it.
@@ -486,7 +486,7 @@ def diverged(
 ) -> RunError:
     r"""
     Make the error for a loss that is not a finite number: in which step,
-    [in which layer](diagnose.py), and what to do.
+    in which layer, and what to do.
     """
     state.before.restore()
     with state.precision():

@@ -2,17 +2,14 @@
 
 import json
 from argparse import ArgumentTypeError
-from pathlib import Path
 
 import pytest
 import torch
-from helpers.paths import ROOT
 from torch import nn
 
 from labml_bcn import FusedBatchChannelNorm, WSConv2d
 from labml_bcn.experiment.bench import layers as benchmark
 from labml_bcn.fused import Rows
-from website import speed_page
 
 
 class Waits(nn.Module):
@@ -173,72 +170,3 @@ def test_a_missing_gpu_is_said_at_once(capsys):
     with pytest.raises(SystemExit):
         benchmark.main(["--device", "cuda"])
     assert "no CUDA device" in capsys.readouterr().err
-
-
-# The page
-
-
-RECORDS = sorted((ROOT / "docs" / "benchmarks").glob("*.json"))
-
-
-def test_every_record_is_shown_and_every_name_recorded():
-    text = (ROOT / "docs" / "speed.md").read_text("utf-8")
-    shown = speed_page.put(text, ROOT / "docs" / "benchmarks")
-    assert "<!-- " not in shown
-    for path in RECORDS:
-        assert f": {path.stem} -->" in text
-
-
-@pytest.mark.parametrize("path", RECORDS, ids=lambda p: p.stem)
-def test_a_record_holds_no_path_of_the_machine(path):
-    command = json.loads(path.read_text("utf-8"))["surroundings"]["command"]
-    assert command.startswith("python -m labml_bcn.experiment.bench.layers")
-    words = [word for word in command.split() if "/" in word]
-    assert not any(Path(word).is_absolute() for word in words)
-
-
-@pytest.mark.parametrize("path", RECORDS, ids=lambda p: p.stem)
-def test_as_said_the_fused_layer_takes_less_than_the_composed(path):
-    record = json.loads(path.read_text("utf-8"))
-    # A compiler may well keep one copy for the composed layer, too.
-    eager = not record["settings"]["compile"]
-    for each in record["results"]:
-        if "rivals" in each:
-            fused, composed = (each["rivals"][name] for name in ("fused", "composed"))
-            for key in ("ms", "peak", *["saved"] * eager):
-                assert fused[key] <= composed[key], each["input"]
-
-
-def test_a_record_says_how_memory_was_kept(tmp_path, monkeypatch):
-    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000")
-    monkeypatch.setenv("SOMETHING_ELSE", "1")
-    file = tmp_path / "record.json"
-    options = ["--inputs", "2,8,4,4", "--groups", "4", "--seconds", "0"]
-    benchmark.main([*options, "--json", str(file)])
-    record = json.loads(file.read_text("utf-8"))
-    assert record["environment"]["MALLOC_TRIM_THRESHOLD_"] == "1000"
-    assert "SOMETHING_ELSE" not in record["environment"]
-    command = record["surroundings"]["command"]
-    again = speed_page.made(record)
-    assert f"MALLOC_TRIM_THRESHOLD_=1000 {command}" in again
-
-
-def test_the_table_shows_the_records_ratios():
-    line = benchmark.Line(2.0, 0.5, 1.0, 2.0)._asdict()
-    record = {
-        "results": [
-            {
-                "input": [2, 64, 32, 32],
-                "bytes": 524288,
-                "rivals": {
-                    "pair": {**line, "ratio": 1.0, "ms": 4.0},
-                    "fused": line,
-                },
-            }
-        ]
-    }
-    table = speed_page.table(record)
-    assert "| 2, 64, 32, 32 | 0.5 | 4.00 | 0.50 |" in table
-    assert "**0.50**" in table
-    assert speed_page.mean(record, "pair", "fused") == "2.00"
-    assert speed_page.most(record, "fused") == "0.50"

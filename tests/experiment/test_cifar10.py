@@ -64,7 +64,6 @@ def cache(monkeypatch, tmp_path):
 # The format
 
 
-@pytest.mark.equation("cifar10.record")
 def test_a_record_is_a_label_then_planes_of_rows(tmp_path):
     pixels = torch.randint(256, (2, 3072), dtype=torch.uint8)
     path = tmp_path / "x.bin"
@@ -132,7 +131,6 @@ def test_names_are_known_without_their_file(tmp_path):
     assert cifar10.load(write(tmp_path / "x", files)).classes == (cifar10.CLASSES)
 
 
-@pytest.mark.equation("cifar10.mean-and-variance")
 def test_the_mean_and_variance_count_values_by_their_share(root):
     data = cifar10.load(root)
     mean, std = data.mean_and_std
@@ -637,7 +635,6 @@ def test_the_stand_in_has_the_shape_of_the_images_and_says_what_it_is():
     assert len(counts) == 10
 
 
-@pytest.mark.equation("cifar10.stripes")
 def test_the_stand_in_shows_a_wave_of_colour_under_noise(monkeypatch):
     """Without its noise, an image is exactly constant and one cosine."""
     drawn = torch.randn

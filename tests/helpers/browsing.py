@@ -1,9 +1,11 @@
 """The site and the command's pages, built once, and a browser to read them.
 
-conftest.py makes these fixtures known to all tests.
+conftest.py makes these fixtures known to all tests. Building the site takes
+minutes, so tests that use it are slow, and pytest's processes share one.
 """
 
 import contextlib
+import fcntl
 import functools
 import http.server
 import os
@@ -29,7 +31,7 @@ from playwright.sync_api import (
 from helpers.paths import ROOT
 
 
-def missing(what: str) -> NoReturn:
+def skip_or_fail(what: str) -> NoReturn:
     """Skip a test that lacks its browser or its data; under CI, fail it."""
     if os.environ.get("CI"):
         pytest.fail(f"{what} is missing, and CI must not skip this test")
@@ -37,9 +39,22 @@ def missing(what: str) -> NoReturn:
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built as `make site` builds it, into a folder of its own."""
-    out = tmp_path_factory.mktemp("site")
+def built_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built once for all processes of pytest-xdist."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    out = shared / "built_site"
+    with (shared / "built_site.lock").open("w") as lock:
+        # The first to come builds it, the others wait.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not out.exists():
+            build_site(shared / "building").rename(out)
+    return out
+
+
+def build_site(out: Path) -> Path:
+    """Build the site into a folder, as `make site` does; a warning fails."""
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(out)],
         cwd=ROOT,
@@ -55,31 +70,31 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def standalone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Our layers and a model, as the command writes them."""
+    """Our layers and a model, as the command `facing` writes them."""
     out = tmp_path_factory.mktemp("standalone")
     package, docs = ROOT / "labml_bcn", ROOT / "docs"
-    paths = [*sorted(package.glob("[!_]*.py")), package / "_checks.py"]
     declared = {
         "--symbols": docs / "symbols.yml",
         "--links": docs / "torch_names.yml",
-        "--examples": docs / "examples.py",
+        "--examples": ROOT / "website" / "examples.py",
     }
     options = [part for pair in declared.items() for part in pair]
-    given = [*paths, package / "experiment" / "vgg.py", *options]
-    assert write_pages([*map(str, given), "--out", str(out)]) == 0
+    paths = [*sorted(package.glob("[!_]*.py")), package / "experiment" / "vgg.py"]
+    assert write_pages([*map(str, [*paths, *options]), "--out", str(out)]) == 0
     return out
 
 
 @pytest.fixture(scope="session")
-def layers(standalone: Path) -> Iterator[str]:
-    """The address of the layers' pages, as the command writes them."""
-    with served(standalone) as url:
+def standalone_url(standalone: Path) -> Iterator[str]:
+    """The address of the pages that the command writes."""
+    with serve(standalone) as url:
         yield url
 
 
 @contextlib.contextmanager
-def served(folder: Path) -> Iterator[str]:
-    handler = functools.partial(Quiet, directory=str(folder))
+def serve(folder: Path) -> Iterator[str]:
+    """Serve a folder, and yield its address."""
+    handler = functools.partial(QuietHandler, directory=str(folder))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/"
@@ -88,21 +103,23 @@ def served(folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def address(site: Path) -> Iterator[str]:
-    with served(site) as url:
+def site_url(built_site: Path) -> Iterator[str]:
+    """The address of the site."""
+    with serve(built_site) as url:
         yield url
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         pass
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
+    """A browser without a window."""
     path = shutil.which("chromium")
     if path is None:
-        missing("chromium")
+        skip_or_fail("chromium")
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(
             executable_path=path,
@@ -112,13 +129,19 @@ def browser() -> Iterator[Browser]:
         launched.close()
 
 
-def page_paths(site: Path) -> list[str]:
-    paths = [p.relative_to(site).as_posix() for p in site.rglob("*.html")]
+def page_paths(folder: Path) -> list[str]:
+    """Return the addresses of all pages in a folder, from its root."""
+    paths = [p.relative_to(folder).as_posix() for p in folder.rglob("*.html")]
     return sorted(p.removesuffix("index.html") for p in paths)
 
 
-class Reader(HTMLParser):
-    """Gathers what a page loads, where it links to, and its ids."""
+def page_file(folder: Path, path: str) -> Path:
+    """Return the file of a page."""
+    return folder / (path if path.endswith(".html") else f"{path}index.html")
+
+
+class ParsedPage(HTMLParser):
+    """What a page loads, where it links to, and its ids."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -140,56 +163,57 @@ class Reader(HTMLParser):
 
 
 @pytest.fixture(scope="session")
-def read(site: Path) -> dict[str, Reader]:
+def parsed_pages(built_site: Path) -> dict[str, ParsedPage]:
+    """All pages of the site, by their paths."""
     return {
-        path: Reader((site / (path or ".") / "index.html").read_text())
-        if not path.endswith(".html")
-        else Reader((site / path).read_text())
-        for path in page_paths(site)
+        path: ParsedPage(page_file(built_site, path).read_text())
+        for path in page_paths(built_site)
     }
 
 
 class Visit:
-    """A page in a browser, with its errors and whom it asked."""
+    """A page in a browser, with its errors and its requests."""
 
     def __init__(self, browser: Browser, scheme: str = "light") -> None:
         self.page = browser.new_page(
             viewport={"width": 1440, "height": 900}, color_scheme=scheme
         )
         self.errors: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", self._note)
+        self.requests: list[str] = []
+        self.page.on("console", self._add_error)
         self.page.on("pageerror", lambda e: self.errors.append(str(e)))
-        self.page.on("request", lambda r: self.asked.append(r.url))
+        self.page.on("request", lambda r: self.requests.append(r.url))
 
-    def _note(self, message: ConsoleMessage) -> None:
+    def _add_error(self, message: ConsoleMessage) -> None:
         if message.type == "error":
             self.errors.append(message.text)
 
     def open(self, url: str, width: int = 1440) -> Page:
+        """Go to an address, and wait for its fonts."""
         self.page.set_viewport_size({"width": width, "height": 900})
         self.page.goto(url)
         self.page.evaluate("document.fonts.ready.then(() => null)")
         return self.page
 
-    def away(self, url: str) -> list[str]:
-        """Whom the pages asked but for the server of this one."""
+    def requests_elsewhere(self, url: str) -> list[str]:
+        """Return the requests that went to another host than this address."""
         host = urlsplit(url).netloc
         return [
-            asked for asked in self.asked if urlsplit(asked).netloc not in (host, "")
+            each for each in self.requests if urlsplit(each).netloc not in (host, "")
         ]
 
 
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Visit]:
+    """A window of 1440 px on a light page."""
     visit = Visit(browser)
     yield visit
     visit.page.close()
 
 
-@pytest.fixture(scope="session", params=["site", "standalone"])
-def pages(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+@pytest.fixture(scope="session", params=["built_site", "standalone"])
+def page_urls(request: pytest.FixtureRequest) -> Iterator[list[str]]:
     """The addresses of all pages: of the site, and of the command."""
     folder = request.getfixturevalue(request.param)
-    with served(folder) as url:
+    with serve(folder) as url:
         yield [url + path for path in page_paths(folder)]

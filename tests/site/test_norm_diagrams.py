@@ -59,7 +59,7 @@ def test_filled_are_the_values_that_share_a_statistic(statistic, layer):
     filled = torch.zeros_like(moved)
     for b in range(SIZES.batch):
         for c in range(C):
-            filled[b, c] = statistic.shared(SIZES, b, c)
+            filled[b, c] = statistic.shares(SIZES, b, c)
     # It moves itself, whatever it shares.
     moved[0, SIZES.channel, 0] = filled[0, SIZES.channel, 0]
     assert torch.equal(moved, filled)
@@ -95,12 +95,12 @@ def test_none_is_drawn_where_they_have_none(layer):
 def test_the_words_count_the_values_that_are_filled(sizes):
     def filled(statistic):
         return sizes.positions * sum(
-            statistic.shared(sizes, b, c)
+            statistic.shares(sizes, b, c)
             for b in range(sizes.batch)
             for c in range(sizes.channels)
         )
 
-    numbers = norm_diagrams.numbers(sizes)
+    numbers = norm_diagrams.counts(sizes)
     assert numbers["BL"] == filled(norm_diagrams.ESTIMATE)
     assert numbers["DL"] == filled(norm_diagrams.GROUP)
     values = sizes.batch * sizes.channels * sizes.positions
@@ -117,9 +117,6 @@ def test_a_figure_says_in_words_what_it_shows(name):
     assert 'class="shared"' in figure
 
 
-def test_a_page_gets_the_figures_that_it_asks_for():
-    missing: list[str] = []
-    page = "a<!-- figure: fused -->b<!-- figure: no -->c<!-- other -->"
-    put = norm_diagrams.put(page, missing.append)
-    assert put == f"a{FIGURES['fused']()}bc<!-- other -->"
-    assert missing == ["no"]
+def test_an_unknown_figure_is_an_error_that_tells_the_names():
+    with pytest.raises(LookupError, match="'no', only norms, batch norm"):
+        norm_diagrams.figure("no")

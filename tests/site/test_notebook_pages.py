@@ -1,161 +1,91 @@
-"""Notebooks as pages: when they run again, and how they are drawn."""
+"""A notebook is Markdown with outputs, which MkDocs renders as a page."""
 
-import importlib.metadata
-import shutil
-from pathlib import Path
-from types import SimpleNamespace
+import base64
+import json
 
 import jupytext
+import nbformat
 import pytest
-from helpers.paths import ROOT
-from mkdocs.exceptions import PluginError
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from facing import fill
 from website import notebook_pages
+from website.notebook_pages import NotebookPage
 
-CONFIG = SimpleNamespace(
-    markdown_extensions=["toc", "tables", notebook_pages.MATH],
-    mdx_configs={},
-)
+PNG = base64.b64encode(b"\x89PNG some image").decode()
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    shutil.copytree(ROOT / "labml_bcn", tmp_path / "labml_bcn")
-    return tmp_path
+def convert(*outputs: nbformat.NotebookNode, code: str = "x = 1") -> NotebookPage:
+    """A page of one cell of code, with these outputs."""
+    notebook = new_notebook(cells=[new_code_cell(code, outputs=list(outputs))])
+    return notebook_pages.convert(notebook, "n")
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    folder = tmp_path / "cifar-10-batches-bin"
-    folder.mkdir()
-    (folder / "test_batch.bin").write_bytes(b"some images")
-    return folder
+def show(**data: str) -> nbformat.NotebookNode:
+    """What a cell displays, in forms such as `text_html`."""
+    forms = {name.replace("_", "/"): text for name, text in data.items()}
+    return new_output("display_data", forms)
 
 
-def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text("utf-8")
-    assert old in text
-    path.write_text(text.replace(old, new, 1), "utf-8")
+def filled(page: NotebookPage) -> str:
+    return fill(page.markdown, {"output": page.output})
 
 
-# --- What a result depends on -----------------------------------------------
+def test_words_stay_and_code_stands_in_fences():
+    text = "# %% [markdown]\n# # Title\n# Mean $\\mu$, [it](../a.py#b).\n# %%\nx = 1\n"
+    page = notebook_pages.convert(jupytext.reads(text, fmt="py:percent"), "n")
+    assert page.markdown == (
+        "# Title\nMean $\\mu$, [it](../a.py#b).\n\n```python\nx = 1\n```"
+    )
+    assert page.outputs == []
+
+
+def test_a_fence_is_longer_than_those_in_the_code():
+    assert convert(code="s = '''\n````\n'''").markdown.startswith("`````python\n")
+
+
+def test_a_placeholder_stands_for_each_output():
+    page = convert(
+        new_output("stream", text="1 < 2\n"), show(text_plain="x", text_html="<b>x</b>")
+    )
+    assert "<!-- output: 0 -->\n\n<!-- output: 1 -->" in page.markdown
+    assert '<pre class="no-copy"><code>1 &lt; 2\n</code></pre>' in filled(page)
+    assert "<b>x</b>" in filled(page)
+    assert 'data-search-exclude="true"' in page.markdown
+
+
+def test_an_output_in_markdown_is_markdown():
+    page = convert(show(text_plain="<object>", text_markdown="*so*"))
+    assert "\n\n*so*\n\n" in page.markdown
+    assert page.outputs == []
 
 
 @pytest.mark.parametrize(
-    ("name", "old", "new"),
+    "output",
     [
-        ("batch_norm.py", "momentum: float = 0.1", "momentum: float = 0.2"),
-        ("weight_standardization.py", "factor**0.5", "factor**0.6"),
-        ("experiment/train.py", "lr: float = 0.005", "lr: float = 0.006"),
-        ("experiment/vgg.py", "padding=1", "padding=2"),
+        show(image_png=PNG),
+        show(text_html=f'<img src="data:image/png;base64,{PNG}">'),
     ],
+    ids=["a png", "a png in html"],
 )
-def test_a_change_in_code_executes_again(checkout, data, name, old, new):
-    before = notebook_pages.results_folder(checkout, data)
-    edit(checkout / "labml_bcn" / name, old, new)
-    assert notebook_pages.results_folder(checkout, data) != before
+def test_images_are_files_beside_the_page(output):
+    page = convert(output)
+    [name] = (name for name in page.files if name.endswith(".png"))
+    assert page.files[name] == base64.b64decode(PNG)
+    assert f'src="{name}"' in filled(page)
+    assert "base64" not in filled(page)
 
 
-def test_a_change_in_words_does_not(checkout, data):
-    before = notebook_pages.results_folder(checkout, data)
-    layer = checkout / "labml_bcn" / "batch_norm.py"
-    edit(layer, "Batch normalization gives every", "It gives every")
-    edit(layer, "# Evaluation uses the", "# Testing uses the")
-    edit(checkout / "facing/src/facing/page.py", "wide", "broad")
-    assert notebook_pages.results_folder(checkout, data) == before
-
-
-def test_other_images_execute_again(checkout, data):
-    before = notebook_pages.results_folder(checkout, data)
-    (data / "test_batch.bin").write_bytes(b"other images")
-    after = notebook_pages.results_folder(checkout, data)
-    without = notebook_pages.results_folder(checkout, None)
-    assert len({before, after, without}) == 3
-
-
-def test_another_torch_executes_again(checkout, data, monkeypatch):
-    before = notebook_pages.results_folder(checkout, data)
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: "9.9")
-    assert notebook_pages.results_folder(checkout, data) != before
-
-
-def test_only_the_newest_results_are_kept(tmp_path):
-    for n in range(6):
-        path = tmp_path / ".cache" / "notebooks" / f"k{n}" / f"one-{n}.json"
-        path.parent.mkdir(parents=True)
-        path.write_text("[]")
-    other = tmp_path / ".cache" / "notebooks" / "k0" / "two-0.json"
-    other.write_text("[]")
-    notebook_pages.prune(tmp_path, "one", keep=4)
-    left = list((tmp_path / ".cache").rglob("one-*.json"))
-    assert len(left) == 4
-    assert other.exists()
-
-
-# --- Executing --------------------------------------------------------------
-
-
-def write(folder: Path, *cells: str) -> Path:
-    path = folder / "notebooks" / "n.py"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text("\n\n".join(cells) + "\n")
-    return path
-
-
-@pytest.mark.slow
-def test_a_notebook_runs_once_until_its_code_changes(tmp_path):
-    mark = tmp_path / "ran"
-    count = f"open({str(mark)!r}, 'a').write('x'); print(6 * 7)"
-    results = tmp_path / "results"
-
-    def run(words: str, code: str) -> str:
-        path = write(tmp_path, f"# %% [markdown]\n# {words}", f"# %%\n{code}")
-        notebook = notebook_pages.executed(path, results, None)
-        assert notebook.cells[0].source == words
-        return notebook.cells[1].outputs[0].text
-
-    assert run("One.", count) == "42\n"
-    assert run("Two.", count) == "42\n"
-    assert mark.read_text() == "x"
-    assert run("Two.", count.replace("7", "8")) == "48\n"
-    assert mark.read_text() == "xx"
-
-
-@pytest.mark.slow
-def test_a_failing_cell_stops_the_build_and_names_the_notebook(tmp_path):
-    path = write(tmp_path, "# %%\nraise ValueError('as it must')")
-    with pytest.raises(PluginError, match=r"notebooks/n\.py.*\n") as caught:
-        notebook_pages.executed(path, tmp_path / "results", None)
-    assert "as it must" in str(caught.value)
-    assert not list((tmp_path / "results").rglob("*.json"))
-
-
-# --- Drawing ----------------------------------------------------------------
-
-
-def drawn(text: str) -> tuple[notebook_pages.Page, list[str]]:
-    warned: list[str] = []
-    page = notebook_pages.draw(
-        jupytext.reads(text, fmt="py:percent"),
-        CONFIG,
-        link=lambda address: address.replace(".py", "/"),
-        warn=warned.append,
+def test_the_notebook_is_offered_with_its_outputs():
+    notebook = new_notebook(
+        cells=[
+            new_markdown_cell("# One"),
+            new_code_cell("1", outputs=[new_output("stream", text="1")]),
+        ]
     )
-    return page, warned
-
-
-def test_words_formulas_code_and_links_are_drawn():
-    page, warned = drawn(
-        "# %% [markdown]\n# # Title\n# Mean $\\mu$, [it](../a.py#b).\n# %%\nx = 1\n"
-    )
-    assert warned == []
-    assert "<math" in page.html
-    assert '<a href="../a/#b">it</a>' in page.html
-    assert 'class="highlight"' in page.html
-    assert [heading["name"] for heading in page.headings] == ["Title"]
-
-
-def test_a_formula_that_does_not_parse_is_told():
-    _, warned = drawn("# %% [markdown]\n# Bad $\\frac{$.\n")
-    assert len(warned) == 1
-    assert "Expected" in warned[0]
+    page = notebook_pages.convert(notebook, "one")
+    download = nbformat.from_dict(json.loads(page.files["one.ipynb"]))
+    nbformat.validate(download)
+    assert download.cells == notebook.cells
+    assert 'href="one.ipynb"' in notebook_pages.downloads("one")
+    assert 'href="one.py"' in notebook_pages.downloads("one")

@@ -1,4 +1,4 @@
-"""Annotated pages in a reader's hands: mouse, keys, touch and clipboard."""
+"""Annotated pages in a reader's touch_page: mouse, keys, touch and clipboard."""
 
 import re
 from collections.abc import Iterator
@@ -19,16 +19,16 @@ LINE = 1 + LINES.index("values = x.to(statistics_dtype(x))")
 
 
 @pytest.fixture
-def page(visit: Visit, layers: str) -> Iterator[Page]:
+def page(visit: Visit, standalone_url: str) -> Iterator[Page]:
     """The page of the batch-channel norm, in a window of 1440 px."""
-    opened = visit.open(f"{layers}batch_channel_norm.html")
+    opened = visit.open(f"{standalone_url}batch_channel_norm.html")
     opened.context.grant_permissions(["clipboard-read", "clipboard-write"])
     yield opened
     assert visit.errors == []
 
 
-def lit(page: Page) -> list[int]:
-    """The lines of the places that are lit up, by their numbers."""
+def lit_lines(page: Page) -> list[int]:
+    """Return the numbers of the lines with places that are lit up."""
     return page.evaluate(
         """[...document.querySelectorAll(".lit-same")].map((place) => {
             const line = place.closest(".l");
@@ -86,14 +86,14 @@ def test_pointing_at_a_formula_lights_up_code(page):
 def test_var_in_one_function_is_not_var_in_another(page, name):
     in_code(page, name).hover()
     scopes = Scopes(read(SOURCE))
-    around = {scopes.at(line).partition(".")[0] for line in lit(page)}
+    around = {scopes.at(line).partition(".")[0] for line in lit_lines(page)}
     assert around == {name.partition(".")[0]}
-    functions = {scopes.at(line) for line in lit(page)} - around
+    functions = {scopes.at(line) for line in lit_lines(page)} - around
     assert functions == {name.rpartition(".")[0]}
 
 
 @pytest.fixture
-def hands(browser: Browser, layers: str) -> Iterator[Page]:
+def touch_page(browser: Browser, standalone_url: str) -> Iterator[Page]:
     """The same page, to be read by mouse, keyboard and touch."""
     context = browser.new_context(
         viewport={"width": 1440, "height": 900},
@@ -101,7 +101,7 @@ def hands(browser: Browser, layers: str) -> Iterator[Page]:
         permissions=["clipboard-read", "clipboard-write"],
     )
     opened = context.new_page()
-    opened.goto(f"{layers}batch_channel_norm.html")
+    opened.goto(f"{standalone_url}batch_channel_norm.html")
     yield opened
     context.close()
 
@@ -120,42 +120,46 @@ def point(at: Locator, by: str) -> None:
 @pytest.mark.parametrize("by", ["mouse", "keyboard", "touch"])
 @pytest.mark.parametrize("place", ["formula", "code"])
 @pytest.mark.parametrize("leave", ["Escape", "elsewhere"])
-def test_a_symbol_lights_up_by_any_hand_and_goes_out(hands, place, by, leave):
+def test_a_symbol_lights_up_by_any_input_and_goes_out(touch_page, place, by, leave):
     symbol = (
-        in_code(hands, "ChannelNorm.forward.var")
+        in_code(touch_page, "ChannelNorm.forward.var")
         if place == "code"
-        else in_formula(hands, "ChannelNorm").filter(has_text="σ").first
+        else in_formula(touch_page, "ChannelNorm").filter(has_text="σ").first
     )
     point(symbol, by)
-    card(hands).wait_for()
-    assert "sigma squared of sample b, group g" in card(hands).inner_text()
-    tags = hands.evaluate(
+    card(touch_page).wait_for()
+    assert "sigma squared of sample b, group g" in card(touch_page).inner_text()
+    tags = touch_page.evaluate(
         "[...document.querySelectorAll('.lit-same')].map((e) => e.localName)"
     )
     assert {"msubsup", "a"} <= set(tags)
-    elsewhere = hands.locator("h1")
+    elsewhere = touch_page.locator("h1")
     if leave == "Escape":
-        hands.keyboard.press("Escape")
+        touch_page.keyboard.press("Escape")
     elif by == "touch":
         elsewhere.tap()
     else:
         elsewhere.click()
-    assert not card(hands).is_visible()
-    assert lit(hands) == []
+    assert not card(touch_page).is_visible()
+    assert lit_lines(touch_page) == []
 
 
 def test_the_card_stays_while_it_is_pointed_at_and_goes_after(page):
+    page.clock.install()
     in_code(page, "ChannelNorm.forward.var").hover()
     card(page).hover()
-    page.wait_for_timeout(300)
+    page.clock.run_for(1000)
     assert card(page).is_visible()
     page.mouse.move(5, 5)
+    page.clock.run_for(1000)
     card(page).wait_for(state="hidden")
 
 
 @pytest.mark.parametrize("width", [1440, 390])
-def test_the_card_covers_no_symbol_it_speaks_of_and_moves_nothing(visit, layers, width):
-    page = visit.open(f"{layers}batch_channel_norm.html", width)
+def test_the_card_does_not_cover_its_symbol_and_moves_nothing(
+    visit, standalone_url, width
+):
+    page = visit.open(f"{standalone_url}batch_channel_norm.html", width)
     page.set_viewport_size({"width": width, "height": 500})
     height = "document.documentElement.scrollHeight"
     whole = page.evaluate(height)
@@ -231,12 +235,14 @@ def test_a_symbol_with_the_focus_says_what_it_is(page):
     assert not card(page).is_visible()
 
 
-def test_the_first_tap_tells_and_the_second_goes(browser: Browser, layers):
+def test_the_first_tap_explains_and_the_second_follows(
+    browser: Browser, standalone_url
+):
     context = browser.new_context(
         viewport={"width": 390, "height": 844}, has_touch=True
     )
     page = context.new_page()
-    page.goto(f"{layers}batch_channel_norm.html")
+    page.goto(f"{standalone_url}batch_channel_norm.html")
     link = page.locator(".l [data-s] a[href]").first
     target = link.get_attribute("href")
     link.tap()
@@ -268,21 +274,21 @@ def copied(page: Page) -> str:
     ],
 )
 @pytest.mark.parametrize("by", ["mouse", "keyboard", "touch"])
-def test_a_link_to_its_own_place_is_copied(hands, place, fragment, by):
-    at = hands.locator(place)
+def test_a_link_to_its_own_place_is_copied(touch_page, place, fragment, by):
+    at = touch_page.locator(place)
     if by == "mouse":
         at.click()
     elif by == "touch":
         at.tap()
         if at.evaluate("(e) => Boolean(e.closest('[data-s]'))"):
-            assert card(hands).is_visible()  # a symbol is told first
+            assert card(touch_page).is_visible()  # a symbol is explained first
             at.tap()
     else:
         at.focus()
-        hands.keyboard.press("Enter")
-    assert copied(hands).endswith(f"batch_channel_norm.html{fragment}")
-    assert hands.url.endswith(fragment)
-    said = hands.locator(".lit-bar [role=status]").inner_text()
+        touch_page.keyboard.press("Enter")
+    assert copied(touch_page).endswith(f"batch_channel_norm.html{fragment}")
+    assert touch_page.url.endswith(fragment)
+    said = touch_page.locator(".lit-bar [role=status]").inner_text()
     assert said == f"Link copied: {fragment}"
 
 
@@ -310,14 +316,14 @@ def test_selected_code_has_neither_numbers_nor_hints(page):
     assert all(line in source.splitlines() for line in text.splitlines())
 
 
-def test_without_script_code_and_legend_read_whole(browser: Browser, layers):
+def test_without_script_code_and_legend_read_whole(browser: Browser, standalone_url):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
-    page.goto(f"{layers}batch_channel_norm.html")
+    page.goto(f"{standalone_url}batch_channel_norm.html")
     assert page.locator(".h", has_text="[B, G, D, L]").first.is_visible()
     page.locator(".symbols summary").click()
     assert page.locator(".symbols dd", has_text="group g").first.is_visible()
-    page.goto(f"{layers}batch_channel_norm.html#ChannelNorm.forward.var")
+    page.goto(f"{standalone_url}batch_channel_norm.html#ChannelNorm.forward.var")
     assert page.evaluate("scrollY") > 0
     context.close()
 
@@ -333,15 +339,15 @@ def test_print_shows_pages_without_what_only_a_screen_can_do(page):
 
 
 @pytest.fixture
-def on_site(visit: Visit, address: str) -> Page:
-    opened = visit.open(f"{address}labml_bcn/batch_channel_norm/")
+def page_on_site(visit: Visit, site_url: str) -> Page:
+    opened = visit.open(f"{site_url}labml_bcn/batch_channel_norm/")
     opened.context.grant_permissions(["clipboard-read", "clipboard-write"])
     return opened
 
 
-def test_the_copy_buttons_give_clean_code(on_site):
+def test_the_copy_buttons_give_clean_code(page_on_site):
     source = SOURCE.read_text().split("\n")
-    boxes = on_site.locator(".lit .code").all()
+    boxes = page_on_site.locator(".lit .code").all()
     assert len(boxes) > 9
     for box in boxes:
         numbers = box.evaluate(
@@ -349,33 +355,33 @@ def test_the_copy_buttons_give_clean_code(on_site):
         )
         code = dedent("\n".join(source[n - 1] for n in numbers))
         box.locator("button.md-code__button").press("Enter")
-        on_site.wait_for_function(
+        page_on_site.wait_for_function(
             """(code) => navigator.clipboard.readText().then(
                 (text) => text.replace(/^\\n+|\\n+$/g, "") === code)""",
             arg=code,
         )
 
 
-def test_a_page_leads_to_its_source_its_neighbours_and_its_papers(on_site):
-    with on_site.expect_response("**/batch_channel_norm.py") as source:
-        on_site.locator("text=View source").click()
+def test_a_page_leads_to_its_source_its_neighbours_and_its_papers(page_on_site):
+    with page_on_site.expect_response("**/batch_channel_norm.py") as source:
+        page_on_site.locator("text=View source").click()
     assert source.value.text() == SOURCE.read_text()
-    on_site.go_back()
-    footer = on_site.locator("footer")
+    page_on_site.go_back()
+    footer = page_on_site.locator("footer")
     assert footer.locator("a[rel=prev], .md-footer__link--prev").count() == 1
     assert footer.locator("a[rel=next], .md-footer__link--next").count() == 1
-    on_site.locator(".page-tools >> text=Cite").click()
-    text = on_site.locator("article").inner_text()
+    page_on_site.locator(".page-tools >> text=Cite").click()
+    text = page_on_site.locator("article").inner_text()
     assert text.count("@article{") == 2
     assert text.count("@software{") == 1
     assert "0.1.0" in text
 
 
-def test_the_glossary_leads_to_every_place_of_a_symbol(on_site, address):
-    on_site.goto(f"{address}glossary/")
-    row = on_site.locator("tr", has_text="group_size")
+def test_the_glossary_leads_to_every_place_of_a_symbol(page_on_site, site_url):
+    page_on_site.goto(f"{site_url}glossary/")
+    row = page_on_site.locator("tr", has_text="group_size")
     row.locator("summary").click()
     line = 1 + LINES.index("group_size = self.channels // self.groups")
     row.locator("details a", has_text=re.compile(f"^{line}$")).click()
-    on_site.wait_for_url(f"**/batch_channel_norm/#L{line}")
-    assert "group_size" in on_site.locator(f"#L{line}").inner_text()
+    page_on_site.wait_for_url(f"**/batch_channel_norm/#L{line}")
+    assert "group_size" in page_on_site.locator(f"#L{line}").inner_text()

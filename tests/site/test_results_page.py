@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 from helpers.paths import ROOT
 
+from facing import fill
 from labml_bcn.experiment import options, runner
 from labml_bcn.experiment.study import (
     AT_MICRO,
@@ -213,7 +214,7 @@ def test_the_page_names_what_can_be_made():
     kinds = re.findall(r"<!-- (\w+): ([\w-]+) -->", PAGE)
     assert {kind for kind, _ in kinds} == set(results_page.KINDS)
     assert {name for _, name in kinds} == set(STUDIES)
-    made = results_page.put(PAGE, ROOT / "docs" / "results")
+    made = fill(PAGE, results_page.kinds(ROOT / "docs" / "results"))
     assert "<!--" not in made
 
 
@@ -294,7 +295,7 @@ def test_the_advice_names_what_is_above_it_where_the_best_is_not(whole):
 
 def test_the_readme_shows_the_plot_once_the_study_is_whole():
     """And the file is the plot: `python website/results_page.py` makes it."""
-    records = runner.read(results_page.FOLDER / "cpu")
+    records = runner.read(ROOT / "docs" / "results" / "cpu")
     found = Results(CPU, records)
     readme = (ROOT / "README.md").read_text()
     complete = len(found.kept) == len(found.points)
@@ -335,7 +336,7 @@ def test_the_readmes_plot_stands_alone(whole):
 
 def test_what_the_readme_and_use_it_say_was_recorded():
     """Both say in words what came out; here is what they stand on."""
-    found = Results(CPU, runner.read(results_page.FOLDER / "cpu"))
+    found = Results(CPU, runner.read(ROOT / "docs" / "results" / "cpu"))
     above = partial(results_page.above, found)
     readme = " ".join((ROOT / "README.md").read_text().split())
     assert "batch norm is left with chance" in readme

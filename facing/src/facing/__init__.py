@@ -17,4 +17,11 @@ brings them together.
 [the plugin](plugin.py) hands them to MkDocs. Nothing here knows of any norm.
 """
 
+from facing.features.symbols import Symbol
+from facing.features.symbols import Table as SymbolTable
+from facing.placeholders import fill
+from facing.text.mathml import MathError
+
 __version__ = "0.1.0"
+
+__all__ = ["MathError", "Symbol", "SymbolTable", "fill"]

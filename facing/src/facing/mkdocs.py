@@ -60,6 +60,9 @@ class AnnotatedFile(File):
         """Say yes: MkDocs asks the file's ending, and knows `.md` only."""
         return True
 
+    # MkDocs would read Python as Markdown.
+    content_string = ""
+
     def _get_stem(self) -> str:
         # MkDocs gives README and index the folder's own address.
         return Path(self.src_uri).stem
@@ -158,10 +161,6 @@ class FacingPlugin(BasePlugin[FacingConfig]):  # type: ignore[no-untyped-call]
                 )
             files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
             yield from (each.relative_to(self._root) for each in files)
-
-    def on_page_read_source(self, page: SitePage, config: MkDocsConfig) -> str | None:
-        """Keep MkDocs from reading Python as Markdown."""
-        return "" if isinstance(page.file, AnnotatedFile) else None
 
     def on_nav(self, nav: Navigation, config: MkDocsConfig, files: Files) -> None:
         """Build the pages, so that others can tell what is on them."""

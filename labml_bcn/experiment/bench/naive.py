@@ -13,10 +13,10 @@ after the other, every gradient left to autograd, and the variance as
 
 $$v = E[x^2] - E[x]^2$$ {.notation}
 
-It is here to be measured against, by [the benchmark](benchmark.py) and in
-[training](experiment/speed.py), and not to be used:
-it loses its digits where the mean is large, and it wants contiguous inputs.
-Where nothing is lost, it computes what the layers compute.
+It is here to be measured against, by itself (`bench/layers.py`) and in
+training (`bench/training.py`), and not to be used: it loses its digits where
+the mean is large, and it wants contiguous inputs. Where nothing is lost, it
+computes what the layers compute.
 """
 
 import torch
@@ -30,8 +30,8 @@ class NaiveBatchChannelNorm(BatchChannelNorm):
     r"""
     ## The norm
 
-    [Batch-channel norm](batch_channel_norm.py#BatchChannelNorm), with its
-    parameters and buffers, and around the batch mean.
+    [Batch-channel norm](../../batch_channel_norm.py#BatchChannelNorm), with
+    its parameters and buffers, and around the batch mean.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -78,8 +78,8 @@ class NaiveWSConv2d(WSConv2d):
     r"""
     ## The convolution
 
-    [A convolution](weight_standardization.py#WSConv2d) whose weights are
-    standardized by their mean and variance.
+    [A convolution](../../weight_standardization.py#WSConv2d) whose weights
+    are standardized by their mean and variance.
     """
 
     def forward(self, x: Tensor) -> Tensor:

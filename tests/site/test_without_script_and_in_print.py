@@ -1,0 +1,52 @@
+"""Pages read whole without script, and print whole."""
+
+import pytest
+from helpers.browsing import page_paths
+from helpers.site_pages import ONE_OF_EACH_KIND
+
+pytestmark = pytest.mark.slow
+
+HIDDEN = """[...document.querySelectorAll(
+    "article :is(h1, h2, h3, h4, h5, h6, p, li, dt, dd, td, pre, math, svg)")]
+    .filter(e => !e.checkVisibility({ opacityProperty: true,
+        visibilityProperty: true }) && !e.closest("[hidden], details"))
+    .map(e => e.outerHTML.slice(0, 120))"""
+
+
+def test_every_page_reads_whole_without_script(browser, built_site, site_url):
+    context = browser.new_context(java_script_enabled=False)
+    found = []
+    for path in page_paths(built_site):
+        page = context.new_page()
+        page.goto(site_url + path)
+        # The page itself runs nothing; only this question does.
+        found += [(path, each) for each in page.evaluate(HIDDEN)]
+        assert page.locator("article h1").first.is_visible(), path
+        page.close()
+    context.close()
+    assert found == []
+
+
+PAPER = """() => {
+    const wide = document.documentElement.scrollWidth > innerWidth;
+    const boxes = "article :is(pre, .math-block)";
+    const cut = [...document.querySelectorAll(boxes)]
+        .filter(e => e.checkVisibility() && e.scrollWidth > e.clientWidth + 1)
+        .map(e => e.outerHTML.slice(0, 120));
+    const left = [...document.querySelectorAll(
+        ".md-header, .md-tabs, .md-sidebar, .md-footer__inner, .siblings, " +
+        ".explorer form, .md-code__nav")]
+        .filter(e => e.checkVisibility()).map(e => e.className);
+    return [wide, cut, left];
+}"""
+
+
+@pytest.mark.parametrize("path", ONE_OF_EACH_KIND)
+def test_print_is_the_text_and_cuts_nothing(browser, site_url, path):
+    # As wide as the text of an A4 page.
+    page = browser.new_page(viewport={"width": 718, "height": 1000})
+    page.emulate_media(media="print")
+    page.goto(site_url + path)
+    assert page.evaluate(PAPER) == [False, [], []]
+    assert page.pdf(format="A4").startswith(b"%PDF")
+    page.close()

@@ -1,0 +1,62 @@
+"""Last touches to a page's HTML, and to stylesheets and scripts."""
+
+import re
+from collections.abc import Callable
+
+Address = Callable[[str], str]
+
+
+def finish(html: str, address: Address | None = None) -> str:
+    """Return a whole page as it is written.
+
+    `address` gives the address of a file of the site, seen from this page. The
+    page for what is not found has none.
+    """
+    if address and "<math" in html:
+        html = _preload_math_font(html, address)
+    if address and 'class="explorer"' in html:
+        html = _add_script(html, address("assets/explorer.js"))
+    return _shorten_margins(_correct_theme(html))
+
+
+def _preload_math_font(html: str, address: Address) -> str:
+    """Fetch the font at once, so that it is there before formulas are shown."""
+    font = address("assets/stix-two-math.woff2")
+    link = f'<link rel="preload" href="{font}" as="font" type="font/woff2" crossorigin>'
+    return html.replace("</title>", f"</title>{link}", 1)
+
+
+def _add_script(html: str, script: str) -> str:
+    return html.replace("</body>", f'<script src="{script}"></script></body>', 1)
+
+
+def _correct_theme(html: str) -> str:
+    """Correct what an audit finds in the theme's templates."""
+    # A dialog needs a name.
+    html = html.replace(
+        'data-md-component="search" role="dialog"',
+        'data-md-component="search" role="dialog" aria-label="Search"',
+    )
+    # With this attribute, the theme asks the repository's host for stars.
+    return html.replace(' data-md-component="source"', "")
+
+
+def _shorten_margins(html: str) -> str:
+    """Take margins off the theme's lines, a twentieth of a page.
+
+    Those of the article are text.
+    """
+    frame, start, article = html.partition("<article")
+    article, end, foot = article.partition("</article>")
+    frame, foot = (re.sub(r"\s*\n\s*", "\n", each) for each in (frame, foot))
+    return "".join((frame, start, article, end, foot))
+
+
+def without_comments(text: str, suffix: str) -> str:
+    """Take comments and margins off a stylesheet or script of ours.
+
+    In scripts, comments stand on lines of their own.
+    """
+    comment = r"/\*.*?\*/" if suffix == ".css" else r"^\s*//.*?$"
+    text = re.sub(comment, "", text, flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"\n\s*", "\n", text).lstrip()

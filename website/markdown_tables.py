@@ -1,0 +1,6 @@
+"""Tables in Markdown."""
+
+
+def row(*cells: str) -> str:
+    """Return a line of a table."""
+    return "| " + " | ".join(cells) + " |"
