@@ -118,8 +118,8 @@ def on_page_markdown(
     if page.file.src_uri == "papers.md":
         return _cited(markdown, config)
     if page.file.src_uri == "glossary.md":
-        literate: Any = config.plugins["literate"]
-        table = symbol_table.markdown(literate.project.symbols)
+        facing: Any = config.plugins["facing"]
+        table = symbol_table.markdown(facing.book.symbols)
         return markdown.replace("<!-- symbols -->", table)
     return markdown
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from facing.features.symbols import Symbol, Table
+from facing import Symbol, SymbolTable
 
 HEAD = """\
 | symbol | in the code | meaning, and where it stands | shape |
@@ -10,13 +10,13 @@ HEAD = """\
 """
 
 
-def markdown(table: Table | None) -> str:
+def markdown(table: SymbolTable | None) -> str:
     """Return the symbols in the order of their file, as Markdown."""
     assert table, "mkdocs.yml names docs/symbols.yml"
     return HEAD + "\n".join(_row(each, table) for each in table.symbols)
 
 
-def _row(symbol: Symbol, table: Table) -> str:
+def _row(symbol: Symbol, table: SymbolTable) -> str:
     names = {name: 0 for given in symbol.names.values() for name in given}
     cells = (
         ", ".join(f"${latex}$" for latex in symbol.latex),
@@ -27,7 +27,7 @@ def _row(symbol: Symbol, table: Table) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _places(symbol: Symbol, table: Table) -> str:
+def _places(symbol: Symbol, table: SymbolTable) -> str:
     lines: dict[Path, set[int]] = {path: set() for path in table.paths}
     for path, line, _ in symbol.uses:
         lines[path].add(line)
