@@ -70,25 +70,25 @@ def _parser() -> argparse.ArgumentParser:
         "--symbols",
         type=Path,
         help="a YAML file that declares symbols: they are linked in formulas "
-        "and code; facing/src/facing/features/symbols.py says how",
+        "and code; the README says how",
     )
     parser.add_argument(
         "--papers",
         type=Path,
         help="a YAML file that lists the constructs of papers: a page leads "
-        "from each to its lines; facing/src/facing/features/paper_map.py says how",
+        "from each to its lines; the README says how",
     )
     parser.add_argument(
         "--examples",
         type=Path,
         help="a Python file with examples: they are run, and the shapes seen "
-        "are shown beside the code; facing/src/facing/features/shapes.py says how",
+        "are shown beside the code; the README says how",
     )
     parser.add_argument(
         "--links",
         type=Path,
         help="a YAML file with addresses for names of other libraries; "
-        "facing/src/facing/features/name_links.py says how",
+        "the README says how",
     )
     parser.add_argument("--version", action="version", version=f"facing {__version__}")
     parser.add_argument(
