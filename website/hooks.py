@@ -57,7 +57,7 @@ def _kinds(config: MkDocsConfig) -> Kinds:
         "version": lambda: read_version(root),
         "citation-url": lambda: _citation_url(config.site_url or config.repo_url),
         "reference": lambda: reference.markdown(root / "labml_bcn"),
-        "symbols": lambda: symbol_table.markdown(facing.project.symbols),
+        "symbols": lambda: symbol_table.markdown(facing.book.symbols),
         **results_page.kinds(root / "docs" / "results"),
         **speed_page.kinds(root / "docs" / "benchmarks"),
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 import markdown
 import pytest
 from facing.cli import main
-from facing.features.equations import Proofs
+from facing.features.equation_tests import EquationTests
 from facing.page import Page, build
 from facing.read.source import read
 from facing.text.markdown_math import MathExtension
@@ -21,13 +21,14 @@ def written(path: Path, text: str) -> Path:
     return path
 
 
-def page(tmp_path: Path, note: str, proofs: Proofs | None = None) -> Page:
+def page(tmp_path: Path, note: str, tests: EquationTests | None = None) -> Page:
     path = written(tmp_path / "layer.py", f'r"""\n# T\n\n{note}\n"""\nx = 1\n')
-    return build(read(path), proofs=proofs)
+    source = read(path)
+    return build(source, features=[tests.on_page(source)] if tests else [])
 
 
-def proofs(tmp_path: Path, text: str) -> Proofs:
-    return Proofs.read([written(tmp_path / "tests" / "test_layer.py", text)])
+def read_markers(tmp_path: Path, text: str) -> EquationTests:
+    return EquationTests([written(tmp_path / "tests" / "test_layer.py", text)])
 
 
 def messages(problems) -> list[str]:
@@ -93,7 +94,7 @@ def test_where_nothing_is_declared_the_page_is_as_without_equations(tmp_path):
     assert "equation" not in made.body
     assert "proof" not in made.body
     assert "{see below}" in made.body
-    assert made.body == page(tmp_path, note, Proofs()).body
+    assert made.body == page(tmp_path, note, EquationTests()).body
     block = re.escape('<span class="math-block"><math ')
     assert len(re.findall(rf"<p>(?:A |<i [^>]*></i>)*{block}", made.body)) == 3
 
@@ -184,24 +185,24 @@ TESTS = f"""
 
 
 def test_the_page_shows_which_tests_assert_an_equation(tmp_path):
-    read_tests = proofs(tmp_path, TESTS)
-    assert read_tests.problems == []
-    made = page(tmp_path, "$$a$$ {#sum}\n\n$$b$$ {#other}", read_tests)
+    tests = read_markers(tmp_path, TESTS)
+    assert tests.problems == []
+    made = page(tmp_path, "$$a$$ {#sum}\n\n$$b$$ {#other}", tests)
     captions = re.findall(r'<span class="proof">(.*?)</span>', made.body)
     link = '<a href="tests/test_layer.py#L{}">{}</a>'
     assert captions[0].endswith("tested: " + link.format(5, "a sum is a sum"))
     assert captions[1].endswith(
         f"{link.format(5, 'a sum is a sum')}, {link.format(12, 'another')}"
     )
-    assert read_tests.check(made.equations) == []
+    assert tests.check(made.equations) == []
     assert "tested" not in made.search
 
 
 def test_an_equation_without_name_or_test_is_reported(tmp_path):
-    read_tests = proofs(tmp_path, f'{MARK}("layer.sum")\ndef test_s(): 1\n')
+    tests = read_markers(tmp_path, f'{MARK}("layer.sum")\ndef test_s(): 1\n')
     note = "$$a$$ {#sum}\n\n$$b$$\n\n$$c$$ {#c}\n\n$$d$$ {.notation}"
-    made = page(tmp_path, note, read_tests)
-    found = messages(read_tests.check(made.equations))
+    made = page(tmp_path, note, tests)
+    found = messages(tests.check(made.equations))
     assert [m.split(":")[1] for m in found] == ["6", "8"]
     assert "write {#name} behind it" in found[0]
     assert '@pytest.mark.equation("layer.c")' in found[1]
@@ -209,9 +210,9 @@ def test_an_equation_without_name_or_test_is_reported(tmp_path):
 
 def test_a_marker_that_names_no_equation_is_reported(tmp_path):
     text = f'{MARK}("layer.sum", "layer.summ")\ndef test_s(): 1\n'
-    read_tests = proofs(tmp_path, text)
-    made = page(tmp_path, "$$a$$ {#sum}", read_tests)
-    (message,) = messages(read_tests.check(made.equations))
+    tests = read_markers(tmp_path, text)
+    made = page(tmp_path, "$$a$$ {#sum}", tests)
+    (message,) = messages(tests.check(made.equations))
     assert message.startswith("test_layer.py:1: the equation 'layer.summ'")
     assert "did you mean layer.sum?" in message
 
@@ -225,21 +226,21 @@ def test_a_marker_must_say_which_of_two_files_it_means(tmp_path):
         ).equations
     ]
     text = f'{MARK}("x.s", "a.x.s", "b.x.s")\ndef test_s(): 1\n'
-    (message,) = messages(proofs(tmp_path, text).check(equations))
+    (message,) = messages(read_markers(tmp_path, text).check(equations))
     assert "write more of the path" in message
 
 
 def test_a_marker_may_be_written_without_pytest(tmp_path):
-    read_tests = proofs(tmp_path, '@mark.equation("layer.s")\ndef test_s(): 1')
-    made = page(tmp_path, "$$a$$ {#s}", read_tests)
-    assert read_tests.check(made.equations) == []
+    tests = read_markers(tmp_path, '@mark.equation("layer.s")\ndef test_s(): 1')
+    made = page(tmp_path, "$$a$$ {#s}", tests)
+    assert tests.check(made.equations) == []
 
 
 def test_a_refused_name_is_reported_once(tmp_path):
-    read_tests = proofs(tmp_path, "")
-    made = page(tmp_path, "$$a$$ {#No_name}", read_tests)
+    tests = read_markers(tmp_path, "")
+    made = page(tmp_path, "$$a$$ {#No_name}", tests)
     assert len(made.problems) == 1
-    assert read_tests.check(made.equations) == []
+    assert tests.check(made.equations) == []
 
 
 @pytest.mark.parametrize(
@@ -257,7 +258,7 @@ def test_a_refused_name_is_reported_once(tmp_path):
     ],
 )
 def test_a_marker_that_cannot_be_read_is_reported(tmp_path, text, says):
-    (message,) = messages(proofs(tmp_path, text).check([]))
+    (message,) = messages(read_markers(tmp_path, text).check([]))
     assert message.startswith("test_layer.py:1:")
     assert says in message
 

@@ -65,7 +65,7 @@ class Site:
         settings = {
             "site_name": "Site",
             "theme": {"name": self.theme, **self.templates},
-            "plugins": ["search", {"literate": self.options}],
+            "plugins": ["search", {"facing": self.options}],
             "strict": self.strict,
             "repo_url": self.repo_url,
             "validation": self.validation,
@@ -256,10 +256,10 @@ def test_a_declared_symbol_is_marked_and_explained(site):
 def test_pages_for_which_nothing_is_declared_stay_the_same(site):
     before = {p: p.read_bytes() for p in site.build().rglob("code/**/*.html")}
     site.write("docs/symbols.yml", SYMBOL)
-    site.write("website/examples.py", "SIZES = [{}]\n")
+    site.write("docs/examples.py", "SIZES = [{}]\n")
     site.options |= {
         "symbols": "docs/symbols.yml",
-        "examples": "website/examples.py",
+        "examples": "docs/examples.py",
     }
     out = site.build()
     two = out / "code" / "two" / "index.html"
@@ -313,12 +313,12 @@ def go(B, C):
 
 def test_a_claim_that_a_run_contradicts_stops_the_build(site, caplog):
     site.write("code/three.py", CLAIM)
-    site.write("website/examples.py", EXAMPLE)
-    site.options["examples"] = "website/examples.py"
+    site.write("docs/examples.py", EXAMPLE)
+    site.options["examples"] = "docs/examples.py"
     with pytest.raises(Abort):
         site.build()
     assert "code/three.py:6: x is said to have the shape" in caplog.text
-    site.write("website/examples.py", EXAMPLE.replace("(C, B)", "(B, C)"))
+    site.write("docs/examples.py", EXAMPLE.replace("(C, B)", "(B, C)"))
     page = (site.build() / "code" / "three" / "index.html").read_text()
     assert ">[B, C] f32</i>" in page
 

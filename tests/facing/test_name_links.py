@@ -6,9 +6,10 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from facing.features.name_links import Names, read_addresses
+from facing.features.name_links import NameLinks, read_addresses
 from facing.page import build
-from facing.read.source import Problem, Source, read
+from facing.problem import Problem
+from facing.read.source import Source, read
 from helpers.paths import ROOT
 
 TORCH = read_addresses(ROOT / "docs" / "torch_names.yml")
@@ -33,9 +34,9 @@ class Case:
         if links:
             addresses = self.root / "links.yml"
             addresses.write_text(links)
-        names = Names(list(self.sources.values()), addresses)
+        names = NameLinks(list(self.sources.values()), addresses)
         source = self.sources[name]
-        return build(source, features=[names.on(source)]).body
+        return build(source, features=[names.on_page(source)]).body
 
     def links(self, name: str = "one.py", links: str = "") -> list[str]:
         """Each linked token with its target, links to themselves left out."""
@@ -322,8 +323,8 @@ def test_our_layers_lead_to_each_other_and_to_torch():
         ROOT / "labml_bcn" / name for name in ("batch_norm.py", "batch_channel_norm.py")
     ]
     sources = [read(path) for path in paths]
-    names = Names(sources, ROOT / "docs" / "torch_names.yml")
-    body = build(sources[1], features=[names.on(sources[1])]).body
+    names = NameLinks(sources, ROOT / "docs" / "torch_names.yml")
+    body = build(sources[1], features=[names.on_page(sources[1])]).body
     line = 1 + sources[0].lines.index("class BatchNorm(nn.Module):")
     assert f'<a href="batch_norm.py#L{line}">BatchNorm</a>' in body
     assert 'id="ChannelNorm.forward.var"' in body

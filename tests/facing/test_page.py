@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 from facing.page import Page, build, plain
-from facing.read.source import Problem, Source, read
+from facing.problem import Problem
+from facing.read.source import Source, read
 from facing.text.mathml import MathError, to_mathml
-from facing.text.notes import is_sound
+from facing.text.notes import is_well_formed
 
 ROOT = Path(__file__).resolve().parents[2]
 ANNOTATED = sorted((ROOT / "labml_bcn").rglob("*.py"))
@@ -183,7 +184,7 @@ def test_every_line_belongs_to_one_row_and_is_a_target(path):
 def test_our_own_files_render_without_a_problem(path):
     built = build(read(path))
     assert built.problems == []
-    assert is_sound(built.body)
+    assert is_well_formed(built.body)
     shown = re.sub(r"<code>.*?</code>", "", built.body, flags=re.DOTALL)
     assert "$" not in shown
     assert r"\(" not in shown
@@ -487,12 +488,12 @@ def test_the_same_name_twice_gives_two_ids(tmp_path):
 )
 def test_a_note_cannot_break_the_page(tmp_path, markdown):
     built = page(tmp_path, f'"""\n{markdown}\n"""\nx = 1\n')
-    assert is_sound(built.body)
+    assert is_well_formed(built.body)
     for word in re.findall(r"\w{4,}", re.sub(r"<[^ >]*>", "", markdown)):
         assert word in plain(built.body)
 
 
-def test_html_that_is_sound_is_kept(tmp_path):
+def test_html_that_is_well_formed_is_kept(tmp_path):
     assert "<sub>2</sub>" in note(tmp_path, "H<sub>2</sub>O")
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 from facing.cli import main
-from facing.features.paper_map import Constructs, Table
+from facing.features.paper_map import PaperMap, paper_map_sections
 from facing.page import build
-from facing.read.source import Problem, read
+from facing.problem import Problem
+from facing.read.source import read
 
 LIST = """
     papers:
@@ -64,9 +65,9 @@ def written(path: Path, text: str) -> Path:
     return path
 
 
-def constructs(tmp_path: Path, code: str = CODE, listed: str = LIST) -> Constructs:
+def paper_map(tmp_path: Path, code: str = CODE, listed: str = LIST) -> PaperMap:
     sources = [read(written(tmp_path / "code" / "layer.py", code))]
-    return Constructs(written(tmp_path / "papers.yml", listed), sources)
+    return PaperMap(written(tmp_path / "papers.yml", listed), sources)
 
 
 def messages(problems) -> list[str]:
@@ -74,7 +75,7 @@ def messages(problems) -> list[str]:
 
 
 def test_a_construct_is_the_code_below_its_name(tmp_path):
-    found = constructs(tmp_path).found
+    found = paper_map(tmp_path).constructs
     assert [
         (span.scope, span.lines)
         for span in found["running mean"].spans + found["centring"].spans
@@ -83,14 +84,14 @@ def test_a_construct_is_the_code_below_its_name(tmp_path):
         ("Layer.apply", (29,)),
         ("Layer.apply", (29,)),
     ]
-    assert list(constructs(tmp_path).left_over()) == []
+    assert list(paper_map(tmp_path).remaining_problems()) == []
 
 
 def test_a_difference_belongs_to_what_its_definition_implements(tmp_path):
-    made = constructs(tmp_path)
+    made = paper_map(tmp_path)
     texts = {
         name: [d.text for d in construct.differences]
-        for name, construct in made.found.items()
+        for name, construct in made.constructs.items()
     }
     assert texts["running mean"] == [
         "Of the class, $a^2$.",
@@ -101,25 +102,25 @@ def test_a_difference_belongs_to_what_its_definition_implements(tmp_path):
 
 
 def test_the_table_shows_constructs_beside_their_lines(tmp_path):
-    made = constructs(tmp_path)
-    sections = Table(made, lambda path, line: f"{path.stem}.html#L{line}")
-    mean, centring, others = sections.sections()
-    assert mean[:2] == ("Running mean", "running-mean")
-    assert '<a href="layer.html#L15" aria-label="15"></a>self.mean' in mean[2]
-    assert "Over many &lt;steps&gt;." in mean[2]
-    assert '<a href="https://paper.example/2">B &amp; C</a>' in centring[2]
-    assert "<math>" in centring[2]
-    assert others[0] == "Other differences"
-    assert "Of another." in others[2]
+    made = paper_map(tmp_path)
+    sections = paper_map_sections(made, lambda path, line: f"{path.stem}.html#L{line}")
+    mean, centring, others = sections
+    assert (mean.title, mean.slug) == ("Running mean", "running-mean")
+    assert '<a href="layer.html#L15" aria-label="15"></a>self.mean' in mean.body
+    assert "Over many &lt;steps&gt;." in mean.body
+    assert '<a href="https://paper.example/2">B &amp; C</a>' in centring.body
+    assert "<math>" in centring.body
+    assert others.title == "Other differences"
+    assert "Of another." in others.body
 
 
 def test_a_page_leads_to_the_table_where_there_is_one(tmp_path):
-    made = constructs(tmp_path)
+    made = paper_map(tmp_path)
     source = read(tmp_path / "code" / "layer.py")
     plain = build(source).body
-    assert build(source, features=[made.on(source)]).body == plain
+    assert build(source, features=[made.on_page(source)]).body == plain
     made.page = tmp_path / "table.md"
-    body = build(source, features=[made.on(source)]).body
+    body = build(source, features=[made.on_page(source)]).body
     for slug, name in (
         ("running-mean", "running\nmean"),
         ("running-mean", "running mean"),
@@ -149,13 +150,13 @@ def test_a_page_leads_to_the_table_where_there_is_one(tmp_path):
     ],
 )
 def test_what_does_not_fit_is_reported(tmp_path, old, new, says):
-    made = constructs(tmp_path, CODE.replace(old, new))
-    assert messages(made.left_over())[0].startswith(says)
+    made = paper_map(tmp_path, CODE.replace(old, new))
+    assert messages(made.remaining_problems())[0].startswith(says)
 
 
 def test_a_construct_in_an_example_is_no_construct(tmp_path):
     code = 'r"""\nSo:\n\n    # **From the paper**: nothing.\n"""\nx = 1\n'
-    assert constructs(tmp_path, code).problems == []
+    assert paper_map(tmp_path, code).problems == []
 
 
 @pytest.mark.parametrize(
@@ -171,12 +172,12 @@ def test_a_construct_in_an_example_is_no_construct(tmp_path):
 )
 def test_a_list_that_cannot_be_read_is_named(tmp_path, listed, says):
     with pytest.raises(Problem) as caught:
-        constructs(tmp_path, listed=listed)
+        paper_map(tmp_path, listed=listed)
     assert messages([caught.value])[0].startswith(says)
 
 
 def test_the_command_writes_the_table(tmp_path, capsys):
-    constructs(tmp_path)
+    paper_map(tmp_path)
     code, listed, out = (str(tmp_path / name) for name in ("code", "papers.yml", "out"))
     assert main([code, "--papers", listed, "--out", out]) == 0
     layer = (tmp_path / "out" / "layer.html").read_text()

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from facing.book import Project
-from facing.features import shapes, trace
+from facing.book import Book
+from facing.features import shape_examples, trace
+from facing.features.shape_claims import fits
 from facing.page import build
 from facing.read.source import read
 from helpers.paths import ROOT
@@ -45,20 +46,20 @@ class Case:
         path.write_text(textwrap.dedent(text).lstrip("\n"), "utf-8")
         return path
 
-    def project(self, layer: str, examples: str) -> Project:
+    def book(self, layer: str, examples: str) -> Book:
         layer = "from arrays import A\n" + textwrap.dedent(layer).lstrip("\n")
         self.source = read(self.write("layer.py", layer))
         head = f"SIZES = {self.sizes}\nDERIVED = {self.derived}\n"
         head += "import layer\nfrom arrays import A\n"
         self.examples = self.root / "examples_of_it.py"
         self.examples.write_text(head + textwrap.dedent(examples))
-        return Project([self.source], symbols=self.symbols, examples=self.examples)
+        return Book([self.source.path], symbols=self.symbols, examples=self.examples)
 
     def hints(self, layer: str, examples: str) -> list[str]:
         """Each line that has a hint, with it; below is marked."""
-        project = self.project(layer, examples)
-        assert project.shapes, project.problems
-        page = project.shapes.on(self.source)
+        book = self.book(layer, examples)
+        assert book.shapes, book.problems()
+        page = book.shapes.on_page(self.source)
         found = []
         for n, line in enumerate(self.source.lines, 1):
             hint = page.beside(n)
@@ -69,10 +70,9 @@ class Case:
         return found
 
     def problems(self, layer: str, examples: str) -> list[str]:
-        project = self.project(layer, examples)
-        build(self.source, features=project.features(self.source))
-        found = project.left_over()
-        return [str(p).removeprefix(f"{self.root}/") for p in found]
+        book = self.book(layer, examples)
+        book.page(self.source.path)
+        return [str(p).removeprefix(f"{self.root}/") for p in book.problems()]
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Case]:
     def answer(task: str, _: str) -> object:
         return trace.run(json.loads(task))
 
-    monkeypatch.setattr(shapes, "_answer", answer)
+    monkeypatch.setattr(shape_examples, "_run_task", answer)
     monkeypatch.setattr(sys, "path", [*sys.path])
     before = set(sys.modules)
     yield Case(tmp_path)
@@ -202,8 +202,8 @@ def test_sizes_become_letters_and_numbers_stay_on_hover(case):
     case.derived = {"B·C": "B * C"}
     assert case.hints(SAME, ONE) == ["def f(x): ... -> [B, C, 3, B·C, 3|4|6] f32"]
     assert (
-        case.project(SAME, ONE)
-        .shapes.on(case.source)
+        case.book(SAME, ONE)
+        .shapes.on_page(case.source)
         .beside(2)
         .count("[2, 12, 3, 24, 3]")
     )
@@ -323,7 +323,7 @@ def test_a_claim_that_a_run_contradicts_is_a_problem(case, call, expected):
 
 
 @pytest.mark.parametrize(
-    ("claimed", "shape", "fits"),
+    ("claimed", "shape", "expected"),
     [
         ("[B, C, *]", (2, 12), True),
         ("[B, C, *]", (2,), False),
@@ -339,8 +339,8 @@ def test_a_claim_that_a_run_contradicts_is_a_problem(case, call, expected):
         ("[3, B]", (4, 2), False),
     ],
 )
-def test_claims_are_read_with_letters_stars_and_numbers(claimed, shape, fits):
-    assert shapes._fits(claimed, shape, {"B": 2, "C": 12}) is fits
+def test_claims_are_read_with_letters_stars_and_numbers(claimed, shape, expected):
+    assert fits(claimed, shape, {"B": 2, "C": 12}) is expected
 
 
 def test_a_declared_symbol_that_a_run_contradicts_is_a_problem(case):
@@ -386,9 +386,9 @@ def test_a_declared_symbol_that_a_run_contradicts_is_a_problem(case):
 
 def test_where_no_examples_are_given_pages_stay_as_they_are(case):
     source = read(case.write("plain.py", "def f(x):\n    return x\n"))
-    project = Project([source])
-    assert project.shapes is None
-    names = project.names.on(source)
+    book = Book([source.path])
+    assert book.shapes is None
+    names = book.names.on_page(source)
     assert '<i class="h' not in build(source, features=[names]).body
 
 
@@ -427,13 +427,13 @@ def test_an_example_that_fails_names_its_line(apart, examples, expected):
 
 def test_our_layers_show_what_their_pages_claim():
     names = ("batch_norm", "batch_channel_norm", "weight_standardization")
-    sources = [read(ROOT / "labml_bcn" / f"{name}.py") for name in names]
-    project = Project(sources, examples=ROOT / "docs" / "examples.py")
-    assert list(project.left_over()) == []
+    paths = [ROOT / "labml_bcn" / f"{name}.py" for name in names]
+    book = Book(paths, examples=ROOT / "website" / "examples.py")
+    assert book.problems() == []
     hints = {
         line.strip(): page.beside(n)
-        for source in sources
-        for page in [project.shapes.on(source)]
+        for source in book.sources.values()
+        for page in [book.shapes.on_page(source)]
         for n, line in enumerate(source.lines, 1)
     }
     centred = hints["centred = grouped - grouped.mean(dims, keepdim=True)"]

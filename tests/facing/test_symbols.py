@@ -5,10 +5,10 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from facing.book import Project
-from facing.features.symbols import Table
+from facing.book import Book
 from facing.page import build
-from facing.read.source import Problem, Source, read
+from facing.problem import Problem
+from facing.read.source import Source, read
 
 
 class Case:
@@ -25,23 +25,19 @@ class Case:
         self.sources.append(read(path))
         return self.sources[-1]
 
-    def declare(self, text: str) -> Project:
+    def declare(self, text: str) -> Book:
         path = self.root / "symbols.yml"
         path.write_text(textwrap.dedent(text).lstrip("\n"), "utf-8")
-        project = Project(self.sources, symbols=path)
-        table = project.symbols
+        book = Book([source.path for source in self.sources], symbols=path)
+        table = book.symbols
         self.bodies = [
-            build(s, features=[table.on(s)] if table else []).body for s in self.sources
+            build(s, features=[table.on_page(s)] if table else []).body
+            for s in self.sources
         ]
-        return project
-
-    def table(self, text: str) -> Table:
-        table = self.declare(text).symbols
-        assert table
-        return table
+        return book
 
     def problems(self, text: str) -> list[str]:
-        found = [*self.declare(text).left_over()]
+        found = self.declare(text).problems()
         return [str(p).removeprefix(f"{self.root}/") for p in found]
 
 
@@ -220,20 +216,20 @@ TWO = r'''
 
 
 def lines_of(case: Case, number: int = 0) -> list[int]:
-    assert case.project.symbols
-    uses = case.project.symbols.symbols[number].uses
+    assert case.book.symbols
+    uses = case.book.symbols.symbols[number].uses
     return sorted(line for _, line, _ in uses)
 
 
 def test_a_symbol_holds_in_its_scope_and_nowhere_else(case):
     case.file("one.py", TWO)
-    case.project = case.declare(symbol("v", "one.A.f", "var"))
+    case.book = case.declare(symbol("v", "one.A.f", "var"))
     assert lines_of(case) == [6, 7, 8, 9, 10]
 
 
 def test_an_inner_scope_may_declare_a_name_anew(case):
     case.file("one.py", TWO)
-    case.project = case.declare(
+    case.book = case.declare(
         symbol("v", "one.A", "var") + symbol("v", "one.A.g", "var")
     )
     assert lines_of(case, 0) == [4, 6, 7, 8, 9, 10, 12]
@@ -298,7 +294,7 @@ def test_a_function_inside_has_variables_of_its_own(case):
                 return var
         """,
     )
-    case.project = case.declare(symbol("v", "one.f", "var"))
+    case.book = case.declare(symbol("v", "one.f", "var"))
     assert lines_of(case) == [1, 7, 10]
 
 
@@ -311,7 +307,7 @@ def test_decorators_and_defaults_belong_to_the_scope_around(case):
             return x
         """,
     )
-    case.project = case.declare(symbol("x", "one.f", "x"))
+    case.book = case.declare(symbol("x", "one.f", "x"))
     assert lines_of(case) == [3]
 
 
@@ -320,7 +316,7 @@ def test_a_module_may_be_named_with_its_package(case):
     case.file("pkg/one.py", "x = 1\n")
     case.file("other/__init__.py", "")
     case.file("other/one.py", "x = 1\n")
-    case.project = case.declare(symbol("x", "pkg.one", "x"))
+    case.book = case.declare(symbol("x", "pkg.one", "x"))
     assert [bool(marked(body)) for body in case.bodies] == [0, 1, 0, 0]
 
 
@@ -399,7 +395,7 @@ def test_an_ambiguous_module_is_refused(case):
 
 
 def test_a_missing_table_is_a_problem(case):
-    project = Project([], symbols=case.root / "no.yml")
-    (found,) = project.left_over()
+    book = Book([], symbols=case.root / "no.yml")
+    (found,) = book.problems()
     assert isinstance(found, Problem)
     assert "cannot be read" in str(found)

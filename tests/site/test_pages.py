@@ -86,9 +86,9 @@ def test_pointing_at_a_formula_lights_up_code(page):
 def test_var_in_one_function_is_not_var_in_another(page, name):
     in_code(page, name).hover()
     scopes = Scopes(read(SOURCE))
-    around = {scopes.at(line).partition(".")[0] for line in lit_lines(page)}
+    around = {scopes.scope_at(line).partition(".")[0] for line in lit_lines(page)}
     assert around == {name.partition(".")[0]}
-    functions = {scopes.at(line) for line in lit_lines(page)} - around
+    functions = {scopes.scope_at(line) for line in lit_lines(page)} - around
     assert functions == {name.rpartition(".")[0]}
 
 

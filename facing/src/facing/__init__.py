@@ -1,27 +1,50 @@
-"""
-# Annotated Python, rendered side by side with its mathematics
+"""Annotated Python, rendered side by side with its mathematics.
 
-[A file is read into rows](parse.py). The [notes](notes.py) of a row become
-HTML, their [formulas](mathmd.py) [MathML](math.py), [equations](equations.py)
-are held to their tests, and the [code](code.py) is coloured. Then
-[a page](page.py) is laid out of both.
+A book (`Book`) is all annotated files of a project. Each is read into rows (`read`),
+and a page (`Page`) is laid out of its notes, formulas and code (`build`). What else
+pages show is declared by the project: symbols, names, shapes, papers, tests.
 
-What else a page shows is a feature, each in one file, and off where nothing
-is declared for it: [symbols](symbols.py) linked in formulas and code,
-[names](names.py) that lead somewhere, [shapes](shapes.py) seen while examples
-[ran](record.py), and the [papers' constructs](constructs.py). They share what
-a class or function is, its [scope](scopes.py), and a [project](project.py)
-brings them together.
-
-[The command](__main__.py) writes pages by itself, and
-[the plugin](plugin.py) hands them to MkDocs. Nothing here knows of any norm.
+`facing.cli` writes pages by itself, and `facing.mkdocs` hands them to MkDocs.
 """
 
-from facing.features.symbols import Symbol
-from facing.features.symbols import Table as SymbolTable
-from facing.placeholders import fill
-from facing.text.mathml import MathError
+from facing.book import Book
+from facing.feature import BookFeature, Feature, Link
+from facing.features.paper_map import PaperMap, paper_map_sections
+from facing.features.symbol_file import Symbol
+from facing.features.symbols import SymbolTable
+from facing.page import Heading, Page, build
+from facing.placeholders import fill, kinds_in
+from facing.problem import Problem
+from facing.read.scopes import Scopes
+from facing.read.source import Source, read
+from facing.text.code import highlight_python
+from facing.text.equations import Equation
+from facing.text.markdown_math import MathExtension
+from facing.text.mathml import MathError, to_mathml
 
 __version__ = "0.1.0"
 
-__all__ = ["MathError", "Symbol", "SymbolTable", "fill"]
+__all__ = [
+    "Book",
+    "BookFeature",
+    "Equation",
+    "Feature",
+    "Heading",
+    "Link",
+    "MathError",
+    "MathExtension",
+    "Page",
+    "PaperMap",
+    "Problem",
+    "Scopes",
+    "Source",
+    "Symbol",
+    "SymbolTable",
+    "build",
+    "fill",
+    "highlight_python",
+    "kinds_in",
+    "paper_map_sections",
+    "read",
+    "to_mathml",
+]

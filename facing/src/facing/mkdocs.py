@@ -1,8 +1,6 @@
-"""
-# The plugin for MkDocs
+"""The plugin for MkDocs: annotated files as pages of a site.
 
-All that MkDocs needs to show annotated files as pages of a site. It is the
-only file that knows of MkDocs.
+It is the only module that knows MkDocs.
 
     plugins:
       - facing:
@@ -12,11 +10,11 @@ only file that knows of MkDocs.
           symbols: docs/symbols.yml   # linked in formulas and code
           papers: docs/papers.yml     # their constructs, by line
           links: docs/names.yml       # where others' names lead
-          examples: website/examples.py  # run to see their shapes
+          examples: examples.py       # run to see their shapes
           lenient: false              # true: only warn of mistakes
 
-All but the sources may be left out. The table of the papers' constructs goes
-where a page of prose has `<!-- constructs -->`.
+All but the sources may be left out. The table of the papers' constructs goes where a
+page of prose has `<!-- constructs -->`.
 """
 
 import re
@@ -34,18 +32,10 @@ from mkdocs.structure.pages import Page as SitePage
 from mkdocs.structure.toc import get_toc
 from mkdocs.utils.templates import TemplateContext
 
-from facing.book import DECLARED, Project
-from facing.features.equations import Proofs
-from facing.features.paper_map import PLACE, Table
-from facing.page import (
-    ASSETS,
-    SHARED,
-    Heading,
-    Page,
-    build,
-    plain,
-)
-from facing.read.source import Problem, Source, read
+from facing.book import DECLARED, Book
+from facing.features.paper_map import paper_map_sections
+from facing.page import ASSETS, SHARED, Heading, Page, plain
+from facing.placeholders import fill, kinds_in
 
 log = get_plugin_logger(__name__)
 
@@ -84,73 +74,43 @@ class FacingConfig(base.Config):  # type: ignore[no-untyped-call]
 class FacingPlugin(BasePlugin[FacingConfig]):  # type: ignore[no-untyped-call]
     """Turns annotated Python files into pages."""
 
+    book: Book
+
     def on_config(self, config: MkDocsConfig) -> None:
         """Ask for the shared assets on every page, and watch the sources."""
         config.extra_css.insert(0, "assets/literate.css")
-        for name in SHARED:
-            if name.endswith(".js"):
-                config.extra_javascript.append(f"assets/{name}")
+        scripts = [name for name in SHARED if name.endswith(".js")]
+        config.extra_javascript += [f"assets/{name}" for name in scripts]
         self._root = Path(config.config_file_path or ".").resolve().parent
+        self._declared = {name: self.config[name] for name in DECLARED}
         watched = [*self.config.sources, *self.config.tests]
-        watched += filter(None, self._declared().values())
+        watched += filter(None, self._declared.values())
         config.watch += [str(self._root / each) for each in watched]
 
     @event_priority(100)
     def on_files(self, files: Files, config: MkDocsConfig) -> None:
         """Add the sources and the assets to the files of the site."""
+        tests = list(self._find_files("tests", self.config.tests))
+        self.book = Book(
+            self._find_files("sources", self.config.sources),
+            root=self._root,
+            tests=tests if self.config.tests else None,
+            **{name: Path(path) for name, path in self._declared.items() if path},
+        )
         self._pages: dict[str, tuple[Page, Anchors]] = {}
         self._tables: dict[str, list[str]] = {}
-        self._problems = 0
-        sources = list(self._found("sources", self.config.sources))
-        tests = list(self._found("tests", self.config.tests))
-        self._proofs = Proofs.read(tests, self._root)
-        # A test that asserts an equation is a page, for the equation leads
-        # to its lines.
-        self._proving = {proof.path for proof in self._proofs.proofs}
-        self._proving -= set(sources)
-        self._read([*sources, *sorted(self._proving)])
-        for path in [*sources, *sorted(self._proving)]:
-            files.append(
-                AnnotatedFile(
-                    path.as_posix(),
-                    str(self._root),
-                    config.site_dir,
-                    config.use_directory_urls,
-                    inclusion=InclusionLevel.NOT_IN_NAV
-                    if path in self._proving
-                    else InclusionLevel.INCLUDED,
-                )
-            )
+        for path in [*self.book.paths, *self.book.tests]:
+            files.append(self._annotated_file(path, config))
             if not config.repo_url:
-                files.append(_beside(path, self._root, config))
+                source = str(self._root / path)
+                files.append(
+                    File.generated(config, _raw_uri(path), abs_src_path=source)
+                )
         for name in SHARED:
             content = (ASSETS / name).read_bytes()
             files.append(File.generated(config, f"assets/{name}", content=content))
 
-    def _read(self, paths: list[Path]) -> None:
-        """Read all files, for what stands in one may be used in another."""
-        self._sources: dict[Path, Source] = {}
-        for path in paths:
-            try:
-                source = read(self._root / path)
-            except Problem as unread:
-                self._report(unread)
-            else:
-                source.path = path
-                self._sources[path] = source
-        self.project = Project(
-            list(self._sources.values()),
-            **{
-                name: self._root / path if path else None
-                for name, path in self._declared().items()
-            },
-        )
-
-    def _declared(self) -> dict[str, str]:
-        """Return the files in which a project declares things."""
-        return {name: self.config[name] for name in DECLARED}
-
-    def _found(self, option: str, names: list[str]) -> Iterator[Path]:
+    def _find_files(self, option: str, names: list[str]) -> Iterator[Path]:
         """Yield the Python files of an option, as paths from the root."""
         for name in names:
             path = self._root / name
@@ -162,29 +122,37 @@ class FacingPlugin(BasePlugin[FacingConfig]):  # type: ignore[no-untyped-call]
             files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
             yield from (each.relative_to(self._root) for each in files)
 
+    def _annotated_file(self, path: Path, config: MkDocsConfig) -> AnnotatedFile:
+        # A test is reached from its equation, and has no place in the navigation.
+        is_test = path in self.book.tests
+        return AnnotatedFile(
+            path.as_posix(),
+            str(self._root),
+            config.site_dir,
+            config.use_directory_urls,
+            inclusion=InclusionLevel.NOT_IN_NAV if is_test else InclusionLevel.INCLUDED,
+        )
+
     def on_nav(self, nav: Navigation, config: MkDocsConfig, files: Files) -> None:
         """Build the pages, so that others can tell what is on them."""
-        if self.project.constructs:
+        if self.book.paper_map:
             for file in files.documentation_pages():
-                prose = file.src_uri.endswith(".md")
-                if prose and PLACE in file.content_string:
-                    self.project.constructs.page = Path(file.src_uri)
+                is_prose = file.src_uri.endswith(".md")
+                if is_prose and "constructs" in kinds_in(file.content_string):
+                    self.book.paper_map.page = Path(file.src_uri)
         for file in files:
             if isinstance(file, AnnotatedFile):
-                self._pages[file.src_uri] = self._built(file, files)
+                self._pages[file.src_uri] = self._build(file, files)
 
-    def _built(self, file: File, files: Files) -> tuple[Page, Anchors]:
+    def _build(self, file: File, files: Files) -> tuple[Page, Anchors]:
         path = Path(file.src_uri)
-        if path not in self._sources:
-            return Page(path.name, "", "", "", [], set(), []), {}
-        source, to = self._sources[path], _Links(file, files)
-        features = self.project.features(source)
-        built = build(source, to.link, self._proofs, features)
-        for problem in built.problems:
-            self._report(problem)
-        for line, target in to.broken:
+        if path not in self.book.sources:
+            return Page(path.name), {}
+        links = _Links(file, files)
+        page = self.book.page(path, links.link)
+        for line, target in links.broken:
             log.warning(f"{path}:{line}: no page at the link {target}")
-        return built, to.anchors
+        return page, links.anchors
 
     def on_page_markdown(
         self,
@@ -195,77 +163,61 @@ class FacingPlugin(BasePlugin[FacingConfig]):  # type: ignore[no-untyped-call]
     ) -> str | None:
         """Tell MkDocs a page's title, and what its front matter says."""
         if page.file.src_uri not in self._pages:
-            return self._with_table(markdown, page, files)
+            return self._fill_headings(markdown, page, files)
         built, _ = self._pages[page.file.src_uri]
         page.meta.update(built.meta, title=built.title)
         page.meta["template"] = self.config.template
         page.meta["source_url"] = _source_url(page.file, config, files)
-        if Path(page.file.src_uri) in self._proving:
+        if Path(page.file.src_uri) in self.book.tests:
             page.meta["search"] = {"exclude": True}
         if built.description:
             page.meta["description"] = built.description
         return None
 
-    def _with_table(self, markdown: str, page: SitePage, files: Files) -> str | None:
+    def _fill_headings(self, markdown: str, page: SitePage, files: Files) -> str:
         """Put the headings of the table of constructs into a page."""
-        if not self.project.constructs or PLACE not in markdown:
-            return None
+        paper_map = self.book.paper_map
+        if not paper_map or "constructs" not in kinds_in(markdown):
+            return markdown
 
         def address(path: Path, line: int) -> str:
             file = files.get_file_from_path(path.as_posix())
             assert file
             return f"{file.url_relative_to(page.file)}#L{line}"
 
-        table = Table(self.project.constructs, address)
-        sections = list(table.sections())
-        self._tables[page.file.src_uri] = [body for _, _, body in sections]
+        sections = list(paper_map_sections(paper_map, address))
+        self._tables[page.file.src_uri] = [section.body for section in sections]
         # Headings are Markdown's, so that the page's outline has them. The
         # rest is HTML that it must not touch.
         headings = "\n\n".join(
-            f"## {title}\n\n<!-- construct {i} -->"
-            for i, (title, _, _) in enumerate(sections)
+            f"## {section.title}\n\n<!-- construct: {i} -->"
+            for i, section in enumerate(sections)
         )
-        return markdown.replace(PLACE, headings)
-
-    def _report(self, problem: Problem) -> None:
-        path = Path(problem.path)
-        if path.is_relative_to(self._root):
-            path = path.relative_to(self._root)
-        problem = Problem(path, problem.line, problem.message)
-        self._problems += not self.config.lenient
-        (log.info if self.config.lenient else log.error)(str(problem))
+        return fill(markdown, {"constructs": lambda: headings})
 
     def on_page_content(
         self, html: str, page: SitePage, config: MkDocsConfig, files: Files
-    ) -> str | None:
+    ) -> str:
         """Hand over headings and ids, and what the search shall index."""
         if page.file.src_uri not in self._pages:
-            for i, body in enumerate(self._tables.get(page.file.src_uri, ())):
-                html = html.replace(f"<!-- construct {i} -->", body)
-            return html
+            bodies = self._tables.get(page.file.src_uri)
+            if bodies is None:
+                return html
+            return fill(html, {"construct": lambda i: bodies[int(i)]})
         built, page.links_to_anchors = self._pages[page.file.src_uri]
         page.present_anchor_ids = built.ids
-        page.toc = get_toc(_nested(built.headings))  # type: ignore[arg-type]
-        # A test is reached from its equation, and would drown what people
-        # search.
-        return "" if Path(page.file.src_uri) in self._proving else built.search
+        page.toc = get_toc(_nest(built.headings))  # type: ignore[arg-type]
+        # Tests would drown what people search.
+        return "" if Path(page.file.src_uri) in self.book.tests else built.search
 
     def on_env(self, env: Any, config: MkDocsConfig, files: Files) -> None:
-        """Stop where something was reported: a site has no broken page."""
-        if self.config.tests:
-            equations = [
-                equation
-                for uri, (built, _) in self._pages.items()
-                if Path(uri) not in self._proving
-                for equation in built.equations
-            ]
-            for problem in self._proofs.check(equations):
-                self._report(problem)
-        for problem in self.project.left_over():
-            self._report(problem)
-        if self._problems:
+        """Stop if anything is wrong: a site has no broken page."""
+        problems = self.book.problems()
+        for problem in problems:
+            (log.info if self.config.lenient else log.error)(str(problem))
+        if problems and not self.config.lenient:
             raise PluginError(
-                f"facing: {self._problems} to mend in the annotated files, named above"
+                f"facing: {len(problems)} to mend in the annotated files, named above"
             )
 
     @event_priority(-100)
@@ -283,19 +235,16 @@ class FacingPlugin(BasePlugin[FacingConfig]):  # type: ignore[no-untyped-call]
             page.content = self._pages[page.file.src_uri][0].body
 
 
-def _beside(path: Path, root: Path, config: MkDocsConfig) -> File:
-    """Return a source as a file beside its page, to be looked at raw."""
-    place = path.with_suffix("") / path.name
-    source = str(root / path)
-    return File.generated(config, place.as_posix(), abs_src_path=source)
+def _raw_uri(path: Path) -> str:
+    """Return where a source lies beside its page, to be looked at raw."""
+    return (path.with_suffix("") / path.name).as_posix()
 
 
 def _source_url(file: File, config: MkDocsConfig, files: Files) -> str:
     """Return where the source is: in the repository, or beside the page."""
     if config.repo_url:
         return f"{config.repo_url.rstrip('/')}/blob/HEAD/{file.src_uri}"
-    path = Path(file.src_uri)
-    raw = files.get_file_from_path((path.with_suffix("") / path.name).as_posix())
+    raw = files.get_file_from_path(_raw_uri(Path(file.src_uri)))
     return raw.url_relative_to(file) if raw else ""
 
 
@@ -316,7 +265,7 @@ class _Links:
         file: File | None = here
         if path:
             folder = Path(here.src_uri).parent
-            file = self.files.get_file_from_path(_normal(folder / path))
+            file = self.files.get_file_from_path(_resolve_dots(folder / path))
         if file is None:
             self.broken.append((line, target))
             return target
@@ -327,7 +276,7 @@ class _Links:
         return file.url_relative_to(here) + ("#" + fragment if fragment else "")
 
 
-def _normal(path: Path) -> str:
+def _resolve_dots(path: Path) -> str:
     parts: list[str] = []
     for part in path.parts:
         if part == "..":
@@ -337,7 +286,7 @@ def _normal(path: Path) -> str:
     return "/".join(parts)
 
 
-def _nested(headings: list[Heading]) -> list[dict[str, Any]]:
+def _nest(headings: list[Heading]) -> list[dict[str, Any]]:
     """Return headings as MkDocs wants them: those below as children."""
     top: list[dict[str, Any]] = []
     around: list[dict[str, Any]] = []

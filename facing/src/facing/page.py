@@ -8,19 +8,21 @@ be shown: it is HTML, with its title, its headings and its ids.
 import html
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from facing.features.equations import Equation, Equations, Proofs
-from facing.read.source import Problem, Row, Source
-from facing.text.code import Mark, python_lines
-from facing.text.notes import Notes, anchors, is_sound
+from facing.feature import Feature, Link
+from facing.problem import Problem
+from facing.read.source import Row, Source
+from facing.templating import render
+from facing.text.code import Mark, highlight_python
+from facing.text.equations import Equation, EquationFrames
+from facing.text.notes import NoteRenderer, is_well_formed, line_anchors
 
 # What every page needs beside it, wherever it is shown.
 ASSETS = Path(__file__).parent / "assets"
-TEMPLATES = Path(__file__).parent / "templates"
 SHARED = (
     "literate.css",
     "literate.js",
@@ -44,80 +46,42 @@ class Page:
     """A page, and what its surroundings need to know of it."""
 
     title: str
-    description: str
-    body: str
-    search: str  # the same without math and line numbers, for an index
-    headings: list[Heading]
-    ids: set[str]
-    problems: list[Problem]
+    description: str = ""
+    body: str = ""
+    search: str = ""  # without math and line numbers, for an index
+    headings: list[Heading] = field(default_factory=list)
+    ids: set[str] = field(default_factory=set)
+    problems: list[Problem] = field(default_factory=list)
     meta: dict[str, Any] = field(default_factory=dict)
     equations: list[Equation] = field(default_factory=list)
-
-
-Link = Callable[[str, int], str]
-
-
-class Feature:
-    """
-    What a page may show besides its notes and code.
-
-    Each feature is a file of its own, and none knows of the others. These
-    are the places where it can put something; by default it puts nothing.
-    """
-
-    def marks(self, link: Link) -> Iterable[Mark]:
-        """Return attributes for stretches of code."""
-        return ()
-
-    def note(self, body: str, link: Link) -> str:
-        """Return a note's HTML, with what it adds."""
-        return body
-
-    def formula(self, mathml: str, line: int) -> str:
-        """Return a formula that stands on a line, decorated."""
-        return mathml
-
-    def beside(self, line: int) -> str:
-        """Return what stands behind a line of code."""
-        return ""
-
-    def foot(self) -> str:
-        """Return what stands below the rows."""
-        return ""
 
 
 def build(
     source: Source,
     link: Link = lambda target, line: target,
-    proofs: Proofs | None = None,
     features: Sequence[Feature] = (),
 ) -> Page:
     """
     Lay out a file as a page.
 
     `link` is given each link's target and line, and returns where it shall
-    lead. `proofs` are the tests of equations, and `features` what else is
-    shown.
+    lead. `features` are what else the page shows.
     """
-    builder = _Builder(source, link, proofs, features)
-    rows = [builder.row(row) for row in source.rows]
-    if not builder.titled:
-        rows.insert(
-            0, f'<section class="row wide">{builder.title()}</section>'
-        )
+    builder = _PageBuilder(source, link, features)
+    rows = render("rows.html", rows=builder.rows())
     foot = "".join(feature.foot() for feature in features)
-    body = f'<div class="lit">{"".join(rows)}{foot}</div>'
+    body = render("body.html", rows=rows, foot=foot)
     title = str(source.meta.get("title") or builder.headings[0].text)
     return Page(
         title=plain(title),
         description=" ".join(str(source.meta.get("summary") or "").split()),
         body=body,
-        search=_for_search("".join(rows)),
+        search=_search_text(rows),
         headings=builder.headings,
         ids=set(re.findall(r'\sid="([^"]*)"', body)),
         problems=builder.problems,
         meta=source.meta,
-        equations=builder.equations.found,
+        equations=builder.equations.equations,
     )
 
 
@@ -126,7 +90,7 @@ def plain(text: str) -> str:
     return html.unescape(re.sub(r"<[^>]*>", "", text)).strip()
 
 
-def _for_search(body: str) -> str:
+def _search_text(body: str) -> str:
     # An index wants a flat page: Material's search ends a section where the
     # element around its heading ends, and code would belong to no heading.
     body = re.sub(r"<math\b.*?</math>", " ", body, flags=re.DOTALL)
@@ -142,7 +106,7 @@ _HEADING = re.compile(
 )
 
 
-# Where little code stands beside a long docstring, its reference part goes
+# If little code stands beside a long docstring, its reference part goes
 # below the code, so that neither column stays empty.
 _REFERENCE = re.compile(
     r"<p>(?:<i id[^>]*></i>)*<strong>"
@@ -158,23 +122,33 @@ def _is_tall(row: Row) -> bool:
     return sum(map(len, row.notes)) > len(row.code) + 20
 
 
-class _Builder:
+@dataclass
+class _LaidOutRow:
+    """What the template shows of a row: HTML, and lines of code."""
+
+    kind: str
+    note: str
+    more: str | None = None
+    lines: Sequence[dict[str, Any]] = ()
+
+
+class _PageBuilder:
     """Builds rows one after the other; headings depend on those before."""
 
     def __init__(
-        self,
-        source: Source,
-        link: Link,
-        proofs: Proofs | None,
-        features: Sequence[Feature],
+        self, source: Source, link: Link, features: Sequence[Feature]
     ) -> None:
         self.source, self.link, self.features = source, link, features
         self.headings: list[Heading] = []
         names = {row.name for row in source.rows}
-        self.equations = Equations(source.path, names, proofs)
-        self.notes = Notes(source.path, link, self.equations, self._decorated)
+        self.equations = EquationFrames(source.path, names, self._caption)
+        self.notes = NoteRenderer(
+            source.path, link, self.equations, self._decorate_formula
+        )
         self.rendered = {
-            id(row): self._noted("".join(map(self.notes.render, row.notes)))
+            id(row): self._add_features(
+                "".join(map(self.notes.render, row.notes))
+            )
             for row in source.rows
         }
         # Ids that the author set keep their place; ours give way.
@@ -183,10 +157,13 @@ class _Builder:
         first = next(iter(self.rendered.values()), "")
         self.titled = bool(_HEADING.search(first)) and not source.rows[0].name
         marks = [mark for f in features for mark in f.marks(link)]
-        self.code = python_lines(source.text, self._placed(marks, names))
+        free = self._marks_with_free_ids(marks, names)
+        self.code = highlight_python(source.text, free)
 
-    def _placed(self, marks: list[Mark], names: set[str]) -> Iterator[Mark]:
-        """Keep marks from taking the ids of headings and definitions."""
+    def _marks_with_free_ids(
+        self, marks: list[Mark], names: set[str]
+    ) -> Iterator[Mark]:
+        """Leave out marks with the id of a heading or a definition."""
         notes = "".join(self.rendered.values())
         slugs = {_slug(m["text"]) for m in _HEADING.finditer(notes)}
         taken = self.ids | names | slugs | {"top"}
@@ -198,52 +175,49 @@ class _Builder:
                 self.ids.add(given)
                 yield mark
 
-    def _decorated(self, mathml: str, line: int) -> str:
+    def _caption(self, equation: Equation) -> str:
+        return "".join(f.caption(equation) for f in self.features)
+
+    def _decorate_formula(self, mathml: str, line: int) -> str:
         for feature in self.features:
             mathml = feature.formula(mathml, line)
         return mathml
 
-    def _noted(self, body: str) -> str:
+    def _add_features(self, note: str) -> str:
         for feature in self.features:
-            body = feature.note(body, self.link)
-        return body
+            note = feature.note(note, self.link)
+        return note
 
     @property
     def problems(self) -> list[Problem]:
         return self.notes.problems + self.equations.problems
 
-    def title(self) -> str:
+    def rows(self) -> list[_LaidOutRow]:
+        """Return the rows of the page, with a title if there is none."""
+        rows = [self._row(row) for row in self.source.rows]
+        if not self.titled:
+            rows.insert(0, _LaidOutRow("row wide", self._title()))
+        return rows
+
+    def _title(self) -> str:
         """Return a heading for a page whose author wrote none."""
         named = str(self.source.meta.get("title") or self.source.path.name)
         text = html.escape(named)
-        heading = Heading(1, self._unique("top"), text)
+        heading = Heading(1, self._unique_id("top"), text)
         self.headings.insert(0, heading)
-        return _div("note", _shown(heading, text))
+        return _heading_html(heading, text)
 
-    def row(self, row: Row) -> str:
-        """Return a row's HTML."""
-        note = self._note(row) + anchors(row.blank)
+    def _row(self, row: Row) -> _LaidOutRow:
+        note = self._note(row) + line_anchors(row.blank)
         if not row.code:
             # A long introduction is set in two columns, over the whole width.
-            kind = "wide long" if len(plain(note)) > LONG else "wide"
-            return (
-                f'<section class="row {kind}">{_div("note", note)}</section>'
-            )
-        code = _div("code", self._code(row.code))
-        split = self._reference(note) if _is_tall(row) else None
+            long = " long" * (len(plain(note)) > LONG)
+            return _LaidOutRow(f"row wide{long}", note)
+        lines = list(self._lines(row.code))
+        split = _find_reference(note) if _is_tall(row) else None
         if split is None:
-            return (
-                f'<section class="row">{_div("note", note)}{code}</section>'
-            )
-        above, below = _div("note", note[:split]), _div("more", note[split:])
-        return f'<section class="row tall">{above}{below}{code}</section>'
-
-    def _reference(self, note: str) -> int | None:
-        """Find where a docstring turns from telling to listing."""
-        label = _REFERENCE.search(note)
-        if not label or not is_sound(note[: label.start()]):
-            return None
-        return label.start()
+            return _LaidOutRow("row", note, lines=lines)
+        return _LaidOutRow("row tall", note[:split], note[split:], lines)
 
     def _note(self, row: Row) -> str:
         """Return a row's note, with its headings fitted into the page."""
@@ -254,40 +228,46 @@ class _Builder:
         levels = [int(m["level"]) for m in _HEADING.finditer(note)]
         shift = base - min(levels, default=base)
         if not row.name:
-            return self._fitted(note, shift)
+            return self._fit_headings(note, shift)
         short = row.name.split(".")[-1]
-        name = f'<code class="name">{html.escape(short)}</code>'
-        target = self._unique(row.name)
+        name = render("name.html", name=short)
+        target = self._unique_id(row.name)
         first = re.match(r"(?:<i id[^>]*></i>)*\s*(?=<h[1-6])", note)
         if not first:
             # The name is the heading that the author left out.
-            heading = self._heading(base, target, name)
+            heading = self._add_heading(base, target, name)
             if short.startswith("__"):  # __init__ leads nobody anywhere
                 self.headings.remove(heading)
-            return _shown(heading, name) + self._fitted(note, shift + 1)
+            return _heading_html(heading, name) + self._fit_headings(
+                note, shift + 1
+            )
         # The author's heading gets the name: a link to it is `#name`.
-        found = _HEADING.match(note, first.end())
-        assert found
-        text = found["text"]
+        heading_match = _HEADING.match(note, first.end())
+        assert heading_match
+        text = heading_match["text"]
         if short.lower() not in plain(text).lower():
             text += f" {name}"
-        heading = self._heading(int(found["level"]) + shift, target, text)
-        rest = self._fitted(note[found.end() :], shift)
-        return note[: first.end()] + _shown(heading, text) + rest
+        heading = self._add_heading(
+            int(heading_match["level"]) + shift, target, text
+        )
+        rest = self._fit_headings(note[heading_match.end() :], shift)
+        return note[: first.end()] + _heading_html(heading, text) + rest
 
-    def _fitted(self, note: str, shift: int) -> str:
+    def _fit_headings(self, note: str, shift: int) -> str:
         """Give a note's headings their levels, ids and links."""
 
         def replace(match: re.Match[str]) -> str:
             given = re.search(r'\sid="([^"]*)"', match["attributes"])
-            target = given[1] if given else self._unique(_slug(match["text"]))
+            target = (
+                given[1] if given else self._unique_id(_slug(match["text"]))
+            )
             level = int(match["level"]) + shift
-            heading = self._heading(level, target, match["text"])
-            return _shown(heading, match["text"])
+            heading = self._add_heading(level, target, match["text"])
+            return _heading_html(heading, match["text"])
 
         return _HEADING.sub(replace, note)
 
-    def _heading(self, level: int, target: str, text: str) -> Heading:
+    def _add_heading(self, level: int, target: str, text: str) -> Heading:
         # One heading of the first level, and no level left out: people who
         # listen to a page go from heading to heading.
         deepest = self.headings[-1].level + 1 if self.headings else 2
@@ -297,7 +277,7 @@ class _Builder:
         self.headings.append(Heading(level, target, text))
         return self.headings[-1]
 
-    def _unique(self, wanted: str) -> str:
+    def _unique_id(self, wanted: str) -> str:
         wanted = wanted or "section"
         found, n = wanted, 1
         while found in self.ids or re.fullmatch(r"L\d+", found):
@@ -306,41 +286,42 @@ class _Builder:
         self.ids.add(found)
         return found
 
-    def _code(self, numbers: list[int]) -> str:
-        """Return lines of code, each a target, and its number its link."""
+    def _lines(self, numbers: list[int]) -> Iterator[dict[str, Any]]:
+        """Yield lines of code, each with what features put behind it."""
         texts = [self.source.lines[n - 1] for n in numbers]
         # On a phone, the indentation that a block's lines share is room lost
         # for nothing. It is marked here, and the stylesheet takes it away.
         indents = [t[: len(t) - len(t.lstrip())] for t in texts if t.strip()]
-        margin = os.path.commonprefix(indents)  # noqa: RUF071
-        lines = []
+        shared = os.path.commonprefix(indents)  # noqa: RUF071
         for n in numbers:
             code = self.code[n - 1]
-            beside = "".join(f.beside(n) for f in self.features)
-            if margin and code.startswith(margin):
-                code = (
-                    f'<span class="in">{margin}</span>{code[len(margin) :]}'
-                )
-            lines.append(
-                f'<span class="l" id="L{n}"><a href="#L{n}" tabindex="-1" '
-                f'aria-label="{n}"></a>{code}{beside}</span>\n'
-            )
-        return f"<pre><code>{''.join(lines)}</code></pre>"
+            margin = shared if code.startswith(shared) else ""
+            yield {
+                "number": n,
+                "margin": margin,
+                "code": code[len(margin) :],
+                "hint": "".join(f.beside(n) for f in self.features),
+            }
 
 
 def _slug(text: str) -> str:
     return re.sub(r"[^\w]+", "-", plain(text).lower()).strip("-")
 
 
-def _shown(heading: Heading, text: str) -> str:
+def _heading_html(heading: Heading, text: str) -> str:
     """Return a heading with a link to itself."""
-    target = html.escape(heading.id)
-    label = html.escape(f"Link to {plain(text)}")
-    return (
-        f'<h{heading.level} id="{target}">{text}<a class="headerlink" '
-        f'href="#{target}" aria-label="{label}">#</a></h{heading.level}>'
+    return render(
+        "heading.html",
+        level=heading.level,
+        id=heading.id,
+        text=text,
+        label=f"Link to {plain(text)}",
     )
 
 
-def _div(css: str, content: str) -> str:
-    return f'<div class="{css}">{content}</div>'
+def _find_reference(note: str) -> int | None:
+    """Find the place in a docstring from which on it is a reference."""
+    label = _REFERENCE.search(note)
+    if not label or not is_well_formed(note[: label.start()]):
+        return None
+    return label.start()

@@ -1,1 +1,1 @@
-"""What a page can show besides notes and code, a feature a file."""
+"""What pages show besides notes and code, each feature in modules of its own."""

@@ -1,8 +1,7 @@
-r"""
-# From paper to line
+"""Lead from the constructs of papers to the lines that implement them.
 
-Code that implements a paper should say which line is which part of it. A
-YAML file lists what the papers have:
+Code that implements a paper should say which line is which part of it. A YAML file
+lists what the papers have:
 
     papers:
       first: {name: A Paper, url: "https://..."}
@@ -13,13 +12,12 @@ and a comment above the lines that implement a construct says so, by name:
 
     # **From the paper**: running mean.
 
-On the page that name leads to a table of all constructs, each beside its
-lines. The differences that a definition declares, in a note that begins with
-`!!! differs`, stand there too. A name that the file does not list is
-reported, and so is a construct that no line implements.
+On the page that name leads to a table of all constructs, each beside its lines. The
+differences that a definition declares, in a note that begins with `!!! differs`,
+stand there too. A name that the file does not list is reported, and so is a
+construct that no line implements.
 """
 
-import html
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -31,22 +29,15 @@ from typing import Any
 import yaml
 from markdown import Markdown
 
-from facing.page import Feature, Link
+from facing.feature import BookFeature, Feature, Link
+from facing.problem import Problem
 from facing.read.scopes import Scopes
-from facing.read.source import (
-    Line,
-    Problem,
-    Row,
-    Source,
-    decode,
-    reading_yaml,
-)
-from facing.text.code import python_lines
+from facing.read.source import Line, Row, Source
+from facing.read.yaml import compose_yaml, load_yaml
+from facing.templating import render
+from facing.text.code import highlight_python
 from facing.text.markdown_math import MathExtension
 from facing.text.notes import EXTENSIONS
-
-# Where the table goes on a page of prose.
-PLACE = "<!-- constructs -->"
 
 
 @dataclass(frozen=True)
@@ -96,8 +87,6 @@ class Construct:
         return re.sub(r"[^\w-]+", "-", self.name.lower()).strip("-")
 
 
-# ## Gathering
-
 _FROM = re.compile(
     r"^ {0,3}\*\*From the papers?\*\*:\s(?P<names>.+?)\.(?=\s|$)",
     re.DOTALL | re.MULTILINE,
@@ -105,49 +94,49 @@ _FROM = re.compile(
 _DIFFERS = re.compile(r"(?P<indent>\s*)!!!\s+differs\b")
 
 
-class Constructs:
-    """All that is declared in a file, and what the sources say of it."""
+class PaperMap(BookFeature):
+    """All constructs that a file lists, and what the sources say of them."""
 
     def __init__(self, path: Path, sources: Iterable[Source]) -> None:
         self.path = path
         self.problems: list[Problem] = []
-        self.found = {c.name: c for c in _declared(path)}
+        self.constructs = {c.name: c for c in _read_constructs(path)}
         # The page with the table, as seen from where the sources' paths are.
         self.page: Path | None = None
         self.others: list[Difference] = []
         for source in sources:
-            self._gather(source)
+            self._read_source(source)
 
-    def _gather(self, source: Source) -> None:
+    def _read_source(self, source: Source) -> None:
         scopes = Scopes(source)
         differences: list[Difference] = []
         for row, note in ((r, n) for r in source.rows for n in r.notes):
-            for name, line in _named(note):
-                self._place(source, scopes, row, name, line)
-            differences += _differences(source, scopes, note)
+            for name, line in _construct_names(note):
+                self._add_span(source, scopes, row, name, line)
+            differences += _declared_differences(source, scopes, note)
         for difference in differences:
-            self._assign(difference)
+            self._add_difference(difference)
 
-    def _place(
+    def _add_span(
         self, source: Source, scopes: Scopes, row: Row, name: str, line: int
     ) -> None:
-        construct = self.found.get(name)
+        construct = self.constructs.get(name)
         code = [n for n in row.code if n > line]
         if construct is None:
-            known = ", ".join(self.found)
+            known = ", ".join(self.constructs)
             wrong = f"{self.path.name} lists no construct {name!r}; {known}"
         elif not code:
             wrong = f"no code stands below, that would be {name!r}"
         else:
-            span = Span(source, scopes.at(code[0]), tuple(code))
+            span = Span(source, scopes.scope_at(code[0]), tuple(code))
             construct.spans.append(span)
             return
         self.problems.append(Problem(source.path, line, wrong))
 
-    def _assign(self, difference: Difference) -> None:
+    def _add_difference(self, difference: Difference) -> None:
         of = [
             construct
-            for construct in self.found.values()
+            for construct in self.constructs.values()
             if any(map(difference.belongs_to, construct.spans))
         ]
         for construct in of:
@@ -155,14 +144,14 @@ class Constructs:
         if not of:
             self.others.append(difference)
 
-    def on(self, source: Source) -> "OnPage":
+    def on_page(self, source: Source) -> "PaperMapFeature":
         """Return what one page shows of it."""
-        return OnPage(self, source)
+        return PaperMapFeature(self, source)
 
-    def left_over(self) -> Iterator[Problem]:
-        """Yield what is wrong: names, and constructs without lines."""
+    def remaining_problems(self) -> Iterator[Problem]:
+        """Yield names that are not listed, and constructs without lines."""
         yield from self.problems
-        for construct in self.found.values():
+        for construct in self.constructs.values():
             if not construct.spans:
                 yield Problem(
                     self.path,
@@ -172,7 +161,7 @@ class Constructs:
                 )
 
 
-def _named(note: list[Line]) -> Iterator[tuple[str, int]]:
+def _construct_names(note: list[Line]) -> Iterator[tuple[str, int]]:
     """Yield the constructs that a note names, with their lines."""
     text = "\n".join(line.text for line in note)
     for match in _FROM.finditer(text):
@@ -181,7 +170,7 @@ def _named(note: list[Line]) -> Iterator[tuple[str, int]]:
             yield " ".join(name.split()), line
 
 
-def _differences(
+def _declared_differences(
     source: Source, scopes: Scopes, note: list[Line]
 ) -> Iterator[Difference]:
     """Yield the differences that a note declares."""
@@ -197,19 +186,15 @@ def _differences(
             text.append(after.text)
         yield Difference(
             source,
-            scopes.at(line.number),
+            scopes.scope_at(line.number),
             line.number,
             dedent("\n".join(text)).strip(),
         )
 
 
-# ## The list
-
-
-def _declared(path: Path) -> Iterator[Construct]:
-    with reading_yaml(path):
-        top = yaml.compose(decode(path), yaml.SafeLoader)
-        data: Any = yaml.safe_load(decode(path)) or {}
+def _read_constructs(path: Path) -> Iterator[Construct]:
+    top = compose_yaml(path)
+    data = load_yaml(path) or {}
     try:
         papers: dict[str, dict[str, str]] = data["papers"]
         lines = _lines_of_keys(top, "constructs")
@@ -236,34 +221,31 @@ def _lines_of_keys(top: yaml.Node | None, name: str) -> dict[str, int]:
     }
 
 
-# ## On pages
-
-_SHOWN = re.compile(r"(<strong>From the papers?</strong>:\s)(.+?)(\.(?=\s|<))", re.S)
+_NAMED = re.compile(r"(<strong>From the papers?</strong>:\s)(.+?)(\.(?=\s|<))", re.S)
 
 
-class OnPage(Feature):
+class PaperMapFeature(Feature):
     """Leads from a construct's name to the table."""
 
-    def __init__(self, constructs: Constructs, source: Source) -> None:
-        self.constructs, self.source = constructs, source
+    def __init__(self, paper_map: PaperMap, source: Source) -> None:
+        self.paper_map, self.source = paper_map, source
 
     def note(self, body: str, link: Link) -> str:
         """Return a note with its constructs linked."""
-        page = self.constructs.page
+        page = self.paper_map.page
         if page is None:
             return body
-        folder = self.source.path.parent
-        place = Path(os.path.relpath(page, folder)).as_posix()
+        place = Path(os.path.relpath(page, self.source.path.parent)).as_posix()
 
-        def linked(name: str) -> str:
-            found = self.constructs.found.get(" ".join(name.split()))
-            if not found:
+        def link_name(name: str) -> str:
+            construct = self.paper_map.constructs.get(" ".join(name.split()))
+            if not construct:
                 return name
-            target = html.escape(link(f"{place}#{found.slug}", 1))
-            return f'<a href="{target}">{name.strip()}</a>'
+            address = link(f"{place}#{construct.slug}", 1)
+            return render("link.html", address=address, text=name.strip())
 
-        return _SHOWN.sub(
-            lambda m: m[1] + ", ".join(map(linked, m[2].split(","))) + m[3],
+        return _NAMED.sub(
+            lambda m: m[1] + ", ".join(map(link_name, m[2].split(","))) + m[3],
             body,
         )
 
@@ -272,65 +254,68 @@ class OnPage(Feature):
 Address = Callable[[Path, int], str]
 
 
-class Table:
-    """The constructs beside their lines, as HTML for any page."""
+@dataclass(frozen=True)
+class Section:
+    """A part of the table: its heading, and HTML for any page."""
 
-    def __init__(self, constructs: Constructs, address: Address) -> None:
-        self.constructs, self.address = constructs, address
+    title: str
+    slug: str
+    body: str
+
+
+def paper_map_sections(paper_map: PaperMap, address: Address) -> Iterator[Section]:
+    """Yield the constructs, each beside its lines, then all other differences."""
+    table = _Table(address)
+    for each in paper_map.constructs.values():
+        yield Section(each.title, each.slug, table.construct(each))
+    if paper_map.others:
+        body = table.others(paper_map.others)
+        yield Section("Other differences", "other-differences", body)
+
+
+class _Table:
+    """Renders the sections of the table."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
         math = MathExtension(report=lambda line, message: None)
         self._md = Markdown(extensions=[*EXTENSIONS, math])
 
-    def sections(self) -> Iterator[tuple[str, str, str]]:
-        """Yield title, id and HTML of each section."""
-        for each in self.constructs.found.values():
-            yield each.title, each.slug, _lit(self._construct(each))
-        others = "".join(map(self._difference, self.constructs.others))
-        if others:
-            note = f'<div class="note">{others}</div>'
-            row = f'<section class="row">{note}</section>'
-            yield "Other differences", "other-differences", _lit(row)
-
-    def _construct(self, construct: Construct) -> str:
-        papers = " and ".join(
-            f'<a href="{html.escape(p["url"])}">{html.escape(p["name"])}</a>'
-            for p in construct.papers
-        )
-        note = f"<p>{html.escape(construct.says)} <em>From:</em> {papers}.</p>"
-        note += "".join(map(self._difference, construct.differences))
-        code = "".join(map(self._span, construct.spans))
-        return (
-            f'<section class="row"><div class="note">{note}</div>'
-            f'<div class="code">{code}</div></section>'
+    def construct(self, construct: Construct) -> str:
+        return render(
+            "paper_map/construct.html",
+            construct=construct,
+            differences=map(self._difference, construct.differences),
+            spans=map(self._span, construct.spans),
         )
 
-    def _difference(self, difference: Difference) -> str:
+    def others(self, differences: Iterable[Difference]) -> str:
+        return render(
+            "paper_map/others.html", differences=map(self._difference, differences)
+        )
+
+    def _difference(self, difference: Difference) -> dict[str, str]:
         self._md.reset()
-        where = difference.scope or difference.source.path.stem
-        link = self.address(difference.source.path, difference.line)
-        return (
-            '<div class="admonition differs"><p class="admonition-title">'
-            f'Differs, says <a href="{html.escape(link)}">'
-            f"<code>{html.escape(where)}</code></a></p>"
-            f"{self._md.convert(difference.text)}</div>"
-        )
+        return {
+            "where": difference.scope or difference.source.path.stem,
+            "address": self.address(difference.source.path, difference.line),
+            "text": self._md.convert(difference.text),
+        }
 
-    def _span(self, span: Span) -> str:
-        coloured = python_lines(span.source.text)
+    def _span(self, span: Span) -> dict[str, Any]:
+        code = highlight_python(span.source.text)
         texts = [span.source.lines[n - 1] for n in span.lines]
         margin = min(len(t) - len(t.lstrip()) for t in texts if t.strip())
         path = span.source.path
-        lines = "".join(
-            f'<span class="l"><a href="{html.escape(self.address(path, n))}" '
-            f'aria-label="{n}"></a>{coloured[n - 1][margin:]}</span>\n'
-            for n in span.lines
-        )
-        name = f"{path.name}, {span.scope}" if span.scope else path.name
-        link = html.escape(self.address(path, span.lines[0]))
-        return (
-            f'<p class="from"><a href="{link}">{html.escape(name)}</a></p>'
-            f"<pre><code>{lines}</code></pre>"
-        )
-
-
-def _lit(body: str) -> str:
-    return f'<div class="lit">{body}</div>'
+        return {
+            "name": f"{path.name}, {span.scope}" if span.scope else path.name,
+            "address": self.address(path, span.lines[0]),
+            "lines": [
+                {
+                    "number": n,
+                    "address": self.address(path, n),
+                    "code": code[n - 1][margin:],
+                }
+                for n in span.lines
+            ],
+        }

@@ -1,1 +1,1 @@
-"""Read a Python file: its notes, its code and its scopes."""
+"""Read files: Python into rows and scopes, YAML into data."""

@@ -1,13 +1,9 @@
-r"""
-# Scopes
+"""Scopes: in which module, class or function a name means something.
 
-A name means something *somewhere*: `var` in one function is not `var` in
-another. A scope is a module, a class or a function, named by dots as Python
-names it: `batch_norm.BatchNorm.forward`.
-
-What stands in a docstring or in a body belongs to the scope of that
-definition; decorators, defaults and annotations belong to the scope around
-it.
+`var` in one function is not `var` in another. A scope is named by dots as Python
+names it: `batch_norm.BatchNorm.forward`. What stands in a docstring or in a body
+belongs to the scope of that definition; decorators, defaults and annotations
+belong to the scope around it.
 """
 
 import ast
@@ -24,34 +20,34 @@ class Scopes:
 
     def __init__(self, source: Source) -> None:
         self.lines = source.lines
-        self.found: list[tuple[int, int, str]] = []
+        self._ranges: list[tuple[int, int, str]] = []
         self.definitions: dict[str, Definition] = {}
-        self._gather(source.tree, "")
+        self._add_definitions(source.tree, "")
         self.names = {"", *self.definitions}
 
     def is_function(self, name: str) -> bool:
-        """Tell whether a scope is a function, whose names are its own."""
+        """Tell whether a scope is a function."""
         node = self.definitions.get(name)
         return node is not None and not isinstance(node, ast.ClassDef)
 
     def binds(self, scope: str, name: str) -> bool:
-        """Tell whether a function has a variable of this name for itself."""
+        """Tell whether a scope is a function with a local variable of this name."""
         node = self.definitions.get(scope)
         if node is None or isinstance(node, ast.ClassDef):
             return False
-        return name in bound(node)
+        return name in bound_names(node)
 
-    def _gather(self, parent: ast.AST, prefix: str) -> None:
+    def _add_definitions(self, parent: ast.AST, prefix: str) -> None:
         for node in ast.iter_child_nodes(parent):
             if isinstance(node, Definition):
                 name = prefix + node.name
-                self.found.append((node.lineno, self._last(node), name))
+                self._ranges.append((node.lineno, self._last_line(node), name))
                 self.definitions.setdefault(name, node)
-                self._gather(node, name + ".")
+                self._add_definitions(node, name + ".")
             else:
-                self._gather(node, prefix)
+                self._add_definitions(node, prefix)
 
-    def _last(self, node: Definition) -> int:
+    def _last_line(self, node: Definition) -> int:
         """Find a definition's last line, comments at its end included."""
         end = last = node.end_lineno or node.lineno
         for text in self.lines[end:]:
@@ -63,12 +59,12 @@ class Scopes:
             last = end if bare else last
         return last
 
-    def at(self, line: int) -> str:
+    def scope_at(self, line: int) -> str:
         """Return the innermost scope that holds a line; "" is the module."""
-        around = [f for f in self.found if f[0] <= line <= f[1]]
-        return max(around, default=(0, 0, ""))[2]
+        holding = [each for each in self._ranges if each[0] <= line <= each[1]]
+        return max(holding, default=(0, 0, ""))[2]
 
-    def places(self, node: ast.expr | ast.arg) -> Iterator[Place]:
+    def places_of(self, node: ast.expr | ast.arg) -> Iterator[Place]:
         """Yield where an expression stands, line by line."""
         first, last = node.lineno, node.end_lineno or node.lineno
         end = node.end_col_offset or 0
@@ -86,7 +82,7 @@ class Scopes:
                 yield n, start, start + len(shown.strip())
 
 
-def around(scope: str) -> Iterator[str]:
+def enclosing_scopes(scope: str) -> Iterator[str]:
     """Yield a scope and those around it, from the inside out."""
     while scope:
         yield scope
@@ -98,22 +94,21 @@ Expression = tuple[str, ast.expr | ast.arg]
 
 
 def expressions(source: Source) -> Iterator[Expression]:
-    """
-    Yield each expression of a file with its scope, outer ones first.
+    """Yield each expression of a file with its scope, outer ones first.
 
     What a function binds anew for itself (the parameters of a nested
     function or a lambda, the variable of a comprehension) is another thing
     of the same name, and left out where it would be taken for the outer one.
     f-strings are left out: before Python 3.12 their parts have no place.
     """
-    yield from _Walk().body(source.tree, "")
+    yield from _ExpressionWalk().body(source.tree, "")
 
 
-class _Walk:
+class _ExpressionWalk:
     """Goes through a tree, and knows in which scope it is."""
 
     def __init__(self) -> None:
-        self.anew: list[set[str]] = []  # names that inner scopes bind anew
+        self.rebound: list[set[str]] = []  # names that inner scopes bind anew
 
     def body(self, node: ast.AST, scope: str) -> Iterator[Expression]:
         for child in ast.iter_child_nodes(node):
@@ -128,14 +123,14 @@ class _Walk:
             for statement in node.body:
                 yield from self.walk(statement, _join(scope, node.name))
         elif isinstance(node, _COMPREHENSIONS):
-            bound = {n for g in node.generators for n in stored(g.target)}
+            bound = {n for g in node.generators for n in stored_names(g.target)}
             yield from self.inner(node, scope, bound)
         elif isinstance(node, ast.Lambda):
             yield from self.inner(node, scope, {a.arg for a in arguments(node)})
         elif not isinstance(node, ast.JoinedStr):
-            if isinstance(node, ast.expr) and not self._other(node):
+            if isinstance(node, ast.expr) and not self._is_rebound(node):
                 yield scope, node
-            if isinstance(node, ast.arg) and not self._other(node):
+            if isinstance(node, ast.arg) and not self._is_rebound(node):
                 yield scope, node
             yield from self.body(node, scope)
 
@@ -151,15 +146,15 @@ class _Walk:
             yield from self.walk(statement, name)
 
     def inner(self, node: ast.AST, scope: str, bound: set[str]) -> Iterator[Expression]:
-        self.anew.append(bound)
+        self.rebound.append(bound)
         yield from self.body(node, scope)
-        self.anew.pop()
+        self.rebound.pop()
 
-    def _other(self, node: ast.expr | ast.arg) -> bool:
+    def _is_rebound(self, node: ast.expr | ast.arg) -> bool:
         names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
         if isinstance(node, ast.arg):
             names = {node.arg}
-        return any(names & bound for bound in self.anew)
+        return any(names & bound for bound in self.rebound)
 
 
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
@@ -169,21 +164,15 @@ def _join(scope: str, name: str) -> str:
     return f"{scope}.{name}" if scope else name
 
 
-def arguments(
-    node: Function | ast.Lambda,
-) -> list[ast.arg]:
+def arguments(node: Function | ast.Lambda) -> list[ast.arg]:
     """Return all parameters of a function, in their order."""
     a = node.args
-    more = [
-        *filter(None, [a.vararg]),
-        *a.kwonlyargs,
-        *filter(None, [a.kwarg]),
-    ]
-    return [*a.posonlyargs, *a.args, *more]
+    found = [*a.posonlyargs, *a.args, a.vararg, *a.kwonlyargs, a.kwarg]
+    return [each for each in found if each]
 
 
-def bound(node: Function) -> set[str]:
-    """Return the names that are a function's own: bound in it, to it."""
+def bound_names(node: Function) -> set[str]:
+    """Return the names of a function's parameters and local variables."""
     found = {a.arg for a in arguments(node)}
     outside: set[str] = set()
     todo: list[ast.AST] = list(node.body)
@@ -204,7 +193,7 @@ def bound(node: Function) -> set[str]:
     return found - outside
 
 
-def stored(node: ast.AST) -> list[str]:
+def stored_names(node: ast.AST) -> list[str]:
     """Return the names that a target binds."""
     return [
         n.id

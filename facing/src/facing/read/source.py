@@ -15,21 +15,13 @@ import re
 import tokenize
 import warnings
 from bisect import bisect_left
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-
-class Problem(Exception):
-    """Something in a source file that its author must mend."""
-
-    def __init__(self, path: Path | str, line: int, message: str) -> None:
-        super().__init__(f"{path}:{line}: {message}")
-        self.path, self.line, self.message = path, line, message
+from facing.problem import Problem
+from facing.read.text import read_text
+from facing.read.yaml import load_front_matter
 
 
 @dataclass(frozen=True)
@@ -73,21 +65,22 @@ class Source:
     file: Path  # where it was read, whatever it is called on the page
 
 
-def read(path: Path) -> Source:
+def read(path: Path, root: Path = Path()) -> Source:
     """
-    Read a file into rows.
+    Read a file into rows. Its path is seen from `root`.
 
-    **Raises**: `Problem` where it cannot be read or is no valid Python.
+    **Raises**: `Problem` if it cannot be read or is no valid Python.
     """
-    text = decode(path)
-    tree, tokens = syntax(path, text)
+    file = root / path
+    text = read_text(file)
+    tree, tokens = parse_python(file, text)
     lines = text.removesuffix("\n").split("\n")
-    finder = _Finder(lines, tree, tokens)
-    meta = _front_matter(path, finder.module_note)
-    rows = finder.rows()
-    name, root = module_name(path)
+    finder = _RowFinder(lines, tree, tokens)
+    meta = _take_front_matter(file, finder.module_note)
+    rows = finder.lay_out_rows()
+    name, top = module_name(file)
     return Source(
-        path, text, lines, meta, rows, tree, name, root, path.resolve()
+        path, text, lines, meta, rows, tree, name, top, file.resolve()
     )
 
 
@@ -102,52 +95,10 @@ def module_name(path: Path) -> tuple[str, Path]:
     return ".".join(parts), folder
 
 
-def decode(path: Path) -> str:
-    """Return a file's text, in the encoding that it declares."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise Problem(path, 1, f"cannot be read: {reason}") from None
-    try:
-        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
-        text = data.decode(encoding)
-    except SyntaxError as error:
-        raise Problem(path, 1, f"unknown encoding: {error.msg}") from None
-    except UnicodeDecodeError as error:
-        line = 1 + data.count(b"\n", 0, error.start)
-        bad = f"byte 0x{data[error.start]:02x} at offset {error.start}"
-        raise Problem(
-            path,
-            line,
-            f"{bad} is not {error.encoding}; save the file as UTF-8, or "
-            "declare its encoding in the first line",
-        ) from None
-    # Python ends a line at these three and at nothing else; splitlines()
-    # would also break at a form feed, and every number after it be wrong.
-    return re.sub(r"\r\n?", "\n", text)
-
-
-@contextmanager
-def reading_yaml(path: Path) -> Iterator[None]:
-    """Tell where a YAML file is wrong, if what is done inside finds out."""
-    try:
-        yield
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        reason = getattr(error, "problem", None) or str(error)
-        raise Problem(
-            path,
-            mark.line + 1 if mark else 1,
-            f"not valid YAML: {reason}; quote what holds any of [ ] {{ }} , "
-            "# : and double each backslash between double quotes",
-        ) from None
-
-
-def syntax(
+def parse_python(
     path: Path, text: str
 ) -> tuple[ast.Module, list[tokenize.TokenInfo]]:
-    """Return a file's text as tree and tokens, where it is valid Python."""
+    """Return Python's tree and tokens of a text."""
     try:
         with warnings.catch_warnings():
             # `\m` in a docstring that is not raw is no concern of ours.
@@ -176,7 +127,7 @@ _DIRECTIVE = re.compile(
 )
 
 
-class _Finder:
+class _RowFinder:
     """Finds the notes and definitions of a file, and lays out its rows."""
 
     def __init__(
@@ -190,11 +141,11 @@ class _Finder:
         self.docstrings: set[int] = set()  # first lines, the module's not
         self.starts: dict[int, tuple[str, int]] = {}  # name and last line
         self.headers: set[int] = set()  # the lines of `def f(...):`
-        self.module_note = self._docstring(tree)
-        self._definitions(tree, tokens)
-        self._comments(tokens)
+        self.module_note = self._find_docstring(tree)
+        self._find_definitions(tree, tokens)
+        self._find_comments(tokens)
 
-    def _definitions(
+    def _find_definitions(
         self, tree: ast.Module, tokens: list[tokenize.TokenInfo]
     ) -> None:
         newlines = [t.start[0] for t in tokens if t.type == tokenize.NEWLINE]
@@ -203,14 +154,14 @@ class _Finder:
             parent, prefix = todo.pop()
             for node in ast.iter_child_nodes(parent):
                 if isinstance(node, Definition):
-                    self._definition(node, prefix + node.name, newlines)
+                    self._add_definition(node, prefix + node.name, newlines)
                     todo.append((node, f"{prefix}{node.name}."))
                 elif isinstance(
                     node, ast.stmt | ast.ExceptHandler | ast.match_case
                 ):
                     todo.append((node, prefix))
 
-    def _definition(
+    def _add_definition(
         self, node: Definition, name: str, newlines: list[int]
     ) -> None:
         first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
@@ -219,11 +170,13 @@ class _Finder:
         # its parentheses stay in the code.
         last = newlines[bisect_left(newlines, node.lineno)]
         self.headers.update(range(first, last + 1))
-        note = self._docstring(node)
+        note = self._find_docstring(node)
         if note:
             self.docstrings.add(note[0].number)
 
-    def _docstring(self, node: ast.Module | Definition) -> list[Line] | None:
+    def _find_docstring(
+        self, node: ast.Module | Definition
+    ) -> list[Line] | None:
         """
         Find a docstring that is one literal and has its lines for itself.
 
@@ -249,15 +202,15 @@ class _Finder:
             return None
         body = literal["body"]
         if literal["prefix"] not in ("r", "R"):
-            body = _unescaped(body)
+            body = _unescape(body)
         texts = body.split("\n")
         if behind and not _DIRECTIVE.match(behind):
             texts[-1] += "  " + behind.lstrip("# ")
-        note = _dedented(first, texts, flush=1)
+        note = _dedent(first, texts, flush=1)
         self.notes[first] = note
         return note
 
-    def _comments(self, tokens: list[tokenize.TokenInfo]) -> None:
+    def _find_comments(self, tokens: list[tokenize.TokenInfo]) -> None:
         """Gather comments on lines of their own, at one indentation."""
         block: list[tokenize.TokenInfo] = []
         for token in tokens:
@@ -265,11 +218,11 @@ class _Finder:
                 continue
             line, column = token.start
             if block and block[-1].start != (line - 1, column):
-                self._comment(block)
+                self._add_comment(block)
                 block = []
             block.append(token)
         if block:
-            self._comment(block)
+            self._add_comment(block)
 
     def _is_note(self, comment: tokenize.TokenInfo) -> bool:
         line, column = comment.start
@@ -279,12 +232,12 @@ class _Finder:
             or _DIRECTIVE.match(comment.string)
         )
 
-    def _comment(self, block: list[tokenize.TokenInfo]) -> None:
+    def _add_comment(self, block: list[tokenize.TokenInfo]) -> None:
         first = block[0].start[0]
         texts = [re.sub(r"^#+:? ?", "", t.string) for t in block]
-        self.notes[first] = _dedented(first, texts)
+        self.notes[first] = _dedent(first, texts)
 
-    def rows(self) -> list[Row]:
+    def lay_out_rows(self) -> list[Row]:
         """Lay out the file, from its first line to its last."""
         rows = [Row()]
         around: list[int] = []  # last lines of the definitions around
@@ -295,7 +248,7 @@ class _Finder:
             while text and around and around[-1] < number:
                 around.pop()
                 ended = True
-            if self._begins(number, rows[-1], ended and bool(text)):
+            if self._starts_row(number, rows[-1], ended and bool(text)):
                 rows.append(Row(depth=len(around)))
                 ended = False
             row = rows[-1]
@@ -309,9 +262,9 @@ class _Finder:
             else:
                 (row.code if text else row.blank).append(number)
             number += 1
-        return [self._trimmed(row) for row in rows if row]
+        return [_join_code(row) for row in rows if row]
 
-    def _begins(self, number: int, row: Row, ended: bool) -> bool:
+    def _starts_row(self, number: int, row: Row, ended: bool) -> bool:
         """Tell whether a new row begins at a line."""
         note = self.notes.get(number)
         if number in self.docstrings or not row:
@@ -324,22 +277,23 @@ class _Finder:
                 return True
             # A note without code goes with what stands right below it.
             above = row.notes[-1][0].number if row.notes else number
-            return self._indent(above) != self._indent(number)
+            return self._indentation(above) != self._indentation(number)
         text = self.lines[number - 1].strip()
         return ended or (after_module_note and bool(text))
 
-    def _indent(self, number: int) -> int:
+    def _indentation(self, number: int) -> int:
         line = self.lines[number - 1].expandtabs()
         return len(line) - len(line.lstrip())
 
-    def _trimmed(self, row: Row) -> Row:
-        """Put blank lines between code lines back among them."""
-        if row.code:
-            first, last = row.code[0], row.code[-1]
-            inner = [n for n in row.blank if first < n < last]
-            row.code = sorted(row.code + inner)
-            row.blank = [n for n in row.blank if n not in inner]
-        return row
+
+def _join_code(row: Row) -> Row:
+    """Put blank lines between code lines back among them."""
+    if row.code:
+        first, last = row.code[0], row.code[-1]
+        inner = [n for n in row.blank if first < n < last]
+        row.code = sorted(row.code + inner)
+        row.blank = [n for n in row.blank if n not in inner]
+    return row
 
 
 _LITERAL = re.compile(
@@ -349,7 +303,7 @@ _LITERAL = re.compile(
 )
 
 
-def _unescaped(body: str) -> str:
+def _unescape(body: str) -> str:
     r"""
     Guess what the author of a docstring that is not raw meant by `\`.
 
@@ -363,7 +317,7 @@ def _unescaped(body: str) -> str:
     return re.sub(r"\\([\"'])", r"\1", body)
 
 
-def _dedented(first: int, texts: list[str], flush: int = 0) -> list[Line]:
+def _dedent(first: int, texts: list[str], flush: int = 0) -> list[Line]:
     """Number lines, and take off the indentation that they share."""
     texts = [text.expandtabs().rstrip() for text in texts]
     margin = min(
@@ -375,7 +329,7 @@ def _dedented(first: int, texts: list[str], flush: int = 0) -> list[Line]:
     ]
 
 
-def _front_matter(path: Path, note: list[Line] | None) -> dict[str, Any]:
+def _take_front_matter(path: Path, note: list[Line] | None) -> dict[str, Any]:
     """Take YAML between two `---` off the head of the module's note."""
     texts = [line.text for line in note or []]
     filled = [i for i, text in enumerate(texts) if text]
@@ -385,13 +339,8 @@ def _front_matter(path: Path, note: list[Line] | None) -> dict[str, Any]:
     if "---" not in texts[start:]:
         return {}
     end = texts.index("---", start)
-    try:
-        meta = yaml.safe_load("\n".join(texts[start:end]))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = note[start].number + (mark.line if mark else 0)
-        reason = getattr(error, "problem", None) or str(error)
-        raise Problem(path, line, f"front matter: {reason}") from None
+    text = "\n".join(texts[start:end])
+    meta = load_front_matter(text, path, note[start].number)
     if not isinstance(meta, dict):
         return {}  # two rules with text between them
     note[: end + 1] = [Line(line.number, "") for line in note[: end + 1]]

@@ -1,12 +1,14 @@
-"""
-# Code in colour
+"""Colour code, line by line, and put elements around marked stretches.
 
-The whole file is coloured at once and then cut into lines. So a comment in
-the middle of a statement, which begins a new row, does not confuse anything.
+A whole file is coloured at once and then cut into lines. So a comment in the
+middle of a statement, which begins a new row, does not confuse anything.
 
-What else there is to say of a token (that it is a symbol, where it leads) is
-said by marks: attributes for a stretch of a line. Who makes them does not
-matter here; marks of the same stretch become one element.
+What else there is to say of a token (that it is a symbol, where it leads) is said
+by marks: attributes for a stretch of a line. Who makes them does not matter here;
+marks of the same stretch become one element.
+
+Each token is an element or two, tens of thousands for a book: so this module
+writes its HTML by itself, and leaves templates to what stands around the lines.
 """
 
 import html
@@ -49,32 +51,32 @@ class Mark:
     attributes: tuple[tuple[str, str], ...]
 
 
-def python_lines(text: str, marks: Iterable[Mark] = ()) -> list[str]:
+def highlight_python(text: str, marks: Iterable[Mark] = ()) -> list[str]:
     """Return the lines of Python source as HTML."""
     lexer = PythonLexer(stripnl=False, stripall=False)
     by_line = defaultdict(list)
     for mark in marks:
         by_line[mark.line].append(mark)
     return [
-        _marked(line, by_line[n]) if n in by_line else _plain(line)
-        for n, line in enumerate(_lines(text, lexer), 1)
+        _render_marked(line, by_line[n]) if n in by_line else _render(line)
+        for n, line in enumerate(_split_lines(text, lexer), 1)
     ]
 
 
-def highlighted(text: str, language: str) -> str | None:
-    """Return code in a named language as HTML, where it is known."""
+def highlight(text: str, language: str) -> str | None:
+    """Return code as HTML, or None if Pygments does not know the language."""
     try:
         lexer = get_lexer_by_name(language)
     except ClassNotFound:
         return None
-    return "\n".join(map(_plain, _lines(text, lexer)))
+    return "\n".join(map(_render, _split_lines(text, lexer)))
 
 
 # A line in pieces: the class of a colour, and the text that has it.
 Pieces = list[tuple[str, str]]
 
 
-def _plain(pieces: Pieces) -> str:
+def _render(pieces: Pieces) -> str:
     return "".join(
         f'<span class="{css}">{html.escape(text, quote=False)}</span>'
         if css and text.strip()
@@ -83,54 +85,51 @@ def _plain(pieces: Pieces) -> str:
     )
 
 
-def _marked(pieces: Pieces, marks: list[Mark]) -> str:
+def _render_marked(pieces: Pieces, marks: list[Mark]) -> str:
     """Return a line with elements around what is marked, one in another."""
     parts: list[str] = []
     open_ends: list[tuple[int, str]] = []
-    todo = [*_elements(marks)]
+    waiting = [*_mark_elements(marks)]
     at = 0
     for css, text in pieces:
         last = at + len(text)
         while at < last:
-            while todo and todo[0][0] <= at:
-                start, end, opening, closing = todo.pop(0)
+            while waiting and waiting[0][0] <= at:
+                start, end, opening, closing = waiting.pop(0)
                 # A stretch that would reach out of the one around it is none.
                 if start == at and all(end <= e for e, _ in open_ends):
                     parts.append(opening)
                     open_ends.append((end, closing))
-            stops = [
-                last,
-                *(e for e, _ in open_ends),
-                *(t[0] for t in todo[:1]),
-            ]
+            stops = [last, *(e for e, _ in open_ends), *(w[0] for w in waiting[:1])]
             cut = min(stop for stop in stops if stop > at)
-            parts.append(_plain([(css, text[: cut - at])]))
+            parts.append(_render([(css, text[: cut - at])]))
             text, at = text[cut - at :], cut
             while open_ends and open_ends[-1][0] <= at:
                 parts.append(open_ends.pop()[1])
     return "".join([*parts, *(closing for _, closing in reversed(open_ends))])
 
 
-def _elements(marks: list[Mark]) -> Iterator[tuple[int, int, str, str]]:
+def _mark_elements(marks: list[Mark]) -> Iterator[tuple[int, int, str, str]]:
     """Yield start, end and tags of each stretch, outer ones first."""
 
-    def place(mark: Mark) -> tuple[int, int]:
+    def outer_first(mark: Mark) -> tuple[int, int]:
         return mark.start, -mark.end
 
-    for (start, end), same in groupby(sorted(marks, key=place), place):
-        found = dict(pair for mark in same for pair in mark.attributes)
+    for (start, end), same in groupby(sorted(marks, key=outer_first), outer_first):
+        attributes = dict(pair for mark in same for pair in mark.attributes)
         # What leads somewhere is a link, and so is a place to link to: the
         # script lets it lead to itself.
-        tag = "a" if found.keys() & {"href", "id"} else "span"
+        tag = "a" if attributes.keys() & {"href", "id"} else "span"
         written = "".join(
-            f' {name}="{html.escape(value)}"' for name, value in sorted(found.items())
+            f' {name}="{html.escape(value)}"'
+            for name, value in sorted(attributes.items())
         )
         yield start, -end, f"<{tag}{written}>", f"</{tag}>"
 
 
-def _lines(text: str, lexer: Lexer) -> list[Pieces]:
+def _split_lines(text: str, lexer: Lexer) -> list[Pieces]:
     lines: list[Pieces] = [[]]
-    for css, part in _merged(text, lexer):
+    for css, part in _merge_pieces(text, lexer):
         for i, piece in enumerate(part.split("\n")):
             if i:
                 lines.append([])
@@ -139,7 +138,7 @@ def _lines(text: str, lexer: Lexer) -> list[Pieces]:
     return lines[:-1]  # what follows the last newline is no line
 
 
-def _merged(text: str, lexer: Lexer) -> Iterator[tuple[str, str]]:
+def _merge_pieces(text: str, lexer: Lexer) -> Iterator[tuple[str, str]]:
     """Join neighbours of one colour: a third of the page's bytes."""
     last, gathered = "", ""
     for kind, part in lex(text, lexer):

@@ -1,12 +1,11 @@
-r"""
-# Math in Markdown
+r"""A Python-Markdown extension: LaTeX in Markdown becomes MathML.
 
-A Python-Markdown extension for `$...$`, `$$...$$`, `\(...\)`, `\[...\]` and
-LaTeX's equation environments standing by themselves.
+It knows `$...$`, `$$...$$`, `\(...\)`, `\[...\]` and LaTeX's equation environments
+standing by themselves.
 
-Markdown knows nothing of LaTeX: it would read `_` as emphasis and `\\` as an
-escape. So formulas are taken out before Markdown sees the text, each leaving
-a token, and put back as MathML when it is done.
+Markdown knows nothing of LaTeX: it would read `_` as emphasis and `\\` as an escape.
+So formulas are taken out before Markdown sees the text, each leaving a token, and
+put back as MathML when it is done.
 """
 
 import html
@@ -68,8 +67,12 @@ _PATTERN = re.compile(
 
 
 @dataclass(frozen=True)
-class Found:
-    """What was taken out of the text: the source, and where it stood."""
+class Formula:
+    """A formula taken out of the text: its source, and where it stood.
+
+    So is an escaped dollar, which becomes `$`, and what is opened and never closed,
+    which is an error: these have no `latex`.
+    """
 
     source: str
     line: int
@@ -79,8 +82,8 @@ class Found:
     behind: str = ""  # the same, as it was written
 
 
-# What somebody else put into the text to find a place again, as `notes` does
-# for lines. In a formula it would be read as LaTeX, so it is moved before it.
+# What somebody else put into the text to find a place again, as `notes` does for
+# lines. In a formula it would be read as LaTeX, so it is moved before it.
 MARK = re.compile("\ue002\\d+\ue003")
 
 
@@ -89,7 +92,7 @@ def _token(n: int) -> str:
     return f"\ue000{n}\ue001"
 
 
-def _taken_out(match: re.Match[str], line: int) -> Found | None:
+def _read_match(match: re.Match[str], line: int) -> Formula | None:
     part = {
         name: text and MARK.sub("", text) for name, text in match.groupdict().items()
     }
@@ -97,18 +100,18 @@ def _taken_out(match: re.Match[str], line: int) -> Found | None:
     if part["skip"]:
         return None
     if part["dollar"] or part["unclosed"]:
-        return Found(source, line)
+        return Formula(source, line)
     braces = part["beside"] or part["below"] or "", part["behind"] or ""
     for name in ("environment", "display", "fenced", "bracket"):
         if part[name] is not None:
-            return Found(source, line, part[name], True, *braces)
+            return Formula(source, line, part[name], True, *braces)
     for name in ("paren", "inline"):
         if part[name] is not None:
-            return Found(source, line, part[name])
+            return Formula(source, line, part[name])
     raise AssertionError(source)
 
 
-class _TakeOut(Preprocessor):
+class _ExtractFormulas(Preprocessor):
     def __init__(self, md: Markdown, math: "MathExtension") -> None:
         super().__init__(md)
         self.math = math
@@ -116,21 +119,21 @@ class _TakeOut(Preprocessor):
     def run(self, lines: list[str]) -> list[str]:
         text = "\n".join(lines)
 
-        def taken_out(match: re.Match[str]) -> str:
+        def extract(match: re.Match[str]) -> str:
             line = 1 + text.count("\n", 0, match.start())
-            found = _taken_out(match, line)
-            if found is None:
+            formula = _read_match(match, line)
+            if formula is None:
                 return match[0]
             behind = ""
-            if not self.math.frame and found.behind:
-                # Where nobody asks for names, braces are left to Markdown.
-                behind = found.behind
-                found = replace(found, source=found.source[: -len(behind)])
-            self.math.found.append(found)
+            if not self.math.frame and formula.behind:
+                # If nobody asks for names, braces are left to Markdown.
+                behind = formula.behind
+                formula = replace(formula, source=formula.source[: -len(behind)])
+            self.math.formulas.append(formula)
             marks = "".join(MARK.findall(match[0]))
-            return marks + _token(len(self.math.found) - 1) + behind
+            return marks + _token(len(self.math.formulas) - 1) + behind
 
-        return _PATTERN.sub(taken_out, text).split("\n")
+        return _PATTERN.sub(extract, text).split("\n")
 
 
 # Tokens in code, or in an attribute such as an image's text, are no
@@ -142,7 +145,7 @@ _IN_HTML = re.compile(
 )
 
 
-class _PutBack(Postprocessor):
+class _InsertFormulas(Postprocessor):
     def __init__(self, md: Markdown, math: "MathExtension") -> None:
         super().__init__(md)
         self.math = math
@@ -154,29 +157,27 @@ class _PutBack(Postprocessor):
         if match["verbatim"]:
             return re.sub(
                 "\ue000(\\d+)\ue001",
-                lambda m: html.escape(self.math.found[int(m[1])].source),
+                lambda m: html.escape(self.math.formulas[int(m[1])].source),
                 match[0],
             )
-        return self.math.render(self.math.found[int(match["n"])])
+        return self.math.render(self.math.formulas[int(match["n"])])
 
 
 class MathExtension(Extension):
-    """
-    Python-Markdown's extension: formulas to MathML.
+    """Python-Markdown's extension: formulas to MathML.
 
-    `report` is called with line and message of each formula that does not
-    parse; its source is then shown in place. By default it raises.
-    `attributes` are given to every formula, for instance to keep it out of
-    a search index. `frame` is given each displayed formula and its HTML, and
-    returns what shall be shown. `decorate` is given each formula's MathML and
-    line, and returns it with what it adds.
+    `report` is called with line and message of each formula that does not parse;
+    its source is then shown in place. By default it raises. `attributes` are given
+    to every formula, for instance to keep it out of a search index. `frame` is given
+    each displayed formula and its HTML, and returns what shall be shown. `decorate`
+    is given each formula's MathML and line, and returns it with what it adds.
     """
 
     def __init__(
         self,
         report: Callable[[int, str], None] | None = None,
         attributes: str = "",
-        frame: Callable[[Found, str], str] | None = None,
+        frame: Callable[[Formula, str], str] | None = None,
         decorate: Callable[[str, int], str] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -185,32 +186,32 @@ class MathExtension(Extension):
         self.attributes = attributes
         self.frame = frame
         self.decorate = decorate
-        self.found: list[Found] = []
+        self.formulas: list[Formula] = []
 
     def extendMarkdown(self, md: Markdown) -> None:
         """Register before fenced code (25), and after everything else."""
-        md.preprocessors.register(_TakeOut(md, self), "math", 27)
-        md.postprocessors.register(_PutBack(md, self), "math", -1)
+        md.preprocessors.register(_ExtractFormulas(md, self), "math", 27)
+        md.postprocessors.register(_InsertFormulas(md, self), "math", -1)
 
-    def render(self, found: Found) -> str:
-        """Return the HTML of what was taken out."""
-        if found.source == r"\$":
+    def render(self, formula: Formula) -> str:
+        """Return the HTML that takes a formula's place."""
+        if formula.source == r"\$":
             return "$"
         try:
-            if found.latex is None:
-                raise MathError(f"{found.source} is opened and never closed")
-            mathml = to_mathml(found.latex, found.display)
+            if formula.latex is None:
+                raise MathError(f"{formula.source} is opened and never closed")
+            mathml = to_mathml(formula.latex, formula.display)
         except MathError as error:
-            self.report(found.line, str(error))
-            return f"<code>{html.escape(found.source)}</code>"
+            self.report(formula.line, str(error))
+            return f"<code>{html.escape(formula.source)}</code>"
         if self.attributes:
             mathml = mathml.replace("<math", f"<math {self.attributes}", 1)
         if self.decorate:
-            mathml = self.decorate(mathml, found.line)
-        if not found.display:
+            mathml = self.decorate(mathml, formula.line)
+        if not formula.display:
             return mathml
         block = f'<span class="math-block">{mathml}</span>'
-        return self.frame(found, block) if self.frame else block
+        return self.frame(formula, block) if self.frame else block
 
 
 def _raise(line: int, message: str) -> None:

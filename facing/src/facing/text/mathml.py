@@ -1,10 +1,8 @@
-r"""
-# LaTeX to MathML
+"""Convert LaTeX to MathML, when a page is built.
 
-Formulas are turned into MathML when a page is built. Browsers draw it
-without a script, and screen readers read it out. The work is done by
-[math-core](https://pypi.org/project/math-core/); this file bridges the gap
-to the LaTeX that people write in docstrings.
+Browsers draw MathML without a script, and screen readers read it out. The work is
+done by math-core; this module bridges the gap to the LaTeX that people write in
+docstrings.
 """
 
 import re
@@ -22,14 +20,13 @@ class MathError(ValueError):
 
 @cache
 def to_mathml(latex: str, display: bool) -> str:
-    """
-    Return a formula as a `<math>` element.
+    """Return a formula as a `<math>` element.
 
-    **Raises**: `MathError` where the formula does not parse.
+    Raises `MathError` if the formula does not parse.
     """
     try:
         mathml: str = _CONVERTER.convert_with_local_state(
-            _css_colours(_unnumbered(latex)), displaystyle=display
+            _convert_css_colours(_drop_numbers(latex)), displaystyle=display
         )
     except LatexError as error:
         reason = re.sub(r"^\d+:\s*", "", str(error).strip())
@@ -53,7 +50,7 @@ _NUMBERED = re.compile(
 )
 
 
-def _unnumbered(latex: str) -> str:
+def _drop_numbers(latex: str) -> str:
     if r"\tag" in latex:
         return latex
     latex = re.sub(r"\\(label\{[^}]*\}|nonumber|notag)", "", latex)
@@ -65,8 +62,8 @@ def _unnumbered(latex: str) -> str:
 _COLOUR = re.compile(r"\\(color|textcolor)\s*\{\s*([A-Za-z]+|#\w+)\s*\}(\s*\{)?")
 
 
-def _css_colours(latex: str) -> str:
-    def in_hex(match: re.Match[str]) -> str:
+def _convert_css_colours(latex: str) -> str:
+    def to_html_model(match: re.Match[str]) -> str:
         command, name, brace = match.groups()
         try:
             code = webcolors.normalize_hex(
@@ -79,4 +76,4 @@ def _css_colours(latex: str) -> str:
             return colour + (brace or "")
         return "{" + colour if brace else match[0]
 
-    return _COLOUR.sub(in_hex, latex)
+    return _COLOUR.sub(to_html_model, latex)

@@ -1,9 +1,7 @@
-r"""
-# Notes
+"""Render the notes of a page: Markdown to HTML.
 
-A note is Markdown. It becomes HTML by Python-Markdown, with a few things
-that a page of notes needs: formulas, an id for every line, headings whose
-levels fit together, and HTML that cannot break the page around it.
+Python-Markdown does it, with a few things that a page of notes needs: formulas, an
+id for every line, named equations, and HTML that cannot break the page around it.
 """
 
 import html
@@ -14,10 +12,11 @@ from pathlib import Path
 
 from markdown import Markdown
 
-from facing.features.equations import Equations
-from facing.read.source import Line, Problem
-from facing.text.code import highlighted
-from facing.text.markdown_math import MARK, Found, MathExtension
+from facing.problem import Problem
+from facing.read.source import Line
+from facing.text.code import highlight
+from facing.text.equations import EquationFrames
+from facing.text.markdown_math import MARK, Formula, MathExtension
 
 EXTENSIONS = [
     "admonition",
@@ -29,15 +28,15 @@ EXTENSIONS = [
 ]
 
 
-class Notes:
+class NoteRenderer:
     """Renders the notes of one page, and gathers what was wrong in them."""
 
     def __init__(
         self,
         path: Path,
         link: Callable[[str, int], str],
-        equations: Equations,
-        decorate: Callable[[str, int], str] = lambda mathml, line: mathml,
+        equations: EquationFrames,
+        decorate: Callable[[str, int], str],
     ) -> None:
         self.path = path
         self.link = link
@@ -45,24 +44,24 @@ class Notes:
         self.problems: list[Problem] = []
         self._math = MathExtension(
             report=self._report,
-            frame=self._framed,
+            frame=self._frame_equation,
             decorate=lambda mathml, line: decorate(mathml, self._number(line)),
         )
         # One converter for all notes of a page: a link's target may stand in
         # one note and be named in the next.
         self._md = Markdown(extensions=[*EXTENSIONS, self._math])
-        self._plain = Markdown(extensions=[*EXTENSIONS, self._math])
-        self._plain.preprocessors.deregister("html_block")
-        self._plain.inlinePatterns.deregister("html")
+        self._without_html = Markdown(extensions=[*EXTENSIONS, self._math])
+        self._without_html.preprocessors.deregister("html_block")
+        self._without_html.inlinePatterns.deregister("html")
         self._lines: list[Line] = []
 
     def _number(self, line: int) -> int:
         """Return the file's number of a line of this note."""
         return self._lines[min(line, len(self._lines)) - 1].number
 
-    def _framed(self, found: Found, block: str) -> str:
+    def _frame_equation(self, formula: Formula, block: str) -> str:
         return self.equations.frame(
-            self._number(found.line), found.source, found.attributes, block
+            self._number(formula.line), formula.source, formula.attributes, block
         )
 
     def _report(self, line: int, message: str) -> None:
@@ -73,20 +72,20 @@ class Notes:
     def render(self, note: list[Line]) -> str:
         """Return the HTML of a note."""
         self._lines = note
-        text, ids = _with_marks(note)
+        text, lines_of_marks = _insert_line_marks(note)
         body = self._convert(self._md, text)
-        if not is_sound(body):
+        if not is_well_formed(body):
             # Say `Dict<str, int>`: not meant as HTML, so shown as it is.
-            body = self._convert(self._plain, text)
-        body = _with_ids(body, ids)
-        body = _FENCED.sub(_coloured, body)
-        return _LINK.sub(self._linked, body)
+            body = self._convert(self._without_html, text)
+        body = _replace_line_marks(body, lines_of_marks)
+        body = _FENCE.sub(_highlight_fence, body)
+        return _LINK.sub(self._resolve_link, body)
 
     def _convert(self, md: Markdown, text: str) -> str:
-        self._math.found.clear()
+        self._math.formulas.clear()
         return md.convert(text)
 
-    def _linked(self, match: re.Match[str]) -> str:
+    def _resolve_link(self, match: re.Match[str]) -> str:
         start, target, end = match.groups()
         target = html.unescape(target)
         number = next(
@@ -99,19 +98,19 @@ class Notes:
 # Links and images. `href` and `src` are found in raw HTML, too.
 _LINK = re.compile(r'(<(?:a|img)\b[^>]*?\s(?:href|src)=")([^"]*)(")', re.IGNORECASE)
 
-_FENCED = re.compile(
+_FENCE = re.compile(
     r'<pre><code class="language-([\w+-]+)">(.*?)</code></pre>', re.DOTALL
 )
 
 
-def _coloured(match: re.Match[str]) -> str:
-    code = highlighted(html.unescape(match[2]), match[1])
+def _highlight_fence(match: re.Match[str]) -> str:
+    code = highlight(html.unescape(match[2]), match[1])
     return match[0] if code is None else f"<pre><code>{code}</code></pre>"
 
 
-# Marks tell where a line went. They stand before the text of lines that
-# begin a paragraph or a list item; other lines share the mark before them.
-# Code and formulas over several lines get none inside.
+# Marks tell where a line went. They stand before the text of lines that begin a
+# paragraph or a list item; other lines share the mark before them. Code and formulas
+# over several lines get none inside.
 _MARKABLE = re.compile(r"( {0,3}(?:[-*+]|\d+\.) +)?(?=[\w$*\\`(\[\"'])")
 _NOT_TEXT = re.compile(r"\[[^\]]*\]:|[-*_=]{3,}\s*$|.*\|")
 _CLOSING = {
@@ -122,7 +121,7 @@ _CLOSING = {
 _OPENING = re.compile(r"\s*(?P<open>```|~~~|\$\$(?=\s*$)|\\begin\{.*?\})")
 
 
-def _closing(line: str) -> str:
+def _end_pattern(line: str) -> str:
     """Return the pattern of the line that ends what begins on this one."""
     opening = _OPENING.match(line)
     if not opening:
@@ -133,7 +132,7 @@ def _closing(line: str) -> str:
     return "" if re.match(end, line[opening.end() :]) else end
 
 
-def _with_marks(note: list[Line]) -> tuple[str, list[list[int]]]:
+def _insert_line_marks(note: list[Line]) -> tuple[str, list[list[int]]]:
     """Return a note's text with marks, and the line numbers of each mark."""
     texts: list[str] = []
     ids: list[list[int]] = [[]]
@@ -141,7 +140,7 @@ def _with_marks(note: list[Line]) -> tuple[str, list[list[int]]]:
     for line in note:
         text = line.text
         start = _MARKABLE.match(text)
-        closing = inside or _closing(text)
+        closing = inside or _end_pattern(text)
         if (
             start
             and not closing
@@ -161,32 +160,32 @@ def _with_marks(note: list[Line]) -> tuple[str, list[list[int]]]:
     return "\n".join(texts), ids
 
 
-def anchors(numbers: list[int]) -> str:
+def line_anchors(numbers: list[int]) -> str:
     """Return empty elements that make lines targets of links."""
     return "".join(f'<i id="L{n}"></i>' for n in numbers)
 
 
-def _with_ids(body: str, ids: list[list[int]]) -> str:
+def _replace_line_marks(body: str, ids: list[list[int]]) -> str:
     """Replace marks by ids; those that got lost stand at the note's head."""
     left = dict(enumerate(ids))
 
-    def place(match: re.Match[str]) -> str:
+    def anchor(match: re.Match[str]) -> str:
         if match["code"]:  # a mark in code would be an element in code
             return MARK.sub("", match["code"])
-        return anchors(left.pop(int(match["n"]), []))
+        return line_anchors(left.pop(int(match["n"]), []))
 
-    body = _PLACE.sub(place, body)
-    return anchors(sorted(n for group in left.values() for n in group)) + body
+    body = _MARK_OR_CODE.sub(anchor, body)
+    return line_anchors(sorted(n for group in left.values() for n in group)) + body
 
 
-_PLACE = re.compile(
+_MARK_OR_CODE = re.compile(
     "(?P<code><(?P<tag>pre|code)\\b.*?</(?P=tag)>|<[a-zA-Z][^<>]*>)"
     "|\ue002(?P<n>\\d+)\ue003",
     re.DOTALL,
 )
 
 
-class _Soundness(HTMLParser):
+class _TagChecker(HTMLParser):
     """Checks that tags are HTML's, and closed in the order of opening."""
 
     VOID = frozenset("area br col hr img input source track wbr".split())
@@ -202,12 +201,12 @@ class _Soundness(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.open: list[str] = []
-        self.sound = True
+        self.well_formed = True
 
     def handle_starttag(self, tag: str, attrs: object) -> None:
         """Open a tag. What is inside math and svg is theirs."""
         if not {"math", "svg"} & set(self.open):
-            self.sound &= tag in self.KNOWN
+            self.well_formed &= tag in self.KNOWN
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -216,12 +215,12 @@ class _Soundness(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         """Close the tag that was opened last."""
-        self.sound &= bool(self.open) and self.open.pop() == tag
+        self.well_formed &= bool(self.open) and self.open.pop() == tag
 
 
-def is_sound(body: str) -> bool:
+def is_well_formed(body: str) -> bool:
     """Tell whether HTML can stand in a page without breaking it."""
-    checker = _Soundness()
+    checker = _TagChecker()
     checker.feed(body)
     checker.close()
-    return checker.sound and not checker.open
+    return checker.well_formed and not checker.open
