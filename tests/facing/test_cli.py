@@ -72,7 +72,7 @@ def test_one_bad_file_does_not_keep_others_from_being_written(tree, tmp_path, ca
     assert r"<code>$\frac{$</code>" in (out / "formula.html").read_text()
 
 
-def test_lenient_ends_well_and_shows_the_source(tree, tmp_path, capsys):
+def test_lenient_exits_with_0_and_shows_the_source(tree, tmp_path, capsys):
     (tree / "formula.py").write_text('"""Bad $\\frac{$."""\n')
     out = tmp_path / "out"
     assert main([str(tree), "--out", str(out), "--lenient"]) == 0

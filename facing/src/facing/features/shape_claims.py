@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from facing.features.shape_examples import Seen, Shape
+from facing.features.shape_examples import Observation, Shape
 from facing.features.symbol_matching import code_key, parse_expression
 from facing.features.symbols import SymbolTable
 from facing.features.trace import GIVEN
@@ -31,12 +31,12 @@ class Claim:
     shapes: tuple[str, ...]
     given: bool = False  # of what the function was given or gave back
 
-    def concerns(self, seen: Seen) -> bool:
+    def concerns(self, seen: Observation) -> bool:
         """Tell whether what was seen of the name is spoken of."""
         outside = seen.name == "return" or "." in seen.name
         return not self.given or outside or seen.line == GIVEN
 
-    def holds(self, seen: Seen, given: dict[str, int]) -> bool:
+    def holds(self, seen: Observation, given: dict[str, int]) -> bool:
         """Tell whether each tensor seen has one of the claimed shapes."""
         return all(
             any(fits(claimed, shape, given) for claimed in self.shapes)
@@ -73,7 +73,7 @@ def _sizes_agree(parts: list[str], shape: Shape, given: dict[str, int]) -> bool:
 
 
 def _compute_size(text: str, known: dict[str, int], otherwise: int) -> int:
-    """Return a size such as C/G or B·L, where its letters are known."""
+    """Return a size such as C/G or B·L, or `otherwise` if a letter is not known."""
     text = text.replace("·", "*").replace("/", "//").replace("////", "//")
     if not set(re.findall(r"[^\W\d]\w*", text)) <= known.keys():
         return otherwise
