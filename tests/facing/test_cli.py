@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from facing.cli import main
+from facing.mkdocs import FacingConfig
+from helpers.paths import ROOT
 
 GOOD = '"""\n# Good\n\nMean $\\mu$.\n\nSee [the other](sub/other.py#L1).\n"""\n'
 
@@ -112,3 +114,14 @@ def test_the_command_runs_as_a_module(tree, tmp_path):
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_readme_lists_every_option(capsys):
+    readme = (ROOT / "facing" / "README.md").read_text("utf-8")
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    options = set(re.findall(r"--[a-z]+", capsys.readouterr().out)) - {"--help"}
+    assert options == set(re.findall(r"^\| `(--[a-z]+)", readme, re.MULTILINE))
+    plugin = readme.partition("## In a MkDocs site")[2].partition("\n## ")[0]
+    for name, _ in FacingConfig._schema:
+        assert name in plugin

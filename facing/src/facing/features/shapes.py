@@ -44,7 +44,7 @@ class Shapes(BookFeature):
     def _watch(self) -> dict[str, dict[str, list[str]]]:
         found: dict[str, dict[str, list[str]]] = {}
         for claim in self.claims:
-            file, scope, name = claim.of
+            file, scope, name = claim.place
             names = found.setdefault(str(file), {})
             names.setdefault(scope, []).append(name)
         return found
@@ -60,10 +60,10 @@ class Shapes(BookFeature):
             by_place[seen.file, seen.scope, seen.name].append(seen)
         reported = set()
         for claim in self.claims:
-            for seen in by_place[claim.of]:
-                said = claim.path, claim.line, claim.said
-                if said not in reported and not self._is_met(claim, seen):
-                    reported.add(said)
+            for seen in by_place[claim.place]:
+                statement = claim.path, claim.line, claim.subject
+                if statement not in reported and not self._is_met(claim, seen):
+                    reported.add(statement)
                     yield self._contradiction(claim, seen)
 
     def _is_met(self, claim: Claim, seen: Observation) -> bool:
@@ -82,7 +82,7 @@ class Shapes(BookFeature):
         return Problem(
             claim.path,
             claim.line,
-            f"{claim.said} is said to have the shape "
+            f"{claim.subject} is said to have the shape "
             f"{' or '.join(claim.shapes)}, but it has {shapes} in the "
             f"example {seen.example} with {given}",
         )
