@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from facing.cli import main
+from facing.mkdocs import FacingConfig
+from helpers.paths import ROOT
 
 GOOD = '"""\n# Good\n\nMean $\\mu$.\n\nSee [the other](sub/other.py#L1).\n"""\n'
 
@@ -72,7 +74,7 @@ def test_one_bad_file_does_not_keep_others_from_being_written(tree, tmp_path, ca
     assert r"<code>$\frac{$</code>" in (out / "formula.html").read_text()
 
 
-def test_lenient_ends_well_and_shows_the_source(tree, tmp_path, capsys):
+def test_lenient_exits_with_0_and_shows_the_source(tree, tmp_path, capsys):
     (tree / "formula.py").write_text('"""Bad $\\frac{$."""\n')
     out = tmp_path / "out"
     assert main([str(tree), "--out", str(out), "--lenient"]) == 0
@@ -112,3 +114,14 @@ def test_the_command_runs_as_a_module(tree, tmp_path):
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_readme_lists_every_option(capsys):
+    readme = (ROOT / "facing" / "README.md").read_text("utf-8")
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    options = set(re.findall(r"--[a-z]+", capsys.readouterr().out)) - {"--help"}
+    assert options == set(re.findall(r"^\| `(--[a-z]+)", readme, re.MULTILINE))
+    plugin = readme.partition("## In a MkDocs site")[2].partition("\n## ")[0]
+    for name, _ in FacingConfig._schema:
+        assert name in plugin

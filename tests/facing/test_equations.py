@@ -1,7 +1,6 @@
 """Named equations, and the tests that assert them, in anyone's files."""
 
 import re
-import textwrap
 from pathlib import Path
 
 import markdown
@@ -11,28 +10,19 @@ from facing.features.equation_tests import EquationTests
 from facing.page import Page, build
 from facing.read.source import read
 from facing.text.markdown_math import MathExtension
+from helpers.rendering import messages, write
 
 MARK = "@pytest.mark.equation"
 
 
-def written(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(textwrap.dedent(text).lstrip("\n"))
-    return path
-
-
 def page(tmp_path: Path, note: str, tests: EquationTests | None = None) -> Page:
-    path = written(tmp_path / "layer.py", f'r"""\n# T\n\n{note}\n"""\nx = 1\n')
+    path = write(tmp_path / "layer.py", f'r"""\n# T\n\n{note}\n"""\nx = 1\n')
     source = read(path)
     return build(source, features=[tests.on_page(source)] if tests else [])
 
 
 def read_markers(tmp_path: Path, text: str) -> EquationTests:
-    return EquationTests([written(tmp_path / "tests" / "test_layer.py", text)])
-
-
-def messages(problems) -> list[str]:
-    return [f"{p.path.name}:{p.line}: {p.message}" for p in problems]
+    return EquationTests([write(tmp_path / "tests" / "test_layer.py", text)])
 
 
 def named(body: str) -> list[str]:
@@ -88,7 +78,7 @@ def test_several_equations_in_one_note_each_have_their_line(tmp_path):
     assert named(made.body) == ["first", "second", "third"]
 
 
-def test_where_nothing_is_declared_the_page_is_as_without_equations(tmp_path):
+def test_without_names_a_page_is_as_without_equations(tmp_path):
     note = "A $$a = b$$ {see below} and\n\n$$\nc\n$$\n\n\\[d\\]"
     made = page(tmp_path, note)
     assert "equation" not in made.body
@@ -127,7 +117,7 @@ def test_a_name_with_odd_characters_is_refused(tmp_path, name):
     ("braces", "word"),
     [("{#a .law}", ".law"), ("{#a #b}", "#b"), ("{#a b=c}", "b=c")],
 )
-def test_what_else_stands_in_the_braces_is_refused(tmp_path, braces, word):
+def test_other_words_in_the_braces_are_refused(tmp_path, braces, word):
     (message,) = messages(page(tmp_path, f"$$a$$ {braces}").problems)
     assert message.endswith(f"and not {word}")
 
@@ -140,7 +130,7 @@ def test_a_name_stands_once_on_a_page(tmp_path):
 
 
 def test_a_name_does_not_take_a_definitions_place(tmp_path):
-    path = written(
+    path = write(
         tmp_path / "layer.py",
         '''
         def pooled():
@@ -222,7 +212,7 @@ def test_a_marker_must_say_which_of_two_files_it_means(tmp_path):
         equation
         for folder in ("a", "b")
         for equation in build(
-            read(written(tmp_path / folder / "x.py", 'r"""$$a$$ {#s}"""\n'))
+            read(write(tmp_path / folder / "x.py", 'r"""$$a$$ {#s}"""\n'))
         ).equations
     ]
     text = f'{MARK}("x.s", "a.x.s", "b.x.s")\ndef test_s(): 1\n'
@@ -268,12 +258,12 @@ def test_a_marker_that_cannot_be_read_is_reported(tmp_path, text, says):
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    written(tmp_path / "code" / "layer.py", 'r"""$$a$$ {#sum}"""\n')
-    written(
+    write(tmp_path / "code" / "layer.py", 'r"""$$a$$ {#sum}"""\n')
+    write(
         tmp_path / "tests" / "test_layer.py",
         f'"""Tests."""\n\n\n{MARK}("layer.sum")\ndef test_s():\n    1\n',
     )
-    written(tmp_path / "tests" / "test_none.py", "x = 1\n")
+    write(tmp_path / "tests" / "test_none.py", "x = 1\n")
     return tmp_path
 
 
@@ -293,6 +283,6 @@ def test_the_command_writes_the_tests_beside_the_pages(tree):
 
 
 def test_the_command_fails_for_an_equation_without_a_test(tree, capsys):
-    written(tree / "code" / "layer.py", 'r"""$$a$$ {#sum}\n\n$$b$$"""\n')
+    write(tree / "code" / "layer.py", 'r"""$$a$$ {#sum}\n\n$$b$$"""\n')
     assert run(tree) == 1
     assert "layer.py:3: an equation without a name" in capsys.readouterr().err

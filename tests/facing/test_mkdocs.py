@@ -129,7 +129,7 @@ def test_a_formula_that_does_not_parse_stops_the_build(site, caplog):
     assert "code/bad.py:4: Expected" in caplog.text
 
 
-def test_all_that_is_wrong_is_named_at_once(site, caplog):
+def test_all_problems_are_reported_at_once(site, caplog):
     site.write("code/bad.py", '"""Bad $\\frac{$."""\n')
     site.write("code/worse.py", "x = (\n")
     with pytest.raises(Abort):
@@ -276,7 +276,9 @@ def test_pages_for_which_nothing_is_declared_stay_the_same(site):
         ("three", "docs/symbols.yml:1: scope three: no module of that name"),
     ],
 )
-def test_a_slip_in_the_table_of_symbols_stops_the_build(site, caplog, scope, expected):
+def test_a_mistake_in_the_table_of_symbols_stops_the_build(
+    site, caplog, scope, expected
+):
     site.write("docs/symbols.yml", SYMBOL.replace("one", scope))
     site.options["symbols"] = "docs/symbols.yml"
     with pytest.raises(Abort):

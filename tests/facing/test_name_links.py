@@ -2,7 +2,6 @@
 
 import importlib
 import re
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from facing.page import build
 from facing.problem import Problem
 from facing.read.source import Source, read
 from helpers.paths import ROOT
+from helpers.rendering import write
 
 TORCH = read_addresses(ROOT / "docs" / "torch_names.yml")
 
@@ -23,9 +23,7 @@ class Case:
         self.sources: dict[str, Source] = {}
 
     def file(self, name: str, text: str, page: bool = True) -> None:
-        path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(textwrap.dedent(text).lstrip("\n"), "utf-8")
+        path = write(self.root / name, text)
         if page:
             self.sources[name] = read(path)
 
@@ -156,7 +154,7 @@ def test_imports_are_followed_to_the_page_of_the_definition(case):
         "class A(b.C, D):\n    def g(self):\n        self.h()",
     ],
 )
-def test_what_is_not_sure_is_no_link(case, text):
+def test_an_ambiguous_name_is_no_link(case, text):
     case.file("one.py", text)
     found = [x for x in case.links() if not re.match("[AD] ", x)]
     assert found == []
@@ -297,7 +295,7 @@ def test_code_is_shown_to_the_letter(case):
 @pytest.mark.parametrize(
     "text", ["- a\n", "ftp://x: [a]\n", "https://x: a\n", "a: [\n"]
 )
-def test_a_file_of_addresses_that_is_none_is_refused(tmp_path, text):
+def test_a_malformed_file_of_addresses_is_refused(tmp_path, text):
     path = tmp_path / "links.yml"
     path.write_text(text)
     with pytest.raises(Problem, match=r"links.yml:\d+: "):

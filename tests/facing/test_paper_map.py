@@ -1,7 +1,6 @@
 """From a paper's constructs to lines, in anyone's files."""
 
 import re
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from facing.features.paper_map import PaperMap, paper_map_sections
 from facing.page import build
 from facing.problem import Problem
 from facing.read.source import read
+from helpers.rendering import messages, write
 
 LIST = """
     papers:
@@ -59,19 +59,9 @@ CODE = '''
 '''
 
 
-def written(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(textwrap.dedent(text).lstrip("\n"))
-    return path
-
-
 def paper_map(tmp_path: Path, code: str = CODE, listed: str = LIST) -> PaperMap:
-    sources = [read(written(tmp_path / "code" / "layer.py", code))]
-    return PaperMap(written(tmp_path / "papers.yml", listed), sources)
-
-
-def messages(problems) -> list[str]:
-    return [f"{p.path.name}:{p.line}: {p.message}" for p in problems]
+    sources = [read(write(tmp_path / "code" / "layer.py", code))]
+    return PaperMap(write(tmp_path / "papers.yml", listed), sources)
 
 
 def test_a_construct_is_the_code_below_its_name(tmp_path):
@@ -114,7 +104,7 @@ def test_the_table_shows_constructs_beside_their_lines(tmp_path):
     assert "Of another." in others.body
 
 
-def test_a_page_leads_to_the_table_where_there_is_one(tmp_path):
+def test_a_page_leads_to_the_table_if_there_is_one(tmp_path):
     made = paper_map(tmp_path)
     source = read(tmp_path / "code" / "layer.py")
     plain = build(source).body
@@ -149,7 +139,7 @@ def test_a_page_leads_to_the_table_where_there_is_one(tmp_path):
         ),
     ],
 )
-def test_what_does_not_fit_is_reported(tmp_path, old, new, says):
+def test_a_construct_that_does_not_match_the_list_is_reported(tmp_path, old, new, says):
     made = paper_map(tmp_path, CODE.replace(old, new))
     assert messages(made.remaining_problems())[0].startswith(says)
 
@@ -188,6 +178,6 @@ def test_the_command_writes_the_table(tmp_path, capsys):
         assert f'id="{target}"' in layer
     index = (tmp_path / "out" / "index.html").read_text()
     assert 'href="paper-to-line.html"' in index
-    written(tmp_path / "code" / "layer.py", "x = 1\n")
+    write(tmp_path / "code" / "layer.py", "x = 1\n")
     assert main([code, "--papers", listed, "--out", out]) == 1
     assert "no line implements 'centring'" in capsys.readouterr().err

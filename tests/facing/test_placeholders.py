@@ -40,7 +40,7 @@ def test_any_other_comment_stays(text):
     assert fill(text, {"show": show}) == text
 
 
-def test_what_was_put_in_is_not_filled_again():
+def test_a_placeholder_in_what_was_put_in_stays():
     assert fill("<!-- show -->", {"show": lambda: "<!-- show -->"}) == "<!-- show -->"
 
 

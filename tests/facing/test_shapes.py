@@ -15,6 +15,7 @@ from facing.features.shape_claims import fits
 from facing.page import build
 from facing.read.source import read
 from helpers.paths import ROOT
+from helpers.rendering import write
 
 # All that a tensor needs here: a shape, a dtype, and some operations.
 ARRAY = """
@@ -42,9 +43,7 @@ class Case:
         self.derived: dict[str, str] = {}
 
     def write(self, name: str, text: str) -> Path:
-        path = self.root / name
-        path.write_text(textwrap.dedent(text).lstrip("\n"), "utf-8")
-        return path
+        return write(self.root / name, text)
 
     def book(self, layer: str, examples: str) -> Book:
         layer = "from arrays import A\n" + textwrap.dedent(layer).lstrip("\n")
@@ -158,7 +157,7 @@ def test_methods_and_inner_functions_are_seen_and_lambdas_are_not(case):
     ]
 
 
-def test_what_failed_was_not_set(case):
+def test_a_failed_assignment_has_no_shape(case):
     layer = """
         def f(x):
             y = x
@@ -384,7 +383,7 @@ def test_a_declared_symbol_that_a_run_contradicts_is_a_problem(case):
 # --- The process ------------------------------------------------------------
 
 
-def test_where_no_examples_are_given_pages_stay_as_they_are(case):
+def test_without_examples_pages_stay_as_they_are(case):
     source = read(case.write("plain.py", "def f(x):\n    return x\n"))
     book = Book([source.path])
     assert book.shapes is None

@@ -9,6 +9,7 @@ from facing.book import Book
 from facing.page import build
 from facing.problem import Problem
 from facing.read.source import Source, read
+from helpers.rendering import write
 
 
 class Case:
@@ -26,8 +27,7 @@ class Case:
         return self.sources[-1]
 
     def declare(self, text: str) -> Book:
-        path = self.root / "symbols.yml"
-        path.write_text(textwrap.dedent(text).lstrip("\n"), "utf-8")
+        path = write(self.root / "symbols.yml", text)
         book = Book([source.path for source in self.sources], symbols=path)
         table = book.symbols
         self.bodies = [
@@ -320,7 +320,7 @@ def test_a_module_may_be_named_with_its_package(case):
     assert [bool(marked(body)) for body in case.bodies] == [0, 1, 0, 0]
 
 
-def test_where_nothing_is_declared_pages_stay_as_they_are(case):
+def test_without_declared_symbols_pages_stay_as_they_are(case):
     source = case.file("one.py", TWO)
     other = case.file("two.py", r'r"""$v$"""' + "\nvar = 1\n")
     case.declare(symbol("v", "one", "var"))
@@ -375,7 +375,7 @@ def test_where_nothing_is_declared_pages_stay_as_they_are(case):
         ),
     ],
 )
-def test_a_slip_in_the_table_names_its_line(case, text, expected):
+def test_a_mistake_in_the_table_names_its_line(case, text, expected):
     case.file("one.py", TWO)
     found = case.problems(text)
     if expected is None:

@@ -46,7 +46,8 @@ class Book:
         self.root = root
         self.paths = list(paths)
         self.pages: dict[Path, Page] = {}
-        self._problems: list[Problem] = []
+        self._unread: list[Problem] = []
+        self._undeclared: list[Problem] = []
         self._equations_are_tested = tests is not None
         self.equation_tests = EquationTests(tests or (), root)
         self.tests = self._paths_of_tests()
@@ -63,7 +64,7 @@ class Book:
             try:
                 yield read(path, self.root)
             except Problem as problem:
-                self._problems.append(problem)
+                self._unread.append(problem)
 
     def _declare(
         self,
@@ -73,7 +74,6 @@ class Book:
         papers: Path | None,
     ) -> None:
         sources, root = list(self.sources.values()), self.root
-        self._undeclarable: list[Problem] = []
         self.symbols = self._try(
             lambda: SymbolTable(root / symbols, sources) if symbols else None
         )
@@ -91,7 +91,7 @@ class Book:
         try:
             return make()
         except Problem as problem:
-            self._undeclarable.append(problem)
+            self._undeclared.append(problem)
             return None
 
     @property
@@ -110,9 +110,9 @@ class Book:
     def problems(self) -> list[Problem]:
         """Return all that is wrong, once the pages are made."""
         found = [
-            *self._problems,
+            *self._unread,
             *(p for page in self.pages.values() for p in page.problems),
-            *self._undeclarable,
+            *self._undeclared,
             *(p for each in self.features for p in each.remaining_problems()),
             *self._equation_problems(),
         ]

@@ -34,7 +34,7 @@ from mkdocs.utils.templates import TemplateContext
 
 from facing.book import DECLARED, Book
 from facing.features.paper_map import paper_map_sections
-from facing.page import ASSETS, SHARED, Heading, Page, plain
+from facing.page import ASSETS, SHARED, Heading, Page, plain_text
 from facing.placeholders import fill, kinds_in
 
 log = get_plugin_logger(__name__)
@@ -294,7 +294,7 @@ def _nest(headings: list[Heading]) -> list[dict[str, Any]]:
         token = {
             "level": heading.level,
             "id": heading.id,
-            "name": plain(heading.text),
+            "name": plain_text(heading.text),
             "children": [],
         }
         while around and around[-1]["level"] >= heading.level:

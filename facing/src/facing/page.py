@@ -73,7 +73,7 @@ def build(
     body = render("body.html", rows=rows, foot=foot)
     title = str(source.meta.get("title") or builder.headings[0].text)
     return Page(
-        title=plain(title),
+        title=plain_text(title),
         description=" ".join(str(source.meta.get("summary") or "").split()),
         body=body,
         search=_search_text(rows),
@@ -85,7 +85,7 @@ def build(
     )
 
 
-def plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """Return the text of HTML, formulas included."""
     return html.unescape(re.sub(r"<[^>]*>", "", text)).strip()
 
@@ -103,6 +103,11 @@ def _search_text(body: str) -> str:
 _HEADING = re.compile(
     r"<h(?P<level>[1-6])(?P<attributes>[^>]*)>(?P<text>.*?)</h(?P=level)>",
     re.DOTALL,
+)
+
+
+_LEADING_HEADING = re.compile(
+    r"(?P<before>(?:<i id[^>]*></i>)*\s*)" + _HEADING.pattern, re.DOTALL
 )
 
 
@@ -211,7 +216,7 @@ class _PageBuilder:
         note = self._note(row) + line_anchors(row.blank)
         if not row.code:
             # A long introduction is set in two columns, over the whole width.
-            long = " long" * (len(plain(note)) > LONG)
+            long = " long" * (len(plain_text(note)) > LONG)
             return _LaidOutRow(f"row wide{long}", note)
         lines = list(self._lines(row.code))
         split = _find_reference(note) if _is_tall(row) else None
@@ -232,26 +237,22 @@ class _PageBuilder:
         short = row.name.split(".")[-1]
         name = render("name.html", name=short)
         target = self._unique_id(row.name)
-        first = re.match(r"(?:<i id[^>]*></i>)*\s*(?=<h[1-6])", note)
-        if not first:
-            # The name is the heading that the author left out.
-            heading = self._add_heading(base, target, name)
-            if short.startswith("__"):  # __init__ leads nobody anywhere
-                self.headings.remove(heading)
-            return _heading_html(heading, name) + self._fit_headings(
-                note, shift + 1
-            )
-        # The author's heading gets the name: a link to it is `#name`.
-        heading_match = _HEADING.match(note, first.end())
-        assert heading_match
-        text = heading_match["text"]
-        if short.lower() not in plain(text).lower():
-            text += f" {name}"
-        heading = self._add_heading(
-            int(heading_match["level"]) + shift, target, text
-        )
-        rest = self._fit_headings(note[heading_match.end() :], shift)
-        return note[: first.end()] + _heading_html(heading, text) + rest
+        start = _LEADING_HEADING.match(note)
+        if start:
+            # The author's heading gets the name: a link to it is `#name`.
+            text = start["text"]
+            if short.lower() not in plain_text(text).lower():
+                text += f" {name}"
+            level = int(start["level"]) + shift
+            heading = self._add_heading(level, target, text)
+            rest = self._fit_headings(note[start.end() :], shift)
+            return start["before"] + _heading_html(heading, text) + rest
+        # The name is the heading that the author left out.
+        heading = self._add_heading(base, target, name)
+        if short.startswith("__"):  # __init__ leads nobody anywhere
+            self.headings.remove(heading)
+        rest = self._fit_headings(note, shift + 1)
+        return _heading_html(heading, name) + rest
 
     def _fit_headings(self, note: str, shift: int) -> str:
         """Give a note's headings their levels, ids and links."""
@@ -305,7 +306,7 @@ class _PageBuilder:
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^\w]+", "-", plain(text).lower()).strip("-")
+    return re.sub(r"[^\w]+", "-", plain_text(text).lower()).strip("-")
 
 
 def _heading_html(heading: Heading, text: str) -> str:
@@ -315,7 +316,7 @@ def _heading_html(heading: Heading, text: str) -> str:
         level=heading.level,
         id=heading.id,
         text=text,
-        label=f"Link to {plain(text)}",
+        label=f"Link to {plain_text(text)}",
     )
 
 

@@ -24,7 +24,7 @@ from facing.read.text import read_text
 
 
 @dataclass(frozen=True)
-class Elsewhere:
+class External:
     """Something outside the project, by its full name."""
 
     name: str
@@ -47,7 +47,7 @@ class Defined:
     node: ast.AST | None = None
 
 
-Meaning = Elsewhere | Import | Defined
+Meaning = External | Import | Defined
 
 
 @dataclass(eq=False)
@@ -83,11 +83,11 @@ class Module:
 
     def _import_of(self, node: ast.Import | ast.ImportFrom, alias: ast.alias) -> Import:
         if isinstance(node, ast.ImportFrom):
-            return Import(self.origin(node), alias.name)
+            return Import(self.imported_module(node), alias.name)
         whole = alias.name if alias.asname else alias.name.partition(".")[0]
         return Import(whole)
 
-    def origin(self, node: ast.ImportFrom) -> str:
+    def imported_module(self, node: ast.ImportFrom) -> str:
         """Return the module that `from ... import` names, dots resolved."""
         if not node.level:
             return node.module or ""
@@ -154,8 +154,8 @@ class NameIndex:
 
     def member(self, of: Meaning | None, name: str, depth: int = 0) -> Meaning | None:
         """Return what a name means behind a dot."""
-        if isinstance(of, Elsewhere):
-            return Elsewhere(f"{of.name}.{name}")
+        if isinstance(of, External):
+            return External(f"{of.name}.{name}")
         if isinstance(of, Import):
             module = self.module(of.module)
             if module and name in module.bindings:
@@ -163,7 +163,7 @@ class NameIndex:
             below = f"{of.module}.{name}"
             if self.module(below):
                 return Import(below)
-            return None if module else Elsewhere(below)
+            return None if module else External(below)
         if isinstance(of, Defined) and isinstance(of.node, ast.ClassDef):
             return self.attribute(self.lookup_order(of), name)
         return None
@@ -171,8 +171,8 @@ class NameIndex:
     def attribute(self, classes: Iterable[Meaning | None], name: str) -> Meaning | None:
         """Look a name up in classes, in order, while they are known."""
         for each in classes:
-            if isinstance(each, Elsewhere):
-                found = Elsewhere(f"{each.name}.{name}")
+            if isinstance(each, External):
+                found = External(f"{each.name}.{name}")
                 if found.name in self.addresses:
                     return found
             if not isinstance(each, Defined):

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from facing.feature import BookFeature, Feature, Link
 from facing.features.name_index import (
-    Elsewhere,
+    External,
     Import,
     Meaning,
     Module,
@@ -70,8 +70,8 @@ class NameFeature(Feature):
             yield Mark(line, start, end, (("id", name),))
 
     def _target(self, meaning: Meaning | None) -> str:
-        """Return the address of what a name means, "" where it has none."""
-        if isinstance(meaning, Elsewhere):
+        """Return the address of what a name means, "" if it has none."""
+        if isinstance(meaning, External):
             return self.index.addresses.get(meaning.name, "")
         if isinstance(meaning, Import):
             module = self.index.module(meaning.module)
@@ -110,7 +110,7 @@ class NameFeature(Feature):
     ) -> Iterator[tuple[int, int, int, Meaning | None]]:
         module = ""
         if isinstance(node, ast.ImportFrom):
-            module = self.reader.module.origin(node)
+            module = self.reader.module.imported_module(node)
             text = self.source.lines[node.lineno - 1]
             word = re.compile(r"from\s+([\w.]+)").match(text, node.col_offset)
             if word:
@@ -124,7 +124,7 @@ class NameFeature(Feature):
                 yield *place, Import(alias.name)
 
     def _first_places(self) -> dict[str, tuple[int, int, int]]:
-        """Return each name's full name, and the place where it is first."""
+        """Return each name's full name, and the first place that sets it."""
         found: dict[str, tuple[int, int, int]] = {}
         for scope, node in expressions(self.source):
             name = self._full_name(node, scope)
@@ -151,7 +151,7 @@ class NameFeature(Feature):
         return self._attribute_name(node, scope)
 
     def _attribute_name(self, node: ast.expr, scope: str) -> str:
-        """Return the full name of an attribute where it is first set."""
+        """Return an attribute's full name if it is first set here, or ""."""
         if not isinstance(node, ast.Attribute):
             return ""
         owner = self.reader.own_class(node.value, scope)

@@ -8,9 +8,11 @@ import ast
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
-from facing.features.shape_examples import Seen, Shape
+from facing.features.shape_examples import Observation, Shape
+from facing.features.symbol_file import Symbol
 from facing.features.symbol_matching import code_key, parse_expression
 from facing.features.symbols import SymbolTable
 from facing.features.trace import GIVEN
@@ -24,19 +26,19 @@ Place = tuple[Path, str, str]  # a file, a scope in it, a name there
 class Claim:
     """A shape, said of a name in a scope: by a docstring, or a symbol."""
 
-    path: Path  # where it is said
+    path: Path  # of the docstring, or of the symbol
     line: int
-    said: str
-    of: Place
+    subject: str
+    place: Place
     shapes: tuple[str, ...]
-    given: bool = False  # of what the function was given or gave back
+    given: bool = False  # only of what the function was given or gave back
 
-    def concerns(self, seen: Seen) -> bool:
+    def concerns(self, seen: Observation) -> bool:
         """Tell whether what was seen of the name is spoken of."""
         outside = seen.name == "return" or "." in seen.name
         return not self.given or outside or seen.line == GIVEN
 
-    def holds(self, seen: Seen, given: dict[str, int]) -> bool:
+    def holds(self, seen: Observation, given: dict[str, int]) -> bool:
         """Tell whether each tensor seen has one of the claimed shapes."""
         return all(
             any(fits(claimed, shape, given) for claimed in self.shapes)
@@ -73,7 +75,7 @@ def _sizes_agree(parts: list[str], shape: Shape, given: dict[str, int]) -> bool:
 
 
 def _compute_size(text: str, known: dict[str, int], otherwise: int) -> int:
-    """Return a size such as C/G or B·L, where its letters are known."""
+    """Return a size such as C/G or B·L, or `otherwise` if a letter is not known."""
     text = text.replace("·", "*").replace("/", "//").replace("////", "//")
     if not set(re.findall(r"[^\W\d]\w*", text)) <= known.keys():
         return otherwise
@@ -88,7 +90,7 @@ def _compute_size(text: str, known: dict[str, int], otherwise: int) -> int:
 def symbol_claims(
     symbols: SymbolTable | None, sources: Sequence[Source]
 ) -> Iterator[Claim]:
-    """Yield what declared symbols say of the shapes of their names."""
+    """Yield what declared symbols claim of the shapes of their names."""
     for source in sources if symbols else ():
         assert symbols
         page = symbols.on_page(source)
@@ -96,25 +98,22 @@ def symbol_claims(
         for symbol, scope, _ in symbols.declared_in(source.path):
             if not symbol.shape.startswith("["):
                 continue
-            # A call is not made again only to see what it gives.
-            names = [
-                (name, node)
-                for name in symbol.names[scope]
-                for node in [parse_expression(name)]
-                if not any(isinstance(n, ast.Call) for n in ast.walk(node))
-            ]
-            yield from (
-                Claim(
-                    symbols.path,
-                    symbol.line,
-                    f"{name} in {scope}",
-                    (source.file, function, name),
-                    tuple(symbol.shape.split(" or ")),
-                )
-                for function in functions
-                for name, node in names
-                if page.symbol_of(code_key(node), node, function)[0] is symbol
-            )
+            shapes = tuple(symbol.shape.split(" or "))
+            for function, (name, node) in product(
+                functions, _variables_of(symbol, scope)
+            ):
+                if page.symbol_of(code_key(node), node, function)[0] is symbol:
+                    subject = f"{name} in {scope}"
+                    place = source.file, function, name
+                    yield Claim(symbols.path, symbol.line, subject, place, shapes)
+
+
+def _variables_of(symbol: Symbol, scope: str) -> Iterator[tuple[str, ast.expr]]:
+    """Yield a symbol's names; a call is not made again only to see its result."""
+    for name in symbol.names[scope]:
+        node = parse_expression(name)
+        if not any(isinstance(n, ast.Call) for n in ast.walk(node)):
+            yield name, node
 
 
 _SHAPE = re.compile(r"`(\[[^`\[\]]*\])`")
@@ -133,18 +132,19 @@ def docstring_claims(source: Source) -> Iterator[Claim]:
             continue
         first, last = node.body[0].lineno, node.body[0].end_lineno or 0
         text = "\n".join(source.lines[first - 1 : last])
-        for at, said, names, shapes in _claims_in(text):
+        for at, subject, name, shapes in _claims_in(text):
             line = first + text.count("\n", 0, at)
-            for where, name in _names_meant(scopes, scope, names):
-                of = source.file, where, name
-                yield Claim(source.path, line, said, of, shapes, given=True)
+            for function, variable in _variables(scopes, scope, name):
+                place = source.file, function, variable
+                yield Claim(source.path, line, subject, place, shapes, given=True)
 
 
+# Where in a text something is claimed, of what, by which name, and the shapes.
 Statement = tuple[int, str, str, tuple[str, ...]]
 
 
 def _claims_in(text: str) -> Iterator[Statement]:
-    """Yield where something is said, of what, and which shapes."""
+    """Yield what a docstring claims."""
     for match in _OF_SHAPE.finditer(text):
         yield match.start(2), f"`{match[1]}`", match[1], (match[2],)
     for section in re.finditer(
@@ -173,21 +173,21 @@ def _item_claims(text: str, start: int) -> Iterator[Statement]:
         yield start + at, subject, subject, tuple(claimed)
 
 
-def _names_meant(scopes: Scopes, scope: str, said: str) -> Iterator[tuple[str, str]]:
+def _variables(scopes: Scopes, scope: str, said: str) -> Iterator[tuple[str, str]]:
     """Yield the function and the name in it that a docstring speaks of."""
     node = scopes.definitions[scope]
     is_class = isinstance(node, ast.ClassDef)
-    where = f"{scope}.forward" if is_class else scope
-    function = scopes.definitions.get(where)
-    given = arguments(function) if isinstance(function, Function) else []
+    function = f"{scope}.forward" if is_class else scope
+    definition = scopes.definitions.get(function)
+    given = arguments(definition) if isinstance(definition, Function) else []
     names = [argument.arg for argument in given]
     word = said.lower().rstrip("s")
     if word == "input":
-        yield from [(where, n) for n in names if n not in ("self", "ctx")][:1]
+        yield from [(function, n) for n in names if n not in ("self", "ctx")][:1]
     elif word in ("output", "result"):
-        yield where, "return"
+        yield function, "return"
     elif said in names:
-        yield where, said
+        yield function, said
     elif is_class:
         methods = [n for n in scopes.names if n.rpartition(".")[0] == scope]
         yield from ((method, f"self.{said}") for method in methods)

@@ -35,7 +35,7 @@ Value = tuple[tuple[str, Shape], ...]  # dtype and shape of each tensor
 
 
 @dataclass(frozen=True)
-class Seen:
+class Observation:
     """A value that a run has shown: where, and what it was."""
 
     example: str
@@ -55,7 +55,7 @@ class Sizes:
     takes: dict[str, list[str]]
     derived: dict[str, str]
 
-    def of(self, example: str) -> dict[str, Shape]:
+    def explaining(self, example: str) -> dict[str, Shape]:
         """Return each size that may explain what an example shows."""
         taken = set(self.takes[example])
         follow = {
@@ -73,7 +73,7 @@ class Sizes:
         """Return the one size that has these numbers in all runs, or them."""
         if len(set(numbers)) == 1:
             return str(numbers[0])
-        found = [n for n, seen in self.of(example).items() if seen == numbers]
+        found = [n for n, seen in self.explaining(example).items() if seen == numbers]
         if len(found) == 1:
             return found[0]
         return "|".join(map(str, dict.fromkeys(numbers)))
@@ -81,7 +81,7 @@ class Sizes:
 
 def run_examples(
     examples: Path, sources: Sequence[Source], watch: dict[str, dict[str, list[str]]]
-) -> tuple[Sizes, list[Seen]]:
+) -> tuple[Sizes, list[Observation]]:
     """Run a file of examples, and return its sizes and all that was seen.
 
     `watch` names, by file and scope, what is looked at when a function ends. Raises
@@ -98,12 +98,12 @@ def run_examples(
         message = f"this example fails: {answer['error']}"
         raise Problem(examples, answer["line"], message)
     sizes = Sizes(answer["sizes"], answer["takes"], answer["derived"])
-    return sizes, [_seen(**each) for each in answer["seen"]]
+    return sizes, [_observation(**each) for each in answer["seen"]]
 
 
-def _seen(file: str, value: Any, **rest: Any) -> Seen:
+def _observation(file: str, value: Any, **rest: Any) -> Observation:
     parts = tuple((dtype, tuple(shape)) for dtype, shape in value)
-    return Seen(file=Path(file), value=parts, **rest)
+    return Observation(file=Path(file), value=parts, **rest)
 
 
 def _digest(examples: Path, sources: Sequence[Source]) -> str:

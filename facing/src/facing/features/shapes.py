@@ -16,7 +16,7 @@ from pathlib import Path
 
 from facing.feature import BookFeature, Feature
 from facing.features.shape_claims import Claim, docstring_claims, symbol_claims
-from facing.features.shape_examples import Seen, Value, run_examples
+from facing.features.shape_examples import Observation, Value, run_examples
 from facing.features.symbols import SymbolTable
 from facing.features.trace import GIVEN
 from facing.problem import Problem
@@ -44,7 +44,7 @@ class Shapes(BookFeature):
     def _watch(self) -> dict[str, dict[str, list[str]]]:
         found: dict[str, dict[str, list[str]]] = {}
         for claim in self.claims:
-            file, scope, name = claim.of
+            file, scope, name = claim.place
             names = found.setdefault(str(file), {})
             names.setdefault(scope, []).append(name)
         return found
@@ -60,29 +60,29 @@ class Shapes(BookFeature):
             by_place[seen.file, seen.scope, seen.name].append(seen)
         reported = set()
         for claim in self.claims:
-            for seen in by_place[claim.of]:
-                said = claim.path, claim.line, claim.said
-                if said not in reported and not self._holds(claim, seen):
-                    reported.add(said)
+            for seen in by_place[claim.place]:
+                statement = claim.path, claim.line, claim.subject
+                if statement not in reported and not self._is_met(claim, seen):
+                    reported.add(statement)
                     yield self._contradiction(claim, seen)
 
-    def _holds(self, claim: Claim, seen: Seen) -> bool:
-        given = self._given(seen)
+    def _is_met(self, claim: Claim, seen: Observation) -> bool:
+        given = self._sizes_in(seen)
         return not claim.concerns(seen) or claim.holds(seen, given)
 
-    def _given(self, seen: Seen) -> dict[str, int]:
+    def _sizes_in(self, seen: Observation) -> dict[str, int]:
         return {
             name: numbers[seen.run]
-            for name, numbers in self.sizes.of(seen.example).items()
+            for name, numbers in self.sizes.explaining(seen.example).items()
         }
 
-    def _contradiction(self, claim: Claim, seen: Seen) -> Problem:
-        given = ", ".join(f"{k}={v}" for k, v in self._given(seen).items())
+    def _contradiction(self, claim: Claim, seen: Observation) -> Problem:
+        given = ", ".join(f"{k}={v}" for k, v in self._sizes_in(seen).items())
         shapes = " and ".join(str(list(shape)) for _, shape in seen.value)
         return Problem(
             claim.path,
             claim.line,
-            f"{claim.said} is said to have the shape "
+            f"{claim.subject} is said to have the shape "
             f"{' or '.join(claim.shapes)}, but it has {shapes} in the "
             f"example {seen.example} with {given}",
         )
@@ -98,13 +98,13 @@ class ShapeFeature(Feature):
     def __init__(self, shapes: Shapes, source: Source) -> None:
         self.shapes, self.source = shapes, source
         self.scopes = Scopes(source)
-        self.lines: dict[int, dict[str, list[Seen]]] = defaultdict(dict)
+        self.lines: dict[int, dict[str, list[Observation]]] = defaultdict(dict)
         for seen in shapes.seen:
             line = self._line(seen)
             if seen.file == source.file and line:
                 self.lines[line].setdefault(seen.name, []).append(seen)
 
-    def _line(self, seen: Seen) -> int:
+    def _line(self, seen: Observation) -> int:
         if seen.line != GIVEN:
             return seen.line
         node = self.scopes.definitions.get(seen.scope)
@@ -125,7 +125,7 @@ class ShapeFeature(Feature):
         fits = len(self.source.lines[line - 1]) + len(text) + 2 <= ROOM
         return render("shape_hint.html", text=text, numbers=numbers, fits=fits)
 
-    def _shown_shapes(self, seen: list[Seen]) -> str:
+    def _shown_shapes(self, seen: list[Observation]) -> str:
         """Return all that was seen of a name, in letters."""
         runs: dict[str, dict[int, list[Value]]] = {}
         for each in seen:
@@ -193,7 +193,7 @@ def _join_by_names(shown: dict[str, str]) -> str:
     return "; ".join(parts)
 
 
-def _format_numbers(seen: list[Seen]) -> str:
+def _format_numbers(seen: list[Observation]) -> str:
     """Return the numbers of all runs."""
     values = dict.fromkeys(each.value for each in seen)
     return " ".join(

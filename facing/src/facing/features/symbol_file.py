@@ -58,7 +58,7 @@ class _SymbolReader:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def fail(self, node: yaml.Node, message: str) -> Problem:
+    def problem(self, node: yaml.Node, message: str) -> Problem:
         return Problem(self.path, node.start_mark.line + 1, message)
 
     def symbols(self) -> list[Symbol]:
@@ -66,23 +66,23 @@ class _SymbolReader:
         if top is None:
             return []
         if not isinstance(top, yaml.SequenceNode):
-            raise self.fail(top, "symbols are a list: begin each with `- `")
+            raise self.problem(top, "symbols are a list: begin each with `- `")
         return [self.symbol(node) for node in top.value]
 
     def symbol(self, node: yaml.Node) -> Symbol:
         if not isinstance(node, yaml.MappingNode):
-            raise self.fail(node, "a symbol is a mapping, with `latex: ...`")
+            raise self.problem(node, "a symbol is a mapping, with `latex: ...`")
         fields: dict[str, yaml.Node] = {}
         for key, value in node.value:
             if key.value not in _KEYS:
                 known = ", ".join(sorted(_KEYS))
-                raise self.fail(key, f"unknown field {key.value}; {known}")
+                raise self.problem(key, f"unknown field {key.value}; {known}")
             if key.value in fields:
-                raise self.fail(key, f"a second {key.value}; keep one of them")
+                raise self.problem(key, f"a second {key.value}; keep one of them")
             fields[key.value] = value
         for name in ("latex", "scope", "say", "meaning"):
             if name not in fields or not any(self.parts(fields[name])):
-                raise self.fail(node, f"a symbol without {name}; write one")
+                raise self.problem(node, f"a symbol without {name}; write one")
         return Symbol(
             node.start_mark.line + 1,
             self.texts(fields["latex"]),
@@ -95,7 +95,7 @@ class _SymbolReader:
     def names(self, scope: yaml.Node, code: yaml.Node | None) -> dict[str, list[str]]:
         if isinstance(scope, yaml.MappingNode):
             if code:
-                raise self.fail(code, "code stands in scope already")
+                raise self.problem(code, "code stands in scope already")
             return {k.value: self.texts(v) for k, v in scope.value}
         names = self.texts(code) if code else []
         return dict.fromkeys(self.texts(scope), names)
@@ -112,5 +112,5 @@ class _SymbolReader:
 
     def text(self, node: yaml.Node) -> str:
         if not isinstance(node, yaml.ScalarNode):
-            raise self.fail(node, "expected a text here; quote [ and {")
+            raise self.problem(node, "expected a text here; quote [ and {")
         return "" if node.value == "null" else " ".join(node.value.split())

@@ -60,7 +60,7 @@ class SymbolTable(BookFeature):
             for scope in symbol.names:
                 self._declare(symbol, scope)
 
-    def fail(self, symbol: Symbol, message: str) -> Problem:
+    def _problem(self, symbol: Symbol, message: str) -> Problem:
         """Return a problem of a symbol."""
         return Problem(self.path, symbol.line, message)
 
@@ -71,14 +71,14 @@ class SymbolTable(BookFeature):
             try:
                 key = "".join(form_of(latex))
             except MathError as error:
-                raise self.fail(symbol, str(error)) from None
+                raise self._problem(symbol, str(error)) from None
             self._add(self.by_form[place], key, symbol, scope, latex)
         for code in symbol.names[scope]:
             try:
                 key = code_key(parse_expression(code))
             except SyntaxError:
                 message = f"code: {code} is not a Python expression"
-                raise self.fail(symbol, message) from None
+                raise self._problem(symbol, message) from None
             self._add(self.by_name[place], key, symbol, scope, code)
 
     def _add(
@@ -91,7 +91,7 @@ class SymbolTable(BookFeature):
     ) -> None:
         other = table.setdefault(key, symbol)
         if other is not symbol:
-            raise self.fail(
+            raise self._problem(
                 symbol,
                 f"{shown} is declared for {scope} already, in line "
                 f"{other.line}; keep one of the two",
@@ -119,7 +119,7 @@ class SymbolTable(BookFeature):
             message = f"scope {scope}: no module of that name has a page"
         if not found:
             message += self._suggest_scopes(scope)
-        raise self.fail(symbol, message)
+        raise self._problem(symbol, message)
 
     def _suggest_scopes(self, scope: str) -> str:
         """Return a question after scopes that exist and are written alike."""
@@ -155,13 +155,13 @@ class SymbolTable(BookFeature):
                 for use in symbol.uses
             ):
                 message = f"{symbol.latex[0]} occurs nowhere in {scope}{_DROP}"
-                yield self.fail(symbol, message)
+                yield self._problem(symbol, message)
                 continue
             for code in symbol.names[scope]:
                 key = code_key(parse_expression(code))
                 if (path, name, key) not in self.names_found:
                     message = f"code: {code} occurs nowhere in {scope}{_DROP}"
-                    yield self.fail(symbol, message)
+                    yield self._problem(symbol, message)
 
 
 class SymbolFeature(Feature):
@@ -175,7 +175,7 @@ class SymbolFeature(Feature):
         self._scopes_declared = {where[2] for where in table.declared_in(source.path)}
 
     def _number(self, symbol: Symbol, scope: str, line: int) -> str:
-        """Return a number for the symbol in the place where it is one."""
+        """Return a symbol's number in the outermost scope that declares it."""
         path = self.source.path
         declared = {name for s, _, name in self.table.declared_in(path) if s is symbol}
         within = [name for name in enclosing_scopes(scope) if name and name in declared]

@@ -1,14 +1,12 @@
-r"""
-# Running examples, and noting shapes
+"""Run examples, and record the shapes of what they compute.
 
-This file is run in a process of its own: the code that is shown runs there,
-fresh, and can disturb nothing. It reads from its input what to run and what
-to watch, and writes what it saw, both as JSON. It needs nothing but Python.
+This module is run in a process of its own: the code that is shown runs there, fresh,
+and can disturb nothing. It reads from its input what to run and what to watch, and
+writes what it saw, both as JSON. It needs nothing but Python.
 
-An example is a function of sizes. It is called once for each set of sizes,
-and meanwhile every value with a `shape` and a `dtype` that a line of the
-watched files assigns, takes as an argument or returns is noted. Nothing here
-knows of PyTorch.
+An example is a function of sizes. It is called once for each set of sizes, and
+meanwhile every value with a `shape` and a `dtype` that a line of the watched files
+assigns, takes as an argument or returns is recorded. Nothing here knows of PyTorch.
 """
 
 import ast
@@ -26,7 +24,7 @@ from typing import Any
 
 # What is written for each value: the example, which set of sizes, the file,
 # the line, the scope, the name, and dtype and shape of each tensor in it.
-Seen = dict[str, Any]
+Observation = dict[str, Any]
 
 # In place of a line: what a function was given, and what it left.
 GIVEN, LEFT = -1, 0
@@ -54,7 +52,7 @@ def statements(text: str) -> dict[int, Statement]:
         made = Statement(node.lineno, last, isinstance(node, ast.Return))
         if not isinstance(node, ast.FunctionDef | ast.ClassDef):
             made.targets = [
-                (leaf.lineno, ast.unparse(leaf), _compiled(leaf))
+                (leaf.lineno, ast.unparse(leaf), _compile(leaf))
                 for leaf in _leaves(node)
             ]
         for line in range(node.lineno, last + 1):
@@ -69,18 +67,18 @@ def _leaves(node: ast.stmt) -> Iterator[ast.expr]:
     todo: list[ast.AST] = [node]
     while todo:
         part = todo.pop(0)
-        if isinstance(part, ast.Name | ast.Attribute) and _is_set(part):
+        if isinstance(part, ast.Name | ast.Attribute) and _is_assigned(part):
             yield part
         elif not isinstance(part, ast.Lambda | ast.comprehension):
             inner = ast.iter_child_nodes(part)
             todo[:0] = [n for n in inner if not isinstance(n, ast.stmt)]
 
 
-def _is_set(node: ast.Name | ast.Attribute) -> bool:
+def _is_assigned(node: ast.Name | ast.Attribute) -> bool:
     return isinstance(node.ctx, ast.Store)
 
 
-def _compiled(node: ast.expr) -> CodeType:
+def _compile(node: ast.expr) -> CodeType:
     return compile(ast.unparse(node), "<watched>", "eval")
 
 
@@ -100,20 +98,20 @@ def tensors(value: object) -> list[list[Any]]:
 
 
 class Recorder:
-    """Notes tensors while the code of some files runs."""
+    """Records tensors while the code of some files runs."""
 
     def __init__(self, paths: list[str], watch: dict[str, Any]) -> None:
         self.files = {}
         self.watch = watch
-        self.seen: dict[str, Seen] = {}
+        self.observations: dict[str, Observation] = {}
         self.run: tuple[str, int] = "", 0
         for path in paths:
             with open(path, "rb") as file:
                 text = file.read().decode("utf-8", "replace")
             self.files[path] = statements(text)
 
-    def note(self, frame: FrameType, line: int, name: str, value: object) -> None:
-        """Note a value, if it is a tensor or a tuple of tensors."""
+    def record(self, frame: FrameType, line: int, name: str, value: object) -> None:
+        """Record a value, if it is a tensor or a tuple of tensors."""
         found = tensors(value)
         if found:
             path = os.path.realpath(frame.f_code.co_filename)
@@ -124,21 +122,21 @@ class Recorder:
                 **{"line": line, "scope": scope, "name": name},
                 "value": found,
             }
-            self.seen.setdefault(json.dumps(seen), seen)
+            self.observations.setdefault(json.dumps(seen), seen)
 
-    def called(self, frame: FrameType, event: str, _: object) -> Any:
-        """Begin to watch a function of one of the files."""
+    def start_function(self, frame: FrameType, event: str, _: object) -> Any:
+        """Watch a function from now on, if it is in one of the files."""
         code = frame.f_code
         path = os.path.realpath(code.co_filename)
         if path not in self.files or code.co_name.startswith("<"):
             return None
         known = self.files[path]
         for name in inspect.getargs(code).args:
-            self.note(frame, GIVEN, name, frame.f_locals.get(name))
-        return _Function(self, frame, known).step
+            self.record(frame, GIVEN, name, frame.f_locals.get(name))
+        return _FunctionTrace(self, frame, known).step
 
-    def ended(self, frame: FrameType) -> None:
-        """Note what is watched at the end of a function."""
+    def end_function(self, frame: FrameType) -> None:
+        """Record what is watched at the end of a function."""
         path = os.path.realpath(frame.f_code.co_filename)
         scope = frame.f_code.co_qualname.replace("<locals>.", "")
         for where, names in self.watch.get(path, {}).items():
@@ -147,10 +145,10 @@ class Recorder:
             for name in names:
                 with contextlib.suppress(Exception):
                     value = eval(name, frame.f_globals, frame.f_locals)
-                    self.note(frame, LEFT, name, value)
+                    self.record(frame, LEFT, name, value)
 
 
-class _Function:
+class _FunctionTrace:
     """Watches one call, statement by statement."""
 
     def __init__(
@@ -173,21 +171,21 @@ class _Function:
             # Within a statement of several lines nothing is done yet.
             new = self.known.get(frame.f_lineno)
             if new is not self.now:
-                self.done(frame)
+                self.record_targets(frame)
             self.now = new
         elif event == "return":
-            self.done(frame)
+            self.record_targets(frame)
             if self.now and self.now.returns and not self.suspends:
-                self.recorder.note(frame, self.now.first, "return", value)
-            self.recorder.ended(frame)
+                self.recorder.record(frame, self.now.first, "return", value)
+            self.recorder.end_function(frame)
         return self.step
 
-    def done(self, frame: FrameType) -> None:
-        """Note what the last statement has set."""
+    def record_targets(self, frame: FrameType) -> None:
+        """Record what the last statement has set."""
         for line, name, code in self.now.targets if self.now else ():
             with contextlib.suppress(Exception):
                 value = eval(code, frame.f_globals, frame.f_locals)
-                self.recorder.note(frame, line, name, value)
+                self.recorder.record(frame, line, name, value)
 
 
 def load(path: str) -> ModuleType:
@@ -212,7 +210,7 @@ def examples(module: ModuleType) -> dict[str, Any]:
     }
 
 
-class Slip(ValueError):
+class ExampleError(ValueError):
     """Something in the examples' file that its author must mend."""
 
     def __init__(self, message: str, line: int = 1) -> None:
@@ -224,7 +222,7 @@ def sizes_of(module: ModuleType) -> list[dict[str, int]]:
     """Return the sets of sizes, with those that follow from others."""
     sets = getattr(module, "SIZES", None)
     if not sets or any(each.keys() != sets[0].keys() for each in sets):
-        raise Slip(
+        raise ExampleError(
             "SIZES must be a list of one or more sets of sizes, all with the "
             'same names, such as [{"B": 2}, {"B": 3}]'
         )
@@ -238,14 +236,14 @@ def sizes_of(module: ModuleType) -> list[dict[str, int]]:
     ]
 
 
-def taken_by(name: str, function: Any, sizes: dict[str, int]) -> list[str]:
+def sizes_taken_by(name: str, function: Any, sizes: dict[str, int]) -> list[str]:
     """Return the sizes that an example takes."""
     found = []
     for each in inspect.signature(function).parameters.values():
         if each.name in sizes:
             found.append(each.name)
         elif each.default is each.empty:
-            raise Slip(
+            raise ExampleError(
                 f"{name} takes {each.name}, and SIZES has "
                 f"{', '.join(sizes)}: add {each.name} to every set",
                 function.__code__.co_firstlineno,
@@ -260,11 +258,11 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
     module = load(task["examples"])
     sizes, taken = sizes_of(module), {}
     for name, function in examples(module).items():
-        taken[name] = taken_by(name, function, sizes[0])
+        taken[name] = sizes_taken_by(name, function, sizes[0])
         for n, given in enumerate(sizes):
             recorder.run = name, n
             before = sys.gettrace()
-            sys.settrace(recorder.called)
+            sys.settrace(recorder.start_function)
             try:
                 function(**{size: given[size] for size in taken[name]})
             finally:
@@ -274,7 +272,7 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
         "sizes": sizes,
         "takes": taken,
         "derived": derived,
-        "seen": list(recorder.seen.values()),
+        "seen": list(recorder.observations.values()),
     }
 
 
@@ -292,7 +290,7 @@ def main() -> None:
         if isinstance(error, SyntaxError) and error.filename == path:
             lines = [error.lineno]
         reason = f"{type(error).__name__}: {error}"
-        if isinstance(error, Slip):
+        if isinstance(error, ExampleError):
             lines, reason = [error.line], str(error)
         answer = {"error": reason, "line": lines[-1]}
     json.dump(answer, sys.stdout)

@@ -98,7 +98,7 @@ def expressions(source: Source) -> Iterator[Expression]:
 
     What a function binds anew for itself (the parameters of a nested
     function or a lambda, the variable of a comprehension) is another thing
-    of the same name, and left out where it would be taken for the outer one.
+    of the same name, and left out if it would be taken for the outer one.
     f-strings are left out: before Python 3.12 their parts have no place.
     """
     yield from _ExpressionWalk().body(source.tree, "")

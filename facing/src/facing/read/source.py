@@ -98,7 +98,7 @@ def module_name(path: Path) -> tuple[str, Path]:
 def parse_python(
     path: Path, text: str
 ) -> tuple[ast.Module, list[tokenize.TokenInfo]]:
-    """Return Python's tree and tokens of a text."""
+    """Return the syntax tree and the tokens of a file's text."""
     try:
         with warnings.catch_warnings():
             # `\m` in a docstring that is not raw is no concern of ours.
@@ -180,8 +180,7 @@ class _RowFinder:
         """
         Find a docstring that is one literal and has its lines for itself.
 
-        It is read from the source. In its value, `\beta` would have become a
-        backspace and "eta" where the literal is not raw.
+        A comment behind it belongs to it.
         """
         statement = node.body[0] if node.body else None
         if not (
@@ -190,15 +189,9 @@ class _RowFinder:
             and isinstance(statement.value.value, str)
         ):
             return None
-        first, last = statement.lineno, statement.end_lineno or 0
-        # Python counts columns in bytes of UTF-8.
-        before = self.lines[first - 1].encode()[: statement.col_offset]
-        tail = self.lines[last - 1].encode()[statement.end_col_offset :]
-        behind = tail.decode().strip()
-        source = "\n".join(self.lines[first - 1 : last]).encode()
-        source = source[len(before) : len(source) - len(tail)]
-        literal = _LITERAL.fullmatch(source.decode())
-        if before.strip() or not literal or behind[:1] not in ("", "#"):
+        before, text, behind = self._cut_out(statement)
+        literal = _LITERAL.fullmatch(text)
+        if before or not literal or behind[:1] not in ("", "#"):
             return None
         body = literal["body"]
         if literal["prefix"] not in ("r", "R"):
@@ -206,9 +199,24 @@ class _RowFinder:
         texts = body.split("\n")
         if behind and not _DIRECTIVE.match(behind):
             texts[-1] += "  " + behind.lstrip("# ")
-        note = _dedent(first, texts, flush=1)
-        self.notes[first] = note
+        note = _number_lines(statement.lineno, texts, flush=1)
+        self.notes[statement.lineno] = note
         return note
+
+    def _cut_out(self, statement: ast.stmt) -> tuple[str, str, str]:
+        r"""
+        Return the source of a statement, with what is before and behind it.
+
+        A docstring is read from the source, for in its value `\beta` has
+        become a backspace and "eta" if the literal is not raw.
+        """
+        first, last = statement.lineno, statement.end_lineno or 0
+        # Python counts columns in bytes of UTF-8.
+        before = self.lines[first - 1].encode()[: statement.col_offset]
+        behind = self.lines[last - 1].encode()[statement.end_col_offset :]
+        text = "\n".join(self.lines[first - 1 : last]).encode()
+        text = text[len(before) : len(text) - len(behind)]
+        return before.decode().strip(), text.decode(), behind.decode().strip()
 
     def _find_comments(self, tokens: list[tokenize.TokenInfo]) -> None:
         """Gather comments on lines of their own, at one indentation."""
@@ -235,7 +243,7 @@ class _RowFinder:
     def _add_comment(self, block: list[tokenize.TokenInfo]) -> None:
         first = block[0].start[0]
         texts = [re.sub(r"^#+:? ?", "", t.string) for t in block]
-        self.notes[first] = _dedent(first, texts)
+        self.notes[first] = _number_lines(first, texts)
 
     def lay_out_rows(self) -> list[Row]:
         """Lay out the file, from its first line to its last."""
@@ -307,8 +315,8 @@ def _unescape(body: str) -> str:
     r"""
     Guess what the author of a docstring that is not raw meant by `\`.
 
-    Where every backslash is doubled, they were escaped on purpose. Where
-    some are not, as in `\frac`, LaTeX was written as if the string were raw.
+    If every backslash is doubled, they were escaped on purpose. If some are
+    not, as in `\frac`, LaTeX was written as if the string were raw.
     """
     body = re.sub(r"^\\(?=\n)", "", body)
     runs = re.findall(r"\\+", body)
@@ -317,7 +325,7 @@ def _unescape(body: str) -> str:
     return re.sub(r"\\([\"'])", r"\1", body)
 
 
-def _dedent(first: int, texts: list[str], flush: int = 0) -> list[Line]:
+def _number_lines(first: int, texts: list[str], flush: int = 0) -> list[Line]:
     """Number lines, and take off the indentation that they share."""
     texts = [text.expandtabs().rstrip() for text in texts]
     margin = min(
