@@ -1,7 +1,7 @@
 """Lint and format at the right width: `make check` and `make format`.
 
-A page's code column holds 78 columns, so the annotated files that mkdocs.yml
-lists are that narrow. All other Python is 88 columns wide. ruff knows one
+A page's code column holds 78 columns, so the annotated files in mkdocs.yml's
+navigation are that narrow. All other Python is 88 columns wide. ruff knows one
 width for a folder, so it is called twice.
 """
 
@@ -15,12 +15,12 @@ PAGE_WIDTH = "78"
 
 
 def pages() -> list[str]:
-    """Return the annotated files that mkdocs.yml lists as sources."""
-    text = (ROOT / "mkdocs.yml").read_text("utf-8")
-    listed = re.search(r"^ +sources:\n((?: +- .+\n)+)", text, re.MULTILINE)
-    if not listed:
-        sys.exit("mkdocs.yml must list the annotated files under `sources:`")
-    return re.findall(r"- (.+)", listed[1])
+    """Return the annotated files in mkdocs.yml's `nav`, which holds notebooks as well."""
+    nav = (ROOT / "mkdocs.yml").read_text("utf-8").partition("\nnav:\n")[2]
+    found = re.findall(r": (?!notebooks/)(\S+\.py)$", nav, re.MULTILINE)
+    if not found:
+        sys.exit("mkdocs.yml must lead to the annotated files in `nav:`, but has none")
+    return found
 
 
 def ruff(*arguments: str) -> bool:

@@ -57,6 +57,7 @@ class Site:
         self.strict = True
         self.repo_url = ""
         self.templates: dict[str, str] = {}
+        self.nav: list[object] | None = None
 
     def write(self, name: str, text: str) -> None:
         (self.root / name).write_text(text)
@@ -69,6 +70,7 @@ class Site:
             "strict": self.strict,
             "repo_url": self.repo_url,
             "validation": self.validation,
+            "nav": self.nav,
         }
         self.write("mkdocs.yml", yaml.safe_dump(settings))
         config = load_config(
@@ -156,6 +158,28 @@ def test_a_broken_link_stops_a_strict_build(site, caplog, link):
         site.build()
     assert link in caplog.text
     assert "linking.py" in caplog.text
+
+
+def test_without_sources_the_python_files_in_nav_are_the_pages(site):
+    site.options = {}
+    site.write("docs/script.py", "# Docs hold this file: it is not to be annotated.\n")
+    inner = {"Deeper": ["code/two.py", {"Script": "script.py"}]}
+    site.nav = ["index.md", {"One": "code/one.py"}, {"More": [inner]}]
+    site.write("code/three.py", '"""Not in the navigation."""\n')
+    out = site.build()
+    assert "Second" in (out / "code" / "two" / "index.html").read_text()
+    assert (out / "code" / "one" / "index.html").exists()
+    assert not (out / "code" / "three").exists()
+    assert (out / "script.py").exists()
+
+
+def test_a_python_file_in_nav_that_is_not_there_is_named(site, caplog):
+    site.options = {}
+    site.nav = ["index.md", "code/one.py", "code/two.py", "code/none.py"]
+    caplog.set_level(logging.WARNING)
+    with pytest.raises(Abort):
+        site.build()
+    assert "code/none.py" in caplog.text
 
 
 def test_a_source_that_is_not_there_is_named(site, caplog):

@@ -4,7 +4,7 @@ It is the only module that knows MkDocs.
 
     plugins:
       - facing:
-          sources: [my_package]       # files, or folders of them
+          sources: [my_package]       # files, or folders of them; without: those in nav
           template: main.html         # the theme's, for these pages
           tests: [tests]              # equations are held to them
           symbols: docs/symbols.yml   # linked in formulas and code
@@ -13,7 +13,7 @@ It is the only module that knows MkDocs.
           examples: examples.py       # run to see their shapes
           lenient: false              # true: only warn of mistakes
 
-All but the sources may be left out. The table of the papers' constructs goes where a
+All may be left out. The table of the papers' constructs goes where a
 page of prose has `<!-- constructs -->`.
 """
 
@@ -61,7 +61,7 @@ class AnnotatedFile(File):
 class FacingConfig(base.Config):  # type: ignore[no-untyped-call]
     """What can be set in mkdocs.yml."""
 
-    sources = config_options.ListOfItems(config_options.Type(str))
+    sources = config_options.ListOfItems(config_options.Type(str), default=[])
     template = config_options.Type(str, default="main.html")
     tests = config_options.ListOfItems(config_options.Type(str), default=[])
     symbols = config_options.Type(str, default="")
@@ -83,16 +83,18 @@ class FacingPlugin(BasePlugin[FacingConfig]):  # type: ignore[no-untyped-call]
         config.extra_javascript += [f"assets/{name}" for name in scripts]
         self._root = Path(config.config_file_path or ".").resolve().parent
         self._declared = {name: self.config[name] for name in DECLARED}
-        watched = [*self.config.sources, *self.config.tests]
+        self._sources = self.config.sources or list(_python_files(config.nav))
+        watched = [*self._sources, *self.config.tests]
         watched += filter(None, self._declared.values())
         config.watch += [str(self._root / each) for each in watched]
 
-    @event_priority(100)
+    # Before plugins that look for their files, and after those that bring some.
+    @event_priority(50)
     def on_files(self, files: Files, config: MkDocsConfig) -> None:
         """Add the sources and the assets to the files of the site."""
         tests = list(self._find_files("tests", self.config.tests))
         self.book = Book(
-            self._find_files("sources", self.config.sources),
+            self._find_sources(files),
             root=self._root,
             tests=tests if self.config.tests else None,
             **{name: Path(path) for name, path in self._declared.items() if path},
@@ -109,6 +111,16 @@ class FacingPlugin(BasePlugin[FacingConfig]):  # type: ignore[no-untyped-call]
         for name in SHARED:
             content = (ASSETS / name).read_bytes()
             files.append(File.generated(config, f"assets/{name}", content=content))
+
+    def _find_sources(self, files: Files) -> Iterator[Path]:
+        """Yield the files that shall be pages, as paths from the root."""
+        if self.config.sources:
+            yield from self._find_files("sources", self._sources)
+            return
+        # A Python file in `nav` that is nobody else's. MkDocs says if there is none.
+        for name in self._sources:
+            if (self._root / name).is_file() and not files.get_file_from_path(name):
+                yield Path(name)
 
     def _find_files(self, option: str, names: list[str]) -> Iterator[Path]:
         """Yield the Python files of an option, as paths from the root."""
@@ -233,6 +245,17 @@ class FacingPlugin(BasePlugin[FacingConfig]):  # type: ignore[no-untyped-call]
         """Put in the page's real content, once the search has indexed it."""
         if page.file.src_uri in self._pages:
             page.content = self._pages[page.file.src_uri][0].body
+
+
+def _python_files(nav: Any) -> Iterator[str]:
+    """Yield the Python files that a navigation leads to."""
+    if isinstance(nav, dict):
+        nav = list(nav.values())
+    if isinstance(nav, list):
+        for entry in nav:
+            yield from _python_files(entry)
+    elif isinstance(nav, str) and nav.endswith(".py") and "://" not in nav:
+        yield nav
 
 
 def _raw_uri(path: Path) -> str:
