@@ -1,4 +1,4 @@
-"""Figures show what the layers do: a value is moved, and others with it."""
+"""Figures show what the layers do: a value is changed, and others change with it."""
 
 import copy
 import re
@@ -49,7 +49,7 @@ LAYERS = {
 
 
 @pytest.mark.parametrize(("statistic", "layer"), LAYERS.values(), ids=LAYERS)
-def test_filled_are_the_values_that_share_a_statistic(statistic, layer):
+def test_a_diagram_fills_the_values_that_share_a_statistic(statistic, layer):
     x = torch.randn(SIZES.batch, C, SIZES.positions, dtype=torch.float64)
     changed = x.clone()
     changed[0, SIZES.channel, 0] += 1
@@ -69,7 +69,7 @@ def test_filled_are_the_values_that_share_a_statistic(statistic, layer):
     ("panel", "layer"),
     [(BCN, BatchChannelNorm(C, G)), (BN_EVAL, BatchNorm(C).eval())],
 )
-def test_a_past_is_drawn_where_earlier_batches_have_a_part(panel, layer):
+def test_earlier_batches_are_drawn_if_they_have_a_part(panel, layer):
     x, earlier = torch.randn(2, SIZES.batch, C, 4)
     fresh = copy.deepcopy(layer)(x)
     layer = copy.deepcopy(layer).train()
@@ -80,7 +80,7 @@ def test_a_past_is_drawn_where_earlier_batches_have_a_part(panel, layer):
 
 
 @pytest.mark.parametrize("layer", [BatchNorm(C), ChannelNorm(C, G)])
-def test_none_is_drawn_where_they_have_none(layer):
+def test_earlier_batches_are_not_drawn_if_they_have_no_part(layer):
     x, earlier = torch.randn(2, SIZES.batch, C, 4)
     fresh = layer(x)
     layer(earlier)

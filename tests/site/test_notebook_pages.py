@@ -21,13 +21,13 @@ def convert(*outputs: nbformat.NotebookNode, code: str = "x = 1") -> NotebookPag
     return notebook_pages.convert(notebook, "n")
 
 
-def show(**data: str) -> nbformat.NotebookNode:
+def display(**data: str) -> nbformat.NotebookNode:
     """What a cell displays, in forms such as `text_html`."""
     forms = {name.replace("_", "/"): text for name, text in data.items()}
     return new_output("display_data", forms)
 
 
-def filled(page: NotebookPage) -> str:
+def to_html(page: NotebookPage) -> str:
     return fill(page.markdown, {"output": page.output})
 
 
@@ -46,16 +46,17 @@ def test_a_fence_is_longer_than_those_in_the_code():
 
 def test_a_placeholder_stands_for_each_output():
     page = convert(
-        new_output("stream", text="1 < 2\n"), show(text_plain="x", text_html="<b>x</b>")
+        new_output("stream", text="1 < 2\n"),
+        display(text_plain="x", text_html="<b>x</b>"),
     )
     assert "<!-- output: 0 -->\n\n<!-- output: 1 -->" in page.markdown
-    assert '<pre class="no-copy"><code>1 &lt; 2\n</code></pre>' in filled(page)
-    assert "<b>x</b>" in filled(page)
+    assert '<pre class="no-copy"><code>1 &lt; 2\n</code></pre>' in to_html(page)
+    assert "<b>x</b>" in to_html(page)
     assert 'data-search-exclude="true"' in page.markdown
 
 
 def test_an_output_in_markdown_is_markdown():
-    page = convert(show(text_plain="<object>", text_markdown="*so*"))
+    page = convert(display(text_plain="<object>", text_markdown="*so*"))
     assert "\n\n*so*\n\n" in page.markdown
     assert page.outputs == []
 
@@ -63,8 +64,8 @@ def test_an_output_in_markdown_is_markdown():
 @pytest.mark.parametrize(
     "output",
     [
-        show(image_png=PNG),
-        show(text_html=f'<img src="data:image/png;base64,{PNG}">'),
+        display(image_png=PNG),
+        display(text_html=f'<img src="data:image/png;base64,{PNG}">'),
     ],
     ids=["a png", "a png in html"],
 )
@@ -72,8 +73,8 @@ def test_images_are_files_beside_the_page(output):
     page = convert(output)
     [name] = (name for name in page.files if name.endswith(".png"))
     assert page.files[name] == base64.b64decode(PNG)
-    assert f'src="{name}"' in filled(page)
-    assert "base64" not in filled(page)
+    assert f'src="{name}"' in to_html(page)
+    assert "base64" not in to_html(page)
 
 
 def test_the_notebook_is_offered_with_its_outputs():

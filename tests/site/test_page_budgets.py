@@ -12,26 +12,27 @@ pytestmark = pytest.mark.slow
 KB = 1000
 
 
-def compressed(path: Path) -> int:
+def compressed_size(path: Path) -> int:
     return len(gzip.compress(path.read_bytes(), 6))
 
 
-def over(sizes: dict[str, int], limit: int) -> dict[str, int]:
+def larger_than(sizes: dict[str, int], limit: int) -> dict[str, int]:
     return {name: size for name, size in sizes.items() if size > limit * KB}
 
 
 def test_layer_pages_are_at_most_30_kb_and_others_60(built_site):
     sizes = {
-        path: compressed(page_file(built_site, path)) for path in page_paths(built_site)
+        path: compressed_size(page_file(built_site, path))
+        for path in page_paths(built_site)
     }
     assert set(LAYERS) <= set(sizes)
-    assert over({path: sizes[path] for path in LAYERS}, 30) == {}
-    assert over(sizes, 60) == {}
+    assert larger_than({path: sizes[path] for path in LAYERS}, 30) == {}
+    assert larger_than(sizes, 60) == {}
 
 
 def test_our_styles_and_scripts_are_at_most_12_kb_together(built_site):
     ours = [p for kind in ("css", "js") for p in built_site.glob(f"assets/*.{kind}")]
-    sizes = {path.name: compressed(path) for path in ours}
+    sizes = {path.name: compressed_size(path) for path in ours}
     assert {"literate.css", "site.css", "literate.js", "site.js"} <= {*sizes}
     assert sum(sizes.values()) <= 12 * KB, sizes
 

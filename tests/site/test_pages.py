@@ -259,7 +259,7 @@ def test_the_first_tap_explains_and_the_second_follows(
 # --- Links to lines and names -----------------------------------------------
 
 
-def copied(page: Page) -> str:
+def copied_link(page: Page) -> str:
     page.locator(".lit-bar [role=status]:not(:empty)").wait_for()
     return page.evaluate("navigator.clipboard.readText()")
 
@@ -286,7 +286,7 @@ def test_a_link_to_its_own_place_is_copied(touch_page, place, fragment, by):
     else:
         at.focus()
         touch_page.keyboard.press("Enter")
-    assert copied(touch_page).endswith(f"batch_channel_norm.html{fragment}")
+    assert copied_link(touch_page).endswith(f"batch_channel_norm.html{fragment}")
     assert touch_page.url.endswith(fragment)
     said = touch_page.locator(".lit-bar [role=status]").inner_text()
     assert said == f"Link copied: {fragment}"
@@ -328,7 +328,7 @@ def test_without_script_code_and_legend_read_whole(browser: Browser, standalone_
     context.close()
 
 
-def test_print_shows_pages_without_what_only_a_screen_can_do(page):
+def test_print_shows_neither_the_card_nor_the_status_bar(page):
     in_code(page, "ChannelNorm.forward.var").hover()
     page.emulate_media(media="print")
     assert not card(page).is_visible()
