@@ -196,7 +196,7 @@ class BatchNorm(nn.Module):
         # With a momentum of 1 the kernel leaves the batch's own statistics
         # in the two tensors that are meant for running ones.
         scale, shift = self.weights_in(x.dtype)
-        y = F.batch_norm(x, mean, var, scale, shift, True, 1.0, self.eps)
+        y = batch_norm_kernel(x, mean, var, scale, shift, True, 1.0, self.eps)
         # The variance that it leaves is the unbiased one, for a stored
         # variance stands for *other* images than these.
         #
@@ -352,7 +352,9 @@ class BatchNorm(nn.Module):
         # values is zero. The variance is a copy: a later update changes the
         # buffer, and the backward pass may come after it.
         zero, var = torch.zeros_like(var), var.clone()
-        return F.batch_norm(centred, zero, var, scale, shift, eps=self.eps)
+        return batch_norm_kernel(
+            centred, zero, var, scale, shift, False, 0.0, self.eps
+        )
 
     def weights_in(
         self, dtype: torch.dtype
@@ -379,6 +381,17 @@ class BatchNorm(nn.Module):
         text += "" if self.affine else ", affine=False"
         tracked = self.track_running_stats
         return text + ("" if tracked else ", track_running_stats=False")
+
+
+def batch_norm_kernel(x: Tensor, *arguments: Any) -> Tensor:
+    r"""
+    Call `F.batch_norm`, for inputs of any rank.
+
+    cuDNN knows no more than five dimensions.
+    """
+    if x.dim() <= 5:
+        return F.batch_norm(x, *arguments)
+    return F.batch_norm(x.flatten(4), *arguments).reshape(x.shape)
 
 
 def per_channel(values: Tensor, x: Tensor) -> Tensor:
