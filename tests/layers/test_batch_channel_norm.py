@@ -11,6 +11,7 @@ from helpers.layers import (
     TRAILING,
     C,
     G,
+    StepwiseBatchChannelNorm,
     assert_same_gradients,
     assert_same_state,
     bcn,
@@ -50,7 +51,16 @@ def test_the_estimate_starts_at_mean_0_and_variance_1(mode):
     assert torch.equal(layer.shift, torch.zeros(C))
 
 
+@pytest.fixture(params=["kernel", "plain operations"])
+def operations(request, monkeypatch):
+    """Measure with PyTorch's kernel, and with what a compiler sees."""
+    plain = request.param != "kernel"
+    name = "labml_bcn.batch_channel_norm.needs_plain_operations"
+    monkeypatch.setattr(name, lambda x: plain)
+
+
 @pytest.mark.equation("batch_channel_norm.around-batch-mean")
+@pytest.mark.usefixtures("operations")
 @pytest.mark.parametrize("trailing", TRAILING, ids=str)
 def test_around_the_batch_mean_the_variance_is_the_spread_within(trailing):
     layer = estimated("batch_mean", dtype=F64)
@@ -61,6 +71,7 @@ def test_around_the_batch_mean_the_variance_is_the_spread_within(trailing):
 
 
 @pytest.mark.equation("batch_channel_norm.around-running-mean")
+@pytest.mark.usefixtures("operations")
 @pytest.mark.parametrize("trailing", TRAILING, ids=str)
 def test_around_the_running_mean_the_variance_is_the_spread_about_it(
     trailing,
@@ -270,6 +281,26 @@ def test_channel_norm_does_not_mix_groups():
 @pytest.mark.parametrize("trailing", TRAILING, ids=str)
 def test_batch_channel_norm_is_its_formula_over_steps_and_in_eval(mode, trailing):
     layer = bcn(mode, momentum=0.3, eps=0.02, dtype=F64)
+    assert_formula_over_steps_and_in_eval(layer, mode, trailing)
+
+
+@pytest.mark.equation(
+    "batch_channel_norm.composition",
+    "batch_channel_norm.around-batch-mean",
+    "batch_channel_norm.around-running-mean",
+    "batch_channel_norm.estimate-update",
+    "batch_channel_norm.estimated",
+    "batch_channel_norm.group-statistics",
+    "batch_channel_norm.per-group",
+)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("trailing", TRAILING, ids=str)
+def test_step_by_step_it_is_its_formula(mode, trailing):
+    layer = bcn(mode, StepwiseBatchChannelNorm, momentum=0.3, eps=0.02, dtype=F64)
+    assert_formula_over_steps_and_in_eval(layer, mode, trailing)
+
+
+def assert_formula_over_steps_and_in_eval(layer, mode, trailing):
     randomize(layer)
     running = Running.of(layer.batch_norm)
     for b, training in ((2, True), (5, True), (3, False), (4, True)):
