@@ -1,8 +1,4 @@
-"""
-# Around autograd
-
-What the layers ask of PyTorch where they go around its autograd.
-"""
+"""What the layers ask of PyTorch when they go around its autograd."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -16,12 +12,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def rewritten(x: Tensor) -> bool:
-    """
-    Say whether something other than eager mode looks at the operations.
+def needs_plain_operations(x: Tensor) -> bool:
+    """Return whether something other than eager mode looks at the operations.
 
-    A compiler, an export, a function transform, a forward-mode gradient or
-    a tensor with rules of its own must see plain operations.
+    A compiler, an export, a function transform, forward-mode differentiation and
+    a tensor with rules of its own must see operations that they understand.
     """
     return (
         torch.compiler.is_compiling()
@@ -33,11 +28,10 @@ def rewritten(x: Tensor) -> bool:
 
 
 def below_autograd(function: Callable[P, R]) -> Callable[P, R]:
-    """
-    Run a function's operations without asking autograd at each of them.
+    """Run a function's operations without asking autograd at each of them.
 
-    Inside a `Function` no gradient is recorded, and each operation passes
-    through autograd all the same. Of a small input's time that is a tenth.
+    Inside a `Function` no gradient is recorded, and each operation passes through
+    autograd all the same. Of a small input's time that is a tenth.
     """
 
     @wraps(function)

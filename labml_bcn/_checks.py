@@ -1,17 +1,16 @@
-"""
-# Checks
+"""The rules for arguments and inputs, and the errors for breaking them.
 
-The rules for arguments and inputs, and the words for breaking them.
+Each function returns the value that it was given, if it returns one, so that a
+constructor can check and assign in one line.
 """
 
 import math
 
-import torch
 from torch import Tensor
 
 
-def positive_int(name: str, value: int) -> int:
-    """Return `value` where it is a positive whole number, else raise."""
+def require_positive_int(name: str, value: int) -> int:
+    """Return `value`; raise unless it is a positive whole number."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(
             f"{name} must be an int, got {value!r} "
@@ -25,9 +24,9 @@ def positive_int(name: str, value: int) -> int:
     return value
 
 
-def divisor(groups: int, channels: int) -> int:
-    """Return `groups` where it splits `channels` evenly, else raise."""
-    positive_int("groups", groups)
+def require_divisor(groups: int, channels: int) -> int:
+    """Return `groups`; raise unless it divides `channels`."""
+    require_positive_int("groups", groups)
     if channels % groups:
         fits = [g for g in range(1, channels + 1) if channels % g == 0]
         raise ValueError(
@@ -37,8 +36,8 @@ def divisor(groups: int, channels: int) -> int:
     return groups
 
 
-def positive_eps(eps: float) -> float:
-    """Return `eps` where it is finite and above zero, else raise."""
+def require_positive_eps(eps: float) -> float:
+    """Return `eps`; raise unless it is positive and finite."""
     if not 0 < eps < math.inf:
         raise ValueError(
             f"eps must be positive and finite, got {eps}; it keeps the "
@@ -47,8 +46,8 @@ def positive_eps(eps: float) -> float:
     return eps
 
 
-def momentum_in_range(momentum: float) -> float:
-    """Return `momentum` where it lies in [0, 1], else raise."""
+def require_momentum(momentum: float) -> float:
+    """Return `momentum`; raise unless it lies in [0, 1]."""
     if momentum is None or not 0 <= momentum <= 1:
         raise ValueError(
             f"momentum must lie between 0 and 1, got {momentum}; it is the "
@@ -58,16 +57,16 @@ def momentum_in_range(momentum: float) -> float:
     return momentum
 
 
-def one_of(name: str, value: str, names: tuple[str, ...]) -> str:
-    """Return `value` where it is one of `names`, else raise."""
+def require_one_of(name: str, value: str, names: tuple[str, ...]) -> str:
+    """Return `value`; raise unless it is one of `names`."""
     if value not in names:
         listed = " or ".join(repr(n) for n in names)
         raise ValueError(f"{name} must be {listed}, got {value!r}")
     return value
 
 
-def channels_first(x: Tensor, channels: int) -> None:
-    """Raise unless `x` is floating and `[B, channels, *]`."""
+def require_channels_first(x: Tensor, channels: int) -> None:
+    """Raise unless `x` is floating point and has the shape [B, channels, *]."""
     if not x.is_floating_point():
         raise TypeError(
             f"expected a floating-point input, got {x.dtype}; convert it "
@@ -81,18 +80,14 @@ def channels_first(x: Tensor, channels: int) -> None:
         )
 
 
-def several_values(
-    x: Tensor,
-    variance_of: str,
-    remedy: str,
-    count: int | Tensor | None = None,
+def require_several_values(
+    x: Tensor, variance_of: str, remedy: str, count: int | Tensor
 ) -> None:
-    """
-    Raise where a channel has one value only, and so no variance.
+    """Raise if a channel of `x` has one value only, and so no variance.
 
-    `count` is the number of values where they are more than those of `x`.
+    `count` is the number of values, which may lie in several processes.
     """
-    if (x.numel() // x.shape[1] if count is None else count) == 1:
+    if count == 1:
         raise ValueError(
             f"expected more than one value per channel for {variance_of}, "
             f"got an input of shape {list(x.shape)}: the variance of one "
@@ -100,21 +95,11 @@ def several_values(
         )
 
 
-def several_in_group(x: Tensor, groups: int) -> None:
-    """Raise where a group has one value only, which is its own mean."""
+def require_several_values_per_group(x: Tensor, groups: int) -> None:
+    """Raise if a group of `x` has one value only, which is its own mean."""
     if x.shape[1:].numel() == groups:
         raise ValueError(
             f"expected more than one value per group, got groups={groups} "
             f"for an input of shape {list(x.shape)}: minus its own mean "
             "nothing is left of one value; use fewer groups or a larger input"
         )
-
-
-def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return `x` in a dtype, without a call where it has it already."""
-    return x if x.dtype == dtype else x.to(dtype)
-
-
-def statistics_dtype(x: Tensor) -> torch.dtype:
-    """Return the dtype of statistics: float64 for float64, else float32."""
-    return torch.promote_types(x.dtype, torch.float32)

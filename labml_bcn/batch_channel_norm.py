@@ -65,17 +65,90 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from labml_bcn._autograd import needs_plain_operations
 from labml_bcn._checks import (
-    channels_first,
-    divisor,
-    one_of,
-    positive_eps,
-    positive_int,
-    several_in_group,
-    statistics_dtype,
+    require_channels_first,
+    require_divisor,
+    require_one_of,
+    require_positive_eps,
+    require_positive_int,
+    require_several_values_per_group,
 )
+from labml_bcn._numerics import cast, statistics_dtype
 from labml_bcn.batch_norm import BatchNorm, per_channel
+
+# The parameters $\gamma_c$, $\beta_c$, $\gamma_g$ and $\beta_g$.
+Weights = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def batch_channel_norm_stepwise(
+    x: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    weights: Weights,
+    groups: int,
+    eps: float = 1e-5,
+    momentum: float = 0.1,
+    variance_around: str = "batch_mean",
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""
+    ## Step by step
+
+    The whole layer as a function: one step of training, as the formulas say
+    it.
+
+    This is the form to read. It is the reference, too: the
+    [layers](#EstimatedBatchNorm) further down give the same results, and the
+    tests hold both to the same laws. They let PyTorch's own kernels do the
+    work, for here every operation is a pass over memory of its own.
+
+    **Arguments**
+
+    - `x`: the input, `[B, C, *]`.
+    - `mean`, `var`: the running statistics $\mu_c$ and $\sigma^2_c$ before
+      the step, `[C]`.
+    - `weights`: scale and shift of each channel and of each group, $\gamma_c$
+      and $\beta_c$ of shape `[C]`, $\gamma_g$ and $\beta_g$ of shape `[G]`.
+    - `groups`, `eps`, `momentum`, `variance_around`: as in
+      [the layer](#BatchChannelNorm).
+
+    **Returns** the output, and the running statistics after the step. In
+    evaluation these stay as they are, as with a `momentum` of 0.
+    """
+    gamma_c, beta_c, gamma_g, beta_g = weights
+    r = momentum
+    # **Measure the batch.** Each channel has a mean $m_c$ over the batch and
+    # all positions, and a variance $v_c$ around that mean, or around
+    # [the running one](#EstimatedBatchNorm.measure). To the gradient, these
+    # and all that follows from them are constants.
+    with torch.no_grad():
+        dims = [d for d in range(x.dim()) if d != 1]
+        m = x.mean(dims)
+        around = m if variance_around == "batch_mean" else mean
+        v = (x - per_channel(around, x)).square().mean(dims)
+        # **Learn from it.** The running $\mu_c$ and $\sigma^2_c$ move
+        # [toward $m_c$ and $v_c$](#estimate-update), $r$ of the way.
+        mean = (1 - r) * mean + r * m
+        var = (1 - r) * var + r * v
+    # **Normalize every channel** with [what was learned](#estimated), and
+    # give it its own scale and shift.
+    inverse_std = per_channel(torch.rsqrt(var + eps), x)
+    x_hat = (x - per_channel(mean, x)) * inverse_std
+    z = x_hat * per_channel(gamma_c, x) + per_channel(beta_c, x)
+    # **Normalize every group** of each sample, with the mean $\mu_{b,g}$ and
+    # variance $\sigma^2_{b,g}$ [of its own](#group-statistics) $D$ channels.
+    # Splitting dimension 1 in two gives the groups a dimension of their own,
+    # `[B, G, D, *]`, and is a view in any memory format.
+    grouped = z.unflatten(1, (groups, -1))
+    dims = list(range(2, grouped.dim()))
+    centred = grouped - grouped.mean(dims, keepdim=True)
+    group_var = centred.square().mean(dims, keepdim=True)
+    z_hat = centred * torch.rsqrt(group_var + eps)
+    # One $\gamma_g$ and $\beta_g$ serve [a whole group](#per-group).
+    y = z_hat * per_channel(gamma_g, z_hat) + per_channel(beta_g, z_hat)
+    return y.flatten(1, 2), mean, var
 
 
 class EstimatedBatchNorm(BatchNorm):
@@ -169,7 +242,7 @@ class EstimatedBatchNorm(BatchNorm):
             device=device,
             dtype=dtype,
         )
-        self.variance_around = one_of(
+        self.variance_around = require_one_of(
             "variance_around", variance_around, ("batch_mean", "running_mean")
         )
 
@@ -177,14 +250,15 @@ class EstimatedBatchNorm(BatchNorm):
         r"""
         Normalize `x` of shape `[B, C, *]`.
         """
-        channels_first(x, self.channels)
+        require_channels_first(x, self.channels)
         values = x.to(statistics_dtype(x))
         # First learn from the batch, then use what was learned. An empty
         # batch teaches nothing.
         #
         # **From the paper**: estimate-based batch normalization.
-        new = self.measure(values) if self.training else None
-        mean, var = self.running() if new is None else self.update(*new)
+        mean, var = self.running_statistics()
+        if self.training and (new := self.measure(values)) is not None:
+            mean, var = self.update(*new)
         return self.normalize(values, mean, var).to(x.dtype)
 
     @torch.no_grad()
@@ -212,9 +286,6 @@ class EstimatedBatchNorm(BatchNorm):
         between images, the first settles at half of the total variance, and
         the second at all of it, as $r$ goes to 0.
         """
-        # A batch of one value per channel has no spread within it. Around a
-        # running mean it still says something.
-        #
         # !!! differs "Where the sources differ"
         #     The paper's formula and its authors' code take the variance
         #     around the running mean. labml's page shows that formula, but
@@ -227,13 +298,39 @@ class EstimatedBatchNorm(BatchNorm):
         #     labml's page.
         #
         # **From the paper**: running update of the statistics.
-        if self.variance_around == "batch_mean":
-            mean, var, count = self.batch_statistics(x)
-            remedy = 'use variance_around="running_mean", or a larger input'
-            return None if self.too_few(x, count, remedy) else (mean, var)
-        old_mean, _ = self.running()
-        mean, var, count = self.batch_statistics(x, around=old_mean)
-        return None if x.numel() == 0 and count == 0 else (mean, var)
+        old_mean, _ = self.running_statistics()
+        around = None if self.variance_around == "batch_mean" else old_mean
+        # One of PyTorch's kernels takes both, in two passes and in double
+        # precision. It knows of one process only, and no compiler knows it.
+        alone = self.process_group is None and x.numel() > 0
+        if alone and not needs_plain_operations(x):
+            count: int | Tensor = x.numel() // self.channels
+            mean, var = torch.batch_norm_update_stats(x, None, None, 0.0)
+            # Around another point than the mean, the variance is larger by
+            # the squared distance of the two.
+            if around is not None:
+                var = var + (mean - around).square()
+        else:
+            mean, var, count = self.batch_statistics(x, around)
+        return None if self.is_empty_batch(x, count) else (mean, var)
+
+    def is_empty_batch(self, x: Tensor, count: int | Tensor) -> bool:
+        """
+        Say whether there is nothing to measure, and raise if there is one
+        value that has no variance.
+        """
+        # A batch of one value per channel has no spread within it. Around a
+        # running mean it still says something.
+        if self.variance_around == "running_mean":
+            return x.numel() == 0 and bool(count == 0)
+        return super().is_empty_batch(x, count)
+
+    def remedy_for_one_value(self) -> str:
+        """
+        Say what can be done if a batch has no variance.
+        """
+        remedy = super().remedy_for_one_value()
+        return f'use variance_around="running_mean", or{remedy[3:]}'
 
     def extra_repr(self) -> str:
         """Show the settings in `print(model)`."""
@@ -313,9 +410,9 @@ class ChannelNorm(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.channels = positive_int("channels", channels)
-        self.groups = divisor(groups, channels)
-        self.eps = positive_eps(eps)
+        self.channels = require_positive_int("channels", channels)
+        self.groups = require_divisor(groups, channels)
+        self.eps = require_positive_eps(eps)
         self.affine = affine
         for name in ("scale", "shift"):
             new = torch.empty(groups, device=device, dtype=dtype)
@@ -335,28 +432,46 @@ class ChannelNorm(nn.Module):
         r"""
         Normalize `x` of shape `[B, C, *]`.
         """
-        channels_first(x, self.channels)
-        several_in_group(x, self.groups)
-        # Splitting dimension 1 in two is a view in any memory format. The
-        # groups then have a dimension of their own: `[B, G, D, *]`.
+        require_channels_first(x, self.channels)
+        require_several_values_per_group(x, self.groups)
         values = x.to(statistics_dtype(x))
-        group_size = self.channels // self.groups
-        grouped = values.reshape(
-            x.shape[0], self.groups, group_size, *x.shape[2:]
-        )
-        # Mean and variance $\mu_{b,g}$, $\sigma^2_{b,g}$ go over the $D$
-        # channels of a group and all positions. As in batch norm, the mean
-        # is subtracted before anything is squared.
-        #
+        # PyTorch's group norm takes a scale and a shift for each channel:
+        # those of a group, $D$ times.
+        weight, bias = self.weights_per_channel(values)
+        # Where channels come last in memory, its kernel squares before it
+        # subtracts, and a large mean would take the digits of the rest.
+        if not values.is_contiguous():
+            values = values - self.group_means(values)
         # **From the paper**: channel-based normalization.
-        dims = list(range(2, grouped.dim()))
-        centred = grouped - grouped.mean(dims, keepdim=True)
-        var = centred.square().mean(dims, keepdim=True)
-        # Normalize, and apply the one $\gamma_g$ and $\beta_g$ of the group.
-        y = centred * torch.rsqrt(var + self.eps)
-        if self.scale is not None and self.shift is not None:
-            y = y * per_channel(self.scale, y) + per_channel(self.shift, y)
-        return y.flatten(1, 2).to(x.dtype)
+        y = F.group_norm(values, self.groups, weight, bias, self.eps)
+        return y.to(x.dtype)
+
+    @torch.no_grad()
+    def group_means(self, x: Tensor) -> Tensor:
+        r"""
+        Return $\mu_{b,g}$, once for each channel of the group.
+
+        Subtracted before the norm, it may be a constant to the gradient:
+        whatever all values of a group share, the norm removes on its way
+        there and back.
+        """
+        dims = list(range(2, x.dim()))
+        of_channels = x.mean(dims, keepdim=True) if dims else x
+        grouped = of_channels.unflatten(1, (self.groups, -1))
+        means: Tensor = grouped.mean(2, keepdim=True).expand_as(grouped)
+        return means.flatten(1, 2)
+
+    def weights_per_channel(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        r"""
+        Return $\gamma_g$ and $\beta_g$ in the dtype of `x`, once for each
+        channel of the group.
+        """
+        if self.scale is None or self.shift is None:
+            return x.new_ones(self.channels), x.new_zeros(self.channels)
+        group_size = self.channels // self.groups
+        weight = cast(self.scale, x.dtype).repeat_interleave(group_size)
+        bias = cast(self.shift, x.dtype).repeat_interleave(group_size)
+        return weight, bias
 
     def extra_repr(self) -> str:
         """Show the settings in `print(model)`."""
@@ -475,8 +590,8 @@ class BatchChannelNorm(nn.Module):
         """
         # An input that the second norm would refuse must not have moved the
         # statistics of the first.
-        channels_first(x, self.channels)
-        several_in_group(x, self.groups)
+        require_channels_first(x, self.channels)
+        require_several_values_per_group(x, self.groups)
         # Every channel is centred for itself, over many images; then each
         # sample's groups are centred and scaled.
         #

@@ -32,17 +32,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from labml_bcn._checks import (
-    cast,
-    channels_first,
-    momentum_in_range,
-    positive_eps,
-    positive_int,
-    several_values,
-    statistics_dtype,
+    require_channels_first,
+    require_momentum,
+    require_positive_eps,
+    require_positive_int,
+    require_several_values,
 )
-from labml_bcn._distributed import average, process_group_or_none
+from labml_bcn._distributed import average, require_process_group
+from labml_bcn._numerics import cast, cast_or_none, statistics_dtype
 
 
 class BatchNorm(nn.Module):
@@ -121,12 +121,12 @@ class BatchNorm(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.channels = positive_int("channels", channels)
-        self.eps = positive_eps(eps)
-        self.momentum = momentum_in_range(momentum)
+        self.channels = require_positive_int("channels", channels)
+        self.eps = require_positive_eps(eps)
+        self.momentum = require_momentum(momentum)
         self.affine = affine
         self.track_running_stats = track_running_stats
-        self.process_group = process_group_or_none(process_group)
+        self.process_group = require_process_group(process_group)
         # Scale $\gamma$ and shift $\beta$ are learned by gradients. Where
         # they are not wanted, they are registered as `None`, so that the
         # names exist all the same.
@@ -166,35 +166,58 @@ class BatchNorm(nn.Module):
         r"""
         Normalize `x` of shape `[B, C, *]`.
         """
-        channels_first(x, self.channels)
+        require_channels_first(x, self.channels)
         # Sums over many values need room: half precision is widened for the
         # arithmetic, and the result narrowed again at the end.
         values = x.to(statistics_dtype(x))
         # Evaluation uses the running statistics.
         if self.track_running_stats and not self.training:
-            return self.normalize(values, *self.running()).to(x.dtype)
+            y = self.normalize(values, *self.running_statistics())
+        elif self.process_group is not None and self.training:
+            y = self.normalize_with_group(values)
+        else:
+            y = self.normalize_with_batch(values)
+        return y.to(x.dtype)
+
+    def normalize_with_batch(self, x: Tensor) -> Tensor:
+        r"""
+        Normalize with the statistics of this batch, and learn from them.
+
+        One of PyTorch's kernels measures the batch and normalizes with what
+        it finds. The statistics depend on $x$, and the gradient flows through
+        them: each value's gradient loses its mean and its part along
+        $\hat x$ over the batch.
+        """
         # An empty batch has nothing to measure and nothing to normalize: it
         # goes through as it is, and leaves the running statistics alone.
-        mean, var, count = self.batch_statistics(values)
-        remedy = "use a larger input"
-        if self.track_running_stats:
-            remedy += ", or call eval() to use running statistics"
-        if self.too_few(x, count, remedy):
-            zero = values.new_zeros(self.channels)
-            return self.normalize(values, zero, zero + 1).to(x.dtype)
+        mean, var = x.new_zeros(2, self.channels)
+        if self.is_empty_batch(x, x.numel() // self.channels):
+            return self.normalize(x, mean, var + 1)
+        # With a momentum of 1 the kernel leaves the batch's own statistics
+        # in the two tensors that are meant for running ones.
+        scale, shift = self.weights_in(x.dtype)
+        y = batch_norm_kernel(x, mean, var, scale, shift, True, 1.0, self.eps)
+        # The variance that it leaves is the unbiased one, for a stored
+        # variance stands for *other* images than these.
+        #
+        # !!! differs "Where the sources differ"
+        #     labml's page stores the biased variance. We store the unbiased
+        #     one, $\frac{BL}{BL-1} v_c$, as `nn.BatchNorm2d` does.
         if self.training and self.track_running_stats:
-            # The stored variance is the unbiased one, for it stands for
-            # *other* images than these. `nn.BatchNorm2d` does the same.
-            #
-            # !!! differs "Where the sources differ"
-            #     labml's page stores the biased variance. We store the
-            #     unbiased one, $\frac{BL}{BL-1} v_c$, so that the layer
-            #     equals PyTorch's.
+            self.update(mean, var)
+        return y
+
+    def normalize_with_group(self, x: Tensor) -> Tensor:
+        r"""
+        The same, step by step, if several processes share the batch.
+        """
+        mean, var, count = self.batch_statistics(x)
+        if self.is_empty_batch(x, count):
+            zero = x.new_zeros(self.channels)
+            return self.normalize(x, zero, zero + 1)
+        if self.track_running_stats:
             self.update(mean.detach(), var.detach() * (count / (count - 1)))
-        # The batch's statistics depend on $x$, and the gradient flows
-        # through them: each value's gradient loses its mean and its part
-        # along $\hat x$ over the batch.
-        return self.normalize(values, mean, var).to(x.dtype)
+        return self.normalize(x, mean, var)
 
     def batch_statistics(
         self, x: Tensor, around: Tensor | None = None
@@ -219,26 +242,35 @@ class BatchNorm(nn.Module):
         evaluation, where processes may have different numbers of batches,
         is each one's own.
         """
-        dims = [d for d in range(x.dim()) if d != 1]
         group = self.process_group if self.training else None
+        dims = [d for d in range(x.dim()) if d != 1]
         mean, count = average(x, dims, group)
         centre = per_channel(mean if around is None else around, x)
         var, _ = average((x - centre).square(), dims, group)
         return mean, var, count
 
-    def too_few(self, x: Tensor, count: int | Tensor, remedy: str) -> bool:
+    def is_empty_batch(self, x: Tensor, count: int | Tensor) -> bool:
         r"""
-        Say whether there is nothing to measure, and raise where there is
-        one value, which has no variance.
+        Say whether there is nothing to measure, and raise if there is one
+        value, which has no variance.
         """
         # The count may be a tensor on a device, and looking at it would wait
         # for that. With two values of one's own there is no need to.
         if x.numel() >= 2 * self.channels:
             return False
-        several_values(x, "the batch's variance", remedy, count)
+        remedy = self.remedy_for_one_value()
+        require_several_values(x, "the batch's variance", remedy, count)
         return bool(count == 0)
 
-    def running(self) -> tuple[Tensor, Tensor]:
+    def remedy_for_one_value(self) -> str:
+        """
+        Say what can be done if a batch has no variance.
+        """
+        if not self.track_running_stats:
+            return "use a larger input"
+        return "use a larger input, or call eval() to use running statistics"
+
+    def running_statistics(self) -> tuple[Tensor, Tensor]:
         r"""
         Return $\mu_c$ and $\sigma^2_c$ in the precision of statistics.
         """
@@ -263,7 +295,7 @@ class BatchNorm(nn.Module):
         # `lerp` goes from the old value $r$ of the way toward the new one.
         #
         # **From the paper**: running update of the statistics.
-        old_mean, old_var = self.running()
+        old_mean, old_var = self.running_statistics()
         wide = torch.promote_types(old_mean.dtype, mean.dtype)
         r = self.momentum
         new_mean = torch.lerp(cast(old_mean, wide), cast(mean, wide), r)
@@ -306,11 +338,33 @@ class BatchNorm(nn.Module):
         # stay positive.
         #
         # **From the paper**: distance from elimination singularities.
-        inverse_std = per_channel(torch.rsqrt(var + self.eps), x)
-        x_hat = (x - per_channel(mean, x)) * inverse_std
-        if self.scale is None or self.shift is None:
-            return x_hat
-        return x_hat * per_channel(self.scale, x) + per_channel(self.shift, x)
+        centred = x - per_channel(mean, x)
+        scale, shift = self.weights_in(centred.dtype)
+        var = cast(var, centred.dtype)
+        # Statistics of several processes are not constants. The gradient
+        # flows through them, step by step.
+        if var.requires_grad:
+            x_hat = centred * per_channel(torch.rsqrt(var + self.eps), x)
+            if scale is None or shift is None:
+                return x_hat
+            return x_hat * per_channel(scale, x) + per_channel(shift, x)
+        # All others are. PyTorch's kernel does the rest; the mean of centred
+        # values is zero. The variance is a copy: a later update changes the
+        # buffer, and the backward pass may come after it.
+        zero, var = torch.zeros_like(var), var.clone()
+        return batch_norm_kernel(
+            centred, zero, var, scale, shift, False, 0.0, self.eps
+        )
+
+    def weights_in(
+        self, dtype: torch.dtype
+    ) -> tuple[Tensor | None, Tensor | None]:
+        r"""
+        Return $\gamma$ and $\beta$ in a dtype, or `None` for each.
+        """
+        return cast_or_none(self.scale, dtype), cast_or_none(
+            self.shift, dtype
+        )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "BatchNorm":
         """Copy the layer; the copy is in the same process group."""
@@ -327,6 +381,17 @@ class BatchNorm(nn.Module):
         text += "" if self.affine else ", affine=False"
         tracked = self.track_running_stats
         return text + ("" if tracked else ", track_running_stats=False")
+
+
+def batch_norm_kernel(x: Tensor, *arguments: Any) -> Tensor:
+    r"""
+    Call `F.batch_norm`, for inputs of any rank.
+
+    cuDNN knows no more than five dimensions.
+    """
+    if x.dim() <= 5:
+        return F.batch_norm(x, *arguments)
+    return F.batch_norm(x.flatten(4), *arguments).reshape(x.shape)
 
 
 def per_channel(values: Tensor, x: Tensor) -> Tensor:

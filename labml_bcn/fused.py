@@ -55,31 +55,29 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from labml_bcn._autograd import below_autograd, rewritten
+from labml_bcn._autograd import below_autograd, needs_plain_operations
 from labml_bcn._checks import (
-    cast,
-    channels_first,
-    several_in_group,
-    statistics_dtype,
+    require_channels_first,
+    require_several_values_per_group,
 )
-from labml_bcn._distributed import average, summed
+from labml_bcn._distributed import all_reduce_sums, average
+from labml_bcn._numerics import cast, statistics_dtype
 from labml_bcn.batch_channel_norm import (
     BatchChannelNorm,
     ChannelNorm,
     EstimatedBatchNorm,
+    Weights,
 )
 from labml_bcn.batch_norm import BatchNorm
 
 Pair = tuple[Tensor, Tensor]
-# The parameters $\gamma_c$, $\beta_c$, $\gamma_g$ and $\beta_g$.
-Weights = tuple[Tensor, Tensor, Tensor, Tensor]
 Gradients = tuple[Tensor | None, ...]
 # From the moments $\mu_{b,c}$ and $v_{b,c}$ to what the batch norm normalizes
 # with, $m_c$ and $s^2_c$.
 Statistics = Callable[[Tensor, Tensor], Pair]
 
 
-class Form(NamedTuple):
+class Config(NamedTuple):
     """
     What a pass needs to know besides tensors.
 
@@ -107,7 +105,7 @@ class FusedBatchChannelNorm(BatchChannelNorm):
 
     $$y_{b,c,l} = s_{b,c} (x_{b,c,l} - \mu_{b,c}) + t_{b,c}$$ {#one-map}
 
-    with [slope and offset](#affine) for each sample and channel.
+    with [slope and offset](#slope_and_offset) for each sample and channel.
 
     **Arguments**: those of `BatchChannelNorm`.
 
@@ -126,24 +124,24 @@ class FusedBatchChannelNorm(BatchChannelNorm):
         Normalize `x` of shape `[B, C, *]`.
         """
         # An input that is refused must not have moved the statistics.
-        channels_first(x, self.channels)
-        several_in_group(x, self.groups)
+        require_channels_first(x, self.channels)
+        require_several_values_per_group(x, self.groups)
         if x.numel() > 0:
-            return self.mapped(x)
+            return self._forward(x)
         if self.batch_norm.process_group is None or not self.training:
             return super().forward(x)
         # Where processes share their statistics, the others wait for the
         # part of this one, be it none.
-        return self.mapped(x.reshape(0, self.channels, 1)).reshape(x.shape)
+        return self._forward(x.reshape(0, self.channels, 1)).reshape(x.shape)
 
-    def mapped(self, x: Tensor) -> Tensor:
+    def _forward(self, x: Tensor) -> Tensor:
         r"""
         Normalize an input that was checked.
         """
         first, second = self.batch_norm, self.channel_norm
 
         def statistics(mu: Tensor, v: Tensor) -> Pair:
-            return normalizing(first, x, mu, v)
+            return normalization_statistics(first, x, mu, v)
 
         # There are two ways to the same result. A compiler fuses plain
         # operations by itself, and whatever else rewrites the program
@@ -153,19 +151,21 @@ class FusedBatchChannelNorm(BatchChannelNorm):
         #
         # **From the papers**: batch-channel normalization.
         weights = parameters(first) + parameters(second)
-        form = Form(
+        config = Config(
             self.groups,
             first.eps,
             second.eps,
             first.training and not self.estimate,
             first.process_group,
         )
-        if rewritten(x):
-            return collapsed(x, weights, statistics, form)
+        if needs_plain_operations(x):
+            return forward_in_plain_operations(x, weights, statistics, config)
         alone = not (first.training or torch.is_grad_enabled())
-        if alone and passes_for(x) is Rows:
-            return in_turn(x, weights, first.running(), form)
-        y: Tensor = Collapsed.apply(x, *weights, statistics, form)  # type: ignore[no-untyped-call]
+        if alone and choose_passes(x) is Rows:
+            return normalize_in_turn(
+                x, weights, first.running_statistics(), config
+            )
+        y: Tensor = AffineMapFunction.apply(x, *weights, statistics, config)  # type: ignore[no-untyped-call]
         return y
 
 
@@ -179,7 +179,7 @@ def parameters(norm: BatchNorm | ChannelNorm) -> Pair:
     return scale, shift
 
 
-def pooled(
+def pool_moments(
     mu: Tensor, v: Tensor, length: int, group: Any
 ) -> tuple[Tensor, Tensor, int | Tensor]:
     r"""
@@ -206,7 +206,9 @@ def pooled(
     return mean, var, count
 
 
-def normalizing(norm: BatchNorm, x: Tensor, mu: Tensor, v: Tensor) -> Pair:
+def normalization_statistics(
+    norm: BatchNorm, x: Tensor, mu: Tensor, v: Tensor
+) -> Pair:
     r"""
     ## What the batch norm normalizes with
 
@@ -217,12 +219,12 @@ def normalizing(norm: BatchNorm, x: Tensor, mu: Tensor, v: Tensor) -> Pair:
     if not norm.training:
         # Copies, for a later update changes the buffers, and the backward
         # pass may come after it.
-        mean, var = norm.running()
+        mean, var = norm.running_statistics()
         return mean.clone(), var.clone()
     length = x.shape[2:].numel()
-    mean, var, count = pooled(mu, v, length, norm.process_group)
-    if too_few(norm, x, count):
-        return norm.running()
+    mean, var, count = pool_moments(mu, v, length, norm.process_group)
+    if norm.is_empty_batch(x, count):
+        return norm.running_statistics()
     if not isinstance(norm, EstimatedBatchNorm):
         # As in [batch norm](batch_norm.py#BatchNorm), the stored variance is
         # the unbiased one.
@@ -233,25 +235,12 @@ def normalizing(norm: BatchNorm, x: Tensor, mu: Tensor, v: Tensor) -> Pair:
     # readings](batch_channel_norm.py#EstimatedBatchNorm.measure).
     mean, var = mean.detach(), var.detach()
     if norm.variance_around == "running_mean":
-        var = var + (mean - norm.running()[0]).square()
+        var = var + (mean - norm.running_statistics()[0]).square()
     return norm.update(mean, var)
 
 
-def too_few(norm: BatchNorm, x: Tensor, count: int | Tensor) -> bool:
-    r"""
-    Say whether there is nothing to measure, and raise where training needs a
-    variance that the batch cannot have.
-    """
-    remedy = "use a larger input, or eval() to use running statistics"
-    if isinstance(norm, EstimatedBatchNorm):
-        if norm.variance_around == "running_mean":
-            return x.numel() == 0 and bool(count == 0)
-        remedy = f'use variance_around="running_mean", or {remedy[4:]}'
-    return norm.too_few(x, count, remedy)
-
-
-def affine(
-    mu: Tensor, v: Tensor, statistics: Pair, weights: Weights, form: Form
+def slope_and_offset(
+    mu: Tensor, v: Tensor, statistics: Pair, weights: Weights, config: Config
 ) -> tuple[Tensor, ...]:
     r"""
     ## Slope and offset
@@ -260,7 +249,7 @@ def affine(
     """
     # The tables take the groups' form, `[B, G, D]`: a sum over a group is
     # then one over the last dimension.
-    dtype, size = mu.dtype, (form.groups, -1)
+    dtype, size = mu.dtype, (config.groups, -1)
     mean, var, gamma_c, beta_c, gamma_g, beta_g = [
         cast(table, dtype).view(size) for table in (*statistics, *weights)
     ]
@@ -269,7 +258,7 @@ def affine(
     #
     # $$\rho_c = \frac{1}{\sqrt{s^2_c + \epsilon}}
     # \qquad a_c = \gamma_c \rho_c$$ {#batch-slope}
-    rho_c = torch.rsqrt(var + form.eps_c)
+    rho_c = torch.rsqrt(var + config.eps_c)
     a = gamma_c * rho_c
     # Of $z$, sample $b$'s channel $c$ has the mean $\eta_{b,c}$ and the
     # variance $a_c^2 v_{b,c}$:
@@ -293,7 +282,7 @@ def affine(
     # \qquad \kappa_{b,g} = \gamma_g \rho_{b,g}$$ {#group-variance}
     within = (a * a) * v
     total = torch.addcmul(within, delta, delta).mean(-1, keepdim=True)
-    rho_g = torch.rsqrt(total + form.eps_g)
+    rho_g = torch.rsqrt(total + config.eps_g)
     kappa = gamma_g * rho_g
     # In terms of the input, $z$ minus its group's mean is
     # $a_c (x - \mu_{b,c}) + \delta_{b,c}$. Scaled by $\kappa_{b,g}$ and
@@ -311,8 +300,8 @@ def affine(
     return slope, offset, rho_c, a, u, delta, rho_g, kappa
 
 
-def collapsed(
-    x: Tensor, weights: Weights, statistics: Statistics, form: Form
+def forward_in_plain_operations(
+    x: Tensor, weights: Weights, statistics: Statistics, config: Config
 ) -> Tensor:
     r"""
     ## In plain operations
@@ -340,7 +329,9 @@ def collapsed(
     square = distance.square()
     v = (square.mean(dims) if dims else square) - step.square()
     mu = mu.flatten(1)
-    slope, offset, *_ = affine(mu, v, statistics(mu, v), weights, form)
+    slope, offset, *_ = slope_and_offset(
+        mu, v, statistics(mu, v), weights, config
+    )
     offset = offset.flatten(1) - slope.flatten(1) * step
     slope, offset = per_sample(slope, x), per_sample(offset, x)
     return torch.addcmul(offset, slope, distance).to(x.dtype)
@@ -353,7 +344,7 @@ def per_sample(table: Tensor, x: Tensor) -> Tensor:
     return table.view(*x.shape[:2], *[1] * (x.dim() - 2))
 
 
-class Collapsed(Function):
+class AffineMapFunction(Function):
     r"""
     ## Both directions by hand
 
@@ -371,22 +362,24 @@ class Collapsed(Function):
         gamma_g: Tensor,
         beta_g: Tensor,
         statistics: Statistics,
-        form: Form,
+        config: Config,
     ) -> Tensor:
         r"""
         ### Forward
 
         Measure, derive the map, apply it.
         """
-        passes = passes_for(x)
+        passes = choose_passes(x)
         weights = (gamma_c, beta_c, gamma_g, beta_g)
         values = cast(x, statistics_dtype(x))
         mu, v, distance, unit = passes.measure(values)
         fixed = statistics(mu, v)
-        slope, offset, *tables = affine(mu, v, fixed, weights, form)
+        slope, offset, *tables = slope_and_offset(
+            mu, v, fixed, weights, config
+        )
         y = passes.apply(distance, slope.view(mu.shape) * unit, offset)
         ctx.save_for_backward(x, *weights, *fixed, mu, v, slope, *tables)
-        ctx.form, ctx.passes = form, passes
+        ctx.config, ctx.passes = config, passes
         return cast(y, x.dtype)
 
     @staticmethod
@@ -398,12 +391,12 @@ class Collapsed(Function):
         the four parameters.
         """
         saved = ctx.saved_tensors
-        back = restated if torch.is_grad_enabled() else by_hand
+        back = double_backward if torch.is_grad_enabled() else backward
         return *back(ctx, dy, *saved), None, None
 
 
 @below_autograd
-def by_hand(ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor) -> Gradients:
+def backward(ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor) -> Gradients:
     r"""
     ## The gradient
 
@@ -412,7 +405,7 @@ def by_hand(ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor) -> Gradients:
     """
     weights, (mu, v, slope) = saved[:4], saved[6:9]
     rho_c, a, u, delta, rho_g, kappa = saved[9:]
-    dtype, shape, plain = mu.dtype, u.shape, ctx.form.plain
+    dtype, shape, plain = mu.dtype, u.shape, ctx.config.plain
     values, dy = cast(x, dtype), cast(dy, dtype)
     length = x.shape[2:].numel()
     # The sums run over the positions of each sample and channel:
@@ -497,9 +490,11 @@ def by_hand(ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor) -> Gradients:
     # share their statistics, they go over the samples of all.
     if plain:
         count: Any = length * shape[0]
-        if ctx.form.process_group is not None:
+        if ctx.config.process_group is not None:
             sums = torch.stack((d_gamma_c, d_beta_c))
-            sums, count = summed(sums, count, ctx.form.process_group)
+            sums, count = all_reduce_sums(
+                sums, count, ctx.config.process_group
+            )
             d_gamma_c, d_beta_c = sums
         more = a * rho_c * d_gamma_c / -count
         q = q + more
@@ -508,7 +503,9 @@ def by_hand(ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor) -> Gradients:
     return cast(dx, x.dtype), *grads
 
 
-def restated(ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor) -> Gradients:
+def double_backward(
+    ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor
+) -> Gradients:
     r"""
     ## Gradients of gradients
 
@@ -521,21 +518,21 @@ def restated(ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor) -> Gradients:
     weights = (gamma_c, beta_c, gamma_g, beta_g)
 
     def statistics(mu: Tensor, v: Tensor) -> Pair:
-        if not ctx.form.plain:
+        if not ctx.config.plain:
             return mean, var
         length = x.shape[2:].numel()
-        return pooled(mu, v, length, ctx.form.process_group)[:2]
+        return pool_moments(mu, v, length, ctx.config.process_group)[:2]
 
     leaves = (x, *weights)
     asked = ctx.needs_input_grad[: len(leaves)]
-    y = collapsed(x, weights, statistics, ctx.form)
+    y = forward_in_plain_operations(x, weights, statistics, ctx.config)
     wanted = [t for t, ask in zip(leaves, asked, strict=True) if ask]
     grads = iter(torch.autograd.grad(y, wanted, dy, create_graph=True))
     return tuple(next(grads) if ask else None for ask in asked)
 
 
-def in_turn(
-    x: Tensor, weights: Weights, statistics: Pair, form: Form
+def normalize_in_turn(
+    x: Tensor, weights: Weights, statistics: Pair, config: Config
 ) -> Tensor:
     r"""
     ## In evaluation, without a gradient
@@ -551,17 +548,24 @@ def in_turn(
         cast(table, dtype) for table in (*statistics, *weights)
     ]
     z, *_ = torch.native_batch_norm(
-        values, gamma_c, beta_c, mean, var, False, 0.0, form.eps_c
+        values, gamma_c, beta_c, mean, var, False, 0.0, config.eps_c
     )
     # PyTorch's group norm has a scale and a shift for each channel. Those of
     # the channel norm are the same all over a group.
     gamma_g, beta_g = (
-        table.view(-1, 1).repeat(1, channels // form.groups).view(-1)
+        table.view(-1, 1).repeat(1, channels // config.groups).view(-1)
         for table in (gamma_g, beta_g)
     )
     length = x.shape[2:].numel()
     y, *_ = torch.native_group_norm(
-        z, gamma_g, beta_g, samples, channels, length, form.groups, form.eps_g
+        z,
+        gamma_g,
+        beta_g,
+        samples,
+        channels,
+        length,
+        config.groups,
+        config.eps_g,
     )
     return cast(y, x.dtype)
 
@@ -734,7 +738,7 @@ def affine_map(
     )
 
 
-def passes_for(x: Tensor) -> type[Strided]:
+def choose_passes(x: Tensor) -> type[Strided]:
     r"""
     Choose the passes: rows, where $x$ is made of contiguous ones.
     """

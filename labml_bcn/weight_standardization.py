@@ -42,8 +42,9 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional as F
 
-from labml_bcn._autograd import rewritten
-from labml_bcn._checks import positive_eps, statistics_dtype
+from labml_bcn._autograd import needs_plain_operations
+from labml_bcn._checks import require_positive_eps
+from labml_bcn._numerics import statistics_dtype
 
 
 def weight_standardization(
@@ -102,8 +103,8 @@ def weight_standardization(
             f"expected a floating-point weight, got {weight.dtype}; convert "
             "it first, for instance with weight.float()"
         )
-    positive_eps(eps)
-    per_filter = several_weights(weight)
+    require_positive_eps(eps)
+    per_filter = require_several_weights(weight)
     if not 0 <= correction < per_filter:
         raise ValueError(
             "correction must be at least 0 and below the number of elements "
@@ -128,17 +129,17 @@ def weight_standardization(
     # **From the paper**: weight standardization.
     factor = (per_filter - correction) / per_filter
     filters = weight.to(statistics_dtype(weight)).flatten(1).contiguous()
-    if rewritten(filters):
+    if needs_plain_operations(filters):
         rows = filters.unsqueeze(0)
         standard = F.group_norm(rows, filters.shape[0], eps=eps * factor)
     else:
-        standard = _Standardized.apply(filters, eps * factor)  # type: ignore[no-untyped-call]
+        standard = StandardizeFunction.apply(filters, eps * factor)  # type: ignore[no-untyped-call]
     if correction:
         standard = standard * factor**0.5
     return standard.reshape(weight.shape).to(weight.dtype)
 
 
-class _Standardized(Function):
+class StandardizeFunction(Function):
     r"""
     ### With the shorter backward pass
 
@@ -185,7 +186,7 @@ class _Standardized(Function):
         return result.squeeze(0), None
 
 
-def several_weights(weight: Tensor) -> int:
+def require_several_weights(weight: Tensor) -> int:
     r"""
     Return $I$, the elements of a filter, where there are two or more.
     """
@@ -199,7 +200,7 @@ def several_weights(weight: Tensor) -> int:
     return per_filter
 
 
-class _Kept:
+class WeightCache:
     r"""
     ### What evaluation keeps
 
@@ -228,11 +229,11 @@ class _Kept:
             )
             numbers = (numbers * 0.6180339887498949).frac() + 0.5
             self.numbers = numbers.to(statistics_dtype(weight))
-            self.sums = self.sums_of(weight)
-            self.state = self.state_of(weight, eps, correction)
+            self.checksums = self.checksums_of(weight)
+            self.identity = self.identity_of(weight, eps, correction)
 
     @staticmethod
-    def possible(weight: Tensor) -> bool:
+    def can_be_checked(weight: Tensor) -> bool:
         """
         Say whether a weight can be looked at for free.
 
@@ -240,33 +241,33 @@ class _Kept:
         little there.
         """
         return not (
-            rewritten(weight)
+            needs_plain_operations(weight)
             or weight.is_inference()
             or weight.device.type != "cpu"
         )
 
     @staticmethod
-    def state_of(weight: Tensor, *settings: float) -> tuple[Any, ...]:
+    def identity_of(weight: Tensor, *settings: float) -> tuple[Any, ...]:
         """
         Return what is counted or declared, rather than looked at.
         """
         place = weight.data_ptr(), weight._version
         return *place, weight.dtype, weight.shape, weight.stride(), *settings
 
-    def sums_of(self, weight: Tensor) -> Tensor:
+    def checksums_of(self, weight: Tensor) -> Tensor:
         r"""
         Return $\sum_i n_i W_{o,i}$ for each filter.
         """
         filters = weight.detach().to(self.numbers.dtype).flatten(1)
         return filters.mv(self.numbers)
 
-    def fits(self, weight: Tensor, eps: float, correction: int) -> bool:
+    def is_current(self, weight: Tensor, eps: float, correction: int) -> bool:
         """
         Say whether this was made of `weight`, as it is now.
         """
-        return self.state == self.state_of(
+        return self.identity == self.identity_of(
             weight, eps, correction
-        ) and torch.equal(self.sums, self.sums_of(weight))
+        ) and torch.equal(self.checksums, self.checksums_of(weight))
 
 
 class _WSConv:
@@ -283,7 +284,7 @@ class _WSConv:
     weight: Tensor
     bias: Tensor | None
     training: bool
-    _kept: "_Kept | None" = None
+    _cache: "WeightCache | None" = None
 
     def __init__(
         self,
@@ -298,9 +299,9 @@ class _WSConv:
         super().__init__(*args, **kwargs)
         self.eps = eps
         self.correction = correction
-        self.standardized()
+        self.standardized_weight()
 
-    def standardized(self) -> Tensor:
+    def standardized_weight(self) -> Tensor:
         """
         Return the weight as the convolution uses it.
         """
@@ -309,22 +310,24 @@ class _WSConv:
         # as it is: what was made of it is kept.
         weight, eps, correction = self.weight, self.eps, self.correction
         learns = weight.requires_grad and torch.is_grad_enabled()
-        if self.training or learns or not _Kept.possible(weight):
+        if self.training or learns or not WeightCache.can_be_checked(weight):
             return weight_standardization(weight, eps, correction=correction)
-        if not self._kept or not self._kept.fits(weight, eps, correction):
-            self._kept = _Kept(weight, eps, correction)
-        return self._kept.standard
+        if not self._cache or not self._cache.is_current(
+            weight, eps, correction
+        ):
+            self._cache = WeightCache(weight, eps, correction)
+        return self._cache.standard
 
     def train(self, mode: bool = True) -> Self:
         """
         Switch between training and evaluation, which keeps its weight.
         """
-        self._kept = None
+        self._cache = None
         return super().train(mode)  # type: ignore[misc, no-any-return]
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is kept: a copy or a file needs it not."""
-        return {**self.__dict__, "_kept": None}
+        return {**self.__dict__, "_cache": None}
 
     def forward(self, x: Tensor) -> Tensor:
         """
@@ -333,7 +336,7 @@ class _WSConv:
         # This is the step in which `nn.Conv` applies stride, dilation,
         # groups, padding and its mode. Handing it another weight honours
         # them all.
-        return self._conv_forward(x, self.standardized(), self.bias)  # type: ignore[attr-defined, no-any-return]
+        return self._conv_forward(x, self.standardized_weight(), self.bias)  # type: ignore[attr-defined, no-any-return]
 
     def extra_repr(self) -> str:
         """Show the settings in `print(model)`."""

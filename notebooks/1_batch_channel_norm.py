@@ -525,7 +525,7 @@ ws.load_state_dict(conv.state_dict())
 print("             stored          used")
 print(" filter   mean    std     mean    std")
 for o in range(C):
-    stored, used = ws.weight[o], ws.standardized()[o]
+    stored, used = ws.weight[o], ws.standardized_weight()[o]
     print(f"{o:7} {stored.mean():6.3f} {stored.std(correction=0):6.3f}", end="")
     print(f"  {abs(used.mean()):7.3f} {used.std(correction=0):6.3f}")
 

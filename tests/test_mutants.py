@@ -64,7 +64,8 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "labml_bcn" / "__init__.py").touch()
     (tmp_path / "labml_bcn" / "layer.py").write_text(LAYER)
     (tmp_path / "tests" / "test_layer.py").write_text(TEST)
-    (tmp_path / "tests" / "mutants.yml").write_text(EDIT)
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "mutants.yml").write_text(EDIT)
     (tmp_path / "pyproject.toml").write_text(
         '[tool.pytest.ini_options]\nmarkers = ["equation: names"]\n'
     )
@@ -73,7 +74,7 @@ def project(tmp_path: Path) -> Path:
 
 def run(project: Path) -> tuple[int, str]:
     before = (project / "labml_bcn" / "layer.py").read_bytes()
-    script = ROOT / "tests" / "mutants.py"
+    script = ROOT / "tools" / "mutants.py"
     done = subprocess.run(
         [sys.executable, str(script), "--root", str(project)],
         capture_output=True,

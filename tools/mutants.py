@@ -60,7 +60,7 @@ class Mutant:
 
 def listed(root: Path = ROOT) -> list[Mutant]:
     """Read the list."""
-    text = (root / "tests" / "mutants.yml").read_text("utf-8")
+    text = (root / "tools" / "mutants.yml").read_text("utf-8")
     return [
         Mutant(equation, edit.get("file") or _file(equation), **_lines(edit))
         for equation, edits in yaml.safe_load(text).items()
@@ -227,7 +227,7 @@ def check(root: Path, wanted: list[str]) -> bool:
     mutants = forked(lambda: listed(root))
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder).resolve() / "project"
-        for name in (PACKAGE, "tests", "docs", "pyproject.toml"):
+        for name in (PACKAGE, "tests", "docs", "website", "pyproject.toml"):
             _copy(root / name, copy / name)
         files = _marked(copy)
         clean = run(copy, files, None)
@@ -253,7 +253,7 @@ def _copy(source: Path, target: Path) -> None:
 def _marked(copy: Path) -> list[str]:
     return [
         str(path.relative_to(copy))
-        for path in sorted((copy / "tests").glob("test_*.py"))
+        for path in sorted((copy / "tests").rglob("test_*.py"))
         if "mark.equation(" in path.read_text("utf-8")
     ]
 

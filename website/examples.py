@@ -15,6 +15,7 @@ from labml_bcn import (
     WSConv1d,
     weight_standardization,
 )
+from labml_bcn.batch_channel_norm import batch_channel_norm_stepwise
 
 # No two sizes are equal in all three sets, so that each can be told from the
 # others. B, C, L and G are as on the pages, O counts filters, K is the length
@@ -34,6 +35,21 @@ def batch_norm(B, C, L):
     layer = BatchNorm(C)
     layer(torch.randn(B, C, L))
     layer.eval()(torch.randn(B, C, L))
+
+
+def step_by_step(B, C, G, L):
+    """The whole layer as a function, around either mean."""
+    scale, shift = torch.ones(C), torch.zeros(C)
+    weights = (scale, shift, torch.ones(G), torch.zeros(G))
+    for around in ("batch_mean", "running_mean"):
+        batch_channel_norm_stepwise(
+            torch.randn(B, C, L),
+            torch.zeros(C),
+            torch.ones(C),
+            weights,
+            G,
+            variance_around=around,
+        )
 
 
 def estimated_batch_norm(B, C, L):

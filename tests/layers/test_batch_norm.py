@@ -123,17 +123,20 @@ def test_the_batchs_statistics_are_its_mean_and_biased_variance(trailing):
 
 
 @pytest.mark.equation("batch_norm.normalization")
-@pytest.mark.parametrize("trailing", [(), (5,), (4, 3)], ids=str)
-def test_normalizing_subtracts_divides_scales_and_shifts(trailing):
+@pytest.mark.parametrize("constant", [False, True])
+@pytest.mark.parametrize("trailing", [(), (5,), (4, 3), (2, 1, 3, 2)], ids=str)
+def test_normalizing_subtracts_divides_scales_and_shifts(trailing, constant):
     layer = BatchNorm(C, eps=0.3, dtype=torch.float64)
     x, mean, scale, shift = leaves((3, C, *trailing), (C,), (C,), (C,))
     var = torch.rand(C, dtype=torch.float64, requires_grad=True)
+    statistics = [t.requires_grad_(not constant) for t in (mean, var)]
     layer.scale, layer.shift = map(torch.nn.Parameter, (scale, shift))
     parameters = [layer.scale, layer.shift]
     actual = layer.normalize(x, mean, var)
     expected = normalize(x, mean, var, *parameters, eps=0.3)
     assert_close(actual, expected)
-    assert_same_gradients(actual, [x, mean, var, *parameters], expected)
+    learning = parameters if constant else [*statistics, *parameters]
+    assert_same_gradients(actual, [x, *learning], expected)
 
 
 @pytest.mark.equation("batch_norm.running-update")

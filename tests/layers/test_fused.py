@@ -18,7 +18,7 @@ from helpers.oracle import (
 from torch import nn
 
 from labml_bcn import BatchChannelNorm, FusedBatchChannelNorm
-from labml_bcn.fused import Rows, Strided, passes_for
+from labml_bcn.fused import Rows, Strided, choose_passes
 
 C, G = 12, 3
 F64 = torch.float64
@@ -540,11 +540,11 @@ def test_a_step_takes_twice_the_input_at_its_peak(mode, layout):
 
 def test_rows_are_for_contiguous_inputs_of_several_positions():
     x = torch.randn(2, 4, 3, 3)
-    assert passes_for(x) is Rows
-    assert passes_for(x.to(memory_format=torch.channels_last)) is Strided
-    assert passes_for(x.mT) is Strided
-    assert passes_for(x[..., :1, :1].contiguous()) is Strided
-    assert passes_for(torch.randn(2, 4)) is Strided
+    assert choose_passes(x) is Rows
+    assert choose_passes(x.to(memory_format=torch.channels_last)) is Strided
+    assert choose_passes(x.mT) is Strided
+    assert choose_passes(x[..., :1, :1].contiguous()) is Strided
+    assert choose_passes(torch.randn(2, 4)) is Strided
 
 
 @every_layout

@@ -14,12 +14,12 @@ from helpers.oracle import assert_close, batch_norm, channel_norm, normalize
 
 from labml_bcn import BatchChannelNorm, FusedBatchChannelNorm
 from labml_bcn.fused import (
-    Form,
+    Config,
     Rows,
     Strided,
-    affine,
-    collapsed,
-    pooled,
+    forward_in_plain_operations,
+    pool_moments,
+    slope_and_offset,
 )
 
 B, C, L, G = 3, 6, 4, 2
@@ -46,8 +46,8 @@ def at():
     z = normalize(x, m, s2, gamma_c, beta_c, EPS)
     names = "slope offset rho_c a u delta rho_g kappa".split()
     weights = (gamma_c, beta_c, gamma_g, beta_g)
-    form = Form(G, EPS, EPS, False)
-    tables = affine(mu, v, (m, s2), weights, form)
+    config = Config(G, EPS, EPS, False)
+    tables = slope_and_offset(mu, v, (m, s2), weights, config)
     flat = {
         name: (
             table.expand(*table.shape[:-1], D).reshape(-1, C).squeeze(0)
@@ -57,7 +57,7 @@ def at():
         for name, table in zip(names, tables, strict=True)
     }
     return SimpleNamespace(
-        x=x, weights=weights, m=m, s2=s2, mu=mu, v=v, z=z, form=form, **flat
+        x=x, weights=weights, m=m, s2=s2, mu=mu, v=v, z=z, config=config, **flat
     )
 
 
@@ -76,7 +76,7 @@ def test_the_moments_are_the_mean_and_variance_over_positions(at, passes):
 
 @pytest.mark.equation("fused.pooling")
 def test_pooled_moments_are_the_batchs_mean_and_variance(at):
-    mean, var, count = pooled(at.mu, at.v, L, None)
+    mean, var, count = pool_moments(at.mu, at.v, L, None)
     assert count == B * L
     lines = at.x.transpose(0, 1).reshape(C, -1)
     assert_close(mean, lines.mean(1))
@@ -151,10 +151,10 @@ def test_the_layer_is_one_affine_map_and_both_norms_in_turn(plain, training):
 @pytest.mark.equation("fused.fixed-point")
 @pytest.mark.parametrize("plain", [False, True])
 def test_from_a_fixed_point_values_and_both_gradients_are_the_same(at, plain):
-    form = at.form._replace(plain=plain)
+    config = at.config._replace(plain=plain)
 
     def statistics(mu, v):
-        return pooled(mu, v, L, None)[:2] if plain else (at.m, at.s2)
+        return pool_moments(mu, v, L, None)[:2] if plain else (at.m, at.s2)
 
     def restated(x):
         first = at.weights[:2]
@@ -166,7 +166,7 @@ def test_from_a_fixed_point_values_and_both_gradients_are_the_same(at, plain):
         return channel_norm(z, G, *at.weights[2:], eps=EPS)
 
     def ours(x):
-        return collapsed(x, at.weights, statistics, form)
+        return forward_in_plain_operations(x, at.weights, statistics, config)
 
     dy, dx = torch.randn(2, B, C, L, dtype=F64)
     for a, b in zip(

@@ -471,9 +471,9 @@ def expected(conv, x):
 def test_in_evaluation_the_weight_is_standardized_once():
     conv, x = conv_in_eval()
     conv(x)
-    first = conv.standardized()
+    first = conv.standardized_weight()
     conv(x)
-    assert conv.standardized() is first
+    assert conv.standardized_weight() is first
     assert_close(conv(x), expected(conv, x), 1e-5, 1e-5)
 
 
@@ -523,7 +523,7 @@ def test_what_is_kept_follows_moves_and_copies():
     conv, x = conv_in_eval()
     conv(x)
     copied = copy.deepcopy(conv)
-    assert copied._kept is None
+    assert copied._cache is None
     copied.weight.mul_(-1)
     assert_close(copied(x), expected(copied, x), 1e-5, 1e-5)
     assert_close(conv(x), expected(conv, x), 1e-5, 1e-5)
@@ -541,7 +541,7 @@ def test_learning_in_evaluation_mode_gets_a_graph_of_its_own():
     assert conv.weight.grad is not None
     conv.requires_grad_(False)
     conv(x)
-    assert conv.standardized() is conv.standardized()
+    assert conv.standardized_weight() is conv.standardized_weight()
 
 
 def test_training_forgets_what_evaluation_kept():
@@ -549,7 +549,7 @@ def test_training_forgets_what_evaluation_kept():
     with torch.no_grad():
         conv(x)
     conv.train()
-    assert conv._kept is None
+    assert conv._cache is None
     conv(x).sum().backward()
 
 
@@ -558,9 +558,9 @@ def test_what_inference_mode_kept_can_be_used_outside_of_it():
     conv.requires_grad_(False)
     with torch.inference_mode():
         conv(x)
-        first = conv.standardized()
+        first = conv.standardized_weight()
     x.requires_grad_()
-    assert conv.standardized() is first
+    assert conv.standardized_weight() is first
     conv(x).sum().backward()
     assert x.grad is not None
 

@@ -59,7 +59,7 @@ from labml_bcn.experiment.bench.naive import (
     NaiveWSConv2d,
 )
 from labml_bcn.experiment.environment import surroundings
-from labml_bcn.fused import passes_for
+from labml_bcn.fused import choose_passes
 
 # What is normalized in VGG and ResNet, from a tensor that fits into a cache
 # to one that fits into none; the last ones have few positions a channel.
@@ -110,7 +110,7 @@ class FourPasses(Function):
     @below_autograd
     def forward(ctx: Any, x: Tensor) -> Tensor:
         """Measure and apply."""
-        ctx.passes = passes_for(x)
+        ctx.passes = choose_passes(x)
         mu, _, distance, unit = ctx.passes.measure(x)
         unit = unit.expand_as(mu)
         ctx.save_for_backward(x, mu, unit)
