@@ -18,24 +18,29 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from labml_bcn.experiment import plotting, runner, study
+from labml_bcn.experiment import plotting
+from labml_bcn.experiment.records import (
+    Records,
+    Trial,
+    Values,
+    accuracy,
+    is_recorded,
+    read_records,
+)
 from labml_bcn.experiment.study import (
     AT_MICRO,
     STUDIES,
-    Point,
-    Records,
     Study,
-    Values,
-    accuracy,
+    learning_rate,
     plan,
-    rate,
 )
 from labml_bcn.experiment.vgg import BLOCKS, groups_for
 from website import placeholders
 from website.placeholders import row
 
-FOLDER = Path(__file__).parent / "results"
-README_PLOT = Path(__file__).parent / "assets" / "accuracy.svg"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+FOLDER = DOCS / "results"
+README_PLOT = DOCS / "assets" / "accuracy.svg"
 README_STYLE = "<style>svg{font-family:sans-serif;--method-bcn:#9a63d6}</style>"
 MICRO_SIZES = (1, 2, 4)
 # By how much there is to choose: neither groups nor running statistics first.
@@ -55,12 +60,12 @@ class Results:
         """Return the accuracies of a method in percent, one a seed."""
         return self.of(self.study.main(method, batch_size, self.records))
 
-    def of(self, points: Sequence[Point]) -> list[float]:
+    def of(self, points: Sequence[Trial]) -> list[float]:
         """Return the accuracies of the points that are recorded."""
         return [
             100 * accuracy(self.records[point.name])
             for point in points
-            if study.recorded(point, self.records)
+            if is_recorded(point, self.records)
         ]
 
     def whole(self, values: Sequence[float]) -> bool:
@@ -96,7 +101,7 @@ class Results:
         return sorted(self.study.batch_sizes)
 
     @cached_property
-    def points(self) -> list[Point]:
+    def points(self) -> list[Trial]:
         """All points of the study."""
         return plan(self.study, self.records)
 
@@ -106,7 +111,7 @@ class Results:
         return [
             self.records[point.name]
             for point in self.points
-            if study.recorded(point, self.records)
+            if is_recorded(point, self.records)
         ]
 
 
@@ -479,7 +484,7 @@ def rates(results: Results) -> str:
     for method in study.methods:
         cells = []
         for size in results.sizes:
-            lr = rate(study, method, size, records)
+            lr = learning_rate(study, method, size, records)
             tried = study.rates.get(size, ())
             edge = len(tried) > 1 and lr in (min(tried), max(tried))
             cells.append("–" if lr is None else f"{lr:g}" + "*" * edge)
@@ -522,8 +527,8 @@ def commands(results: Results) -> str:
     return "\n\n".join(folds)
 
 
-def _linked(results: Results, point: Point) -> str:
-    if not study.recorded(point, results.records):
+def _linked(results: Results, point: Trial) -> str:
+    if not is_recorded(point, results.records):
         return f"{point.name} ({NOT_YET})"
     return f'<a href="cpu/{point.name}.json">{point.name}</a>'
 
@@ -597,7 +602,7 @@ def put(markdown: str, folder: Path) -> str:
     """Replace `<!-- table: cpu -->` and the like by what was recorded."""
 
     def load(name: str) -> Results:
-        return Results(STUDIES[name], runner.read(folder / name))
+        return Results(STUDIES[name], read_records(folder / name))
 
     return placeholders.put(markdown, KINDS, load)
 
@@ -615,5 +620,5 @@ def for_readme(results: Results) -> str:
 
 
 if __name__ == "__main__":
-    found = Results(STUDIES["cpu"], runner.read(FOLDER / "cpu"))
+    found = Results(STUDIES["cpu"], read_records(FOLDER / "cpu"))
     README_PLOT.write_text(for_readme(found), "utf-8")

@@ -30,8 +30,8 @@ from labml_bcn import (
     EstimatedBatchNorm,
     FusedBatchChannelNorm,
 )
-from labml_bcn.experiment import cifar10, options, ranks, train, vgg
-from labml_bcn.experiment.run_folder import RunError
+from labml_bcn.experiment import cifar10, loop, ranks, train, vgg
+from labml_bcn.experiment.outcome import RunError
 
 __all__ = ["images"]
 
@@ -346,7 +346,7 @@ class Bad(nn.Module):
 def goes_bad_in_one(rank):
     data = cifar10.stand_in(40, 8)
     try:
-        train.train(Bad(rank), data, images=40)
+        loop.train(Bad(rank), data, images=40)
     except RunError as error:
         return str(error)
 
@@ -358,13 +358,13 @@ def test_processes_stop_at_the_same_bad_loss():
 
 
 def shares(rank):
-    batches = train.shuffled(cifar10.stand_in(40, 8), 3, 5, 2, rank, 2)
+    batches = loop.shuffled_batches(cifar10.stand_in(40, 8), 3, 5, 2, rank, 2)
     return [y for _, y in islice(batches, 9)]
 
 
 def test_processes_share_the_batches_of_one():
     parts = [shares(rank) for rank in range(2)]
-    whole = train.shuffled(cifar10.stand_in(40, 8), 6, 5, 2)
+    whole = loop.shuffled_batches(cifar10.stand_in(40, 8), 6, 5, 2)
     for one, other, (_, y) in zip(*parts, whole, strict=False):
         assert torch.equal(torch.cat((one, other)), y)
 
@@ -373,7 +373,7 @@ def test_accumulated_gradients_are_those_of_one_batch():
     data, ends = cifar10.stand_in(40, 8), []
     for size, parts in ((4, 1), (2, 2), (1, 4)):
         model = vgg.build("small", "gn", ws=True)
-        train.train(*(model, data), batch_size=size, accumulate=parts, images=40)
+        loop.train(*(model, data), batch_size=size, accumulate=parts, images=40)
         ends.append(model.state_dict())
     for other in ends[1:]:
         for name, value in ends[0].items():
@@ -383,9 +383,9 @@ def test_accumulated_gradients_are_those_of_one_batch():
 def test_accumulating_leaves_statistics_to_each_batch():
     data = cifar10.stand_in(40, 8)
     model, twin = (vgg.build("small", "bn") for _ in range(2))
-    train.train(model, data, batch_size=2, accumulate=2, images=4, tests=1)
+    loop.train(model, data, batch_size=2, accumulate=2, images=4, tests=1)
     twin.train()
-    for x, _ in islice(train.shuffled(data, 2, 0), 2):
+    for x, _ in islice(loop.shuffled_batches(data, 2, 0), 2):
         twin(data.standardize(x))
     for one, other in zip(model.buffers(), twin.buffers(), strict=True):
         torch.testing.assert_close(one, other)
@@ -411,10 +411,10 @@ def first_ends(rank):
     def run():
         if rank == 0:
             raise RunError("the disk is full")
-        ranks.anywhere(False, "cpu")
+        ranks.any_rank(False, "cpu")
 
     with contextlib.redirect_stderr(io.StringIO()) as said:
-        status = options.carried_out(run, Path("run"))
+        status = train.run_and_report(run, Path("run"))
     return status, said.getvalue()
 
 
@@ -453,7 +453,7 @@ def test_torchrun_with_one_image_each_is_one_process_with_two(images, tmp_path):
     assert process.returncode == 0, said
     assert said.count("test accuracy") == 1
     assert "Warning" not in said
-    status = options.main(
+    status = train.main(
         [str(w) for w in (*words, "--threads", 1, "--out", tmp_path / "one")]
     )
     assert status == 0
@@ -464,9 +464,9 @@ THREADS_LEFT = """
 import sys
 from pathlib import Path
 
-from labml_bcn.experiment import options
+from labml_bcn.experiment import train
 
-assert options.main() == 0
+assert train.main() == 0
 threads = Path("/proc/self/task").glob("*/comm")
 print("left:", sorted({path.read_text().strip() for path in threads}))
 """
@@ -515,4 +515,4 @@ def test_processes_that_were_stopped_end_as_if_they_were_not(images, tmp_path):
     assert any(not torch.equal(first[n], second[n]) for n in first)
     # Alone, the first process cannot go on with it.
     with pytest.raises(SystemExit, match="2"):
-        options.main(["--resume", str(tmp_path / "run")])
+        train.main(["--resume", str(tmp_path / "run")])

@@ -26,8 +26,9 @@ from helpers.runs import (
 )
 from torch import nn
 
-from labml_bcn.experiment import cifar10, options, run_folder, train
-from labml_bcn.experiment.run_folder import Folder
+from labml_bcn.experiment import cifar10, run_folder, train
+from labml_bcn.experiment.outcome import Stopped
+from labml_bcn.experiment.run_folder import RunFolder
 
 __all__ = ["images"]
 
@@ -227,12 +228,12 @@ def test_random_states_and_broken_off_tests_are_taken_up_again(
             images=40,
             tests=3,
             optimizer=optimizer,
-            folder=Folder(folder),
+            folder=RunFolder(folder),
         )
 
     expected = Signalling(True, 0)
     whole = learn(tmp_path / "whole", expected)
-    with pytest.raises(train.Stopped) as stopped:
+    with pytest.raises(Stopped) as stopped:
         learn(tmp_path / "run", Signalling(training, call))
     assert stopped.value.signal == signal.SIGTERM
     model = Signalling(True, 0)
@@ -285,7 +286,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
     assert what in said
     assert "Make room, and " in said
     assert "Traceback" not in said
-    kept = [checkpoint.step for checkpoint in Folder(folder).checkpoints()]
+    kept = [checkpoint.step for checkpoint in RunFolder(folder).checkpoints()]
     assert kept == ([] if size == 500 else [0])
     if size == 2_000_000:
         assert f"The last good checkpoint is of step 0: {folder}" in said
@@ -319,7 +320,7 @@ def test_a_disk_that_fills_up_keeps_the_last_good_checkpoint(
     assert "could not be written to" in said
     assert "No space left on device" in said
     assert "Traceback" not in said
-    kept = Folder(folder).checkpoints()[-1]
+    kept = RunFolder(folder).checkpoints()[-1]
     assert f"The last good checkpoint is of step {kept.step}" in said
     assert end(folder)["step"] == kept.step
     assert not list(folder.glob("*.part"))
@@ -337,7 +338,7 @@ def stopped(images, tmp_path):
 def resume(folder, capsys, *more):
     """Go on with a run, and return its exit status and what it said."""
     try:
-        status = options.main(["--resume", str(folder), *map(str, more)])
+        status = train.main(["--resume", str(folder), *map(str, more)])
     except SystemExit as exit:
         status = exit.code
     return status, capsys.readouterr().err
@@ -347,7 +348,7 @@ def resume(folder, capsys, *more):
 def test_a_damaged_checkpoint_is_told_and_the_one_before_does(
     stopped, whole, capsys, harm
 ):
-    before, newest = Folder(stopped).checkpoints()[-2:]
+    before, newest = RunFolder(stopped).checkpoints()[-2:]
     data = bytearray(newest.path.read_bytes())
     if harm == "cut":
         data = data[: len(data) // 2]
@@ -368,13 +369,13 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_does(
 
 def rewrite(folder, change):
     """Change the newest checkpoint, and name it as it should be."""
-    kept = Folder(folder).checkpoints()[-1]
+    kept = RunFolder(folder).checkpoints()[-1]
     file = torch.load(kept.path, weights_only=True)
     change(file)
     kept.path.unlink()
     run_folder.FORMAT, before = file["format"], run_folder.FORMAT
     try:
-        Folder(folder).save(kept.step, file["state"])
+        RunFolder(folder).save(kept.step, file["state"])
     finally:
         run_folder.FORMAT = before
 
@@ -403,7 +404,7 @@ def test_code_in_a_checkpoint_is_not_executed(stopped, capsys, tmp_path):
         def __reduce__(self):
             return os.mkdir, (str(mark),)
 
-    kept = Folder(stopped).checkpoints()[-1]
+    kept = RunFolder(stopped).checkpoints()[-1]
     torch.save({"format": 1, "state": Trap()}, kept.path)
     digest = hashlib.sha256(kept.path.read_bytes()).hexdigest()[:16]
     kept.path.rename(kept.path.with_name(f"step-{kept.step:09}-{digest}.pt"))
@@ -448,7 +449,7 @@ def test_settings_that_are_typed_again_agree(stopped, whole, capsys):
 def test_a_run_that_has_ended_shows_its_end_again(stopped, capsys):
     tables = []
     for _ in range(2):
-        assert options.main(["--resume", str(stopped)]) == 0
+        assert train.main(["--resume", str(stopped)]) == 0
         tables.append(capsys.readouterr().out)
     assert tables[0] == tables[1]
     assert f"after {2 * STEPS} images" in tables[0]
@@ -456,7 +457,7 @@ def test_a_run_that_has_ended_shows_its_end_again(stopped, capsys):
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(stopped, capsys):
     with pytest.raises(SystemExit, match="2"):
-        options.main(["--stand-in", "--out", str(stopped)])
+        train.main(["--stand-in", "--out", str(stopped)])
     assert "holds a run already" in capsys.readouterr().err
 
 
@@ -472,7 +473,7 @@ def test_there_must_be_a_run_to_go_on_with(
 ):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match="2"):
-        options.main(arguments)
+        train.main(arguments)
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -514,7 +515,7 @@ def test_another_torch_is_noted(stopped, capsys):
 def test_a_folder_that_cannot_be_made_is_told(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     with pytest.raises(SystemExit, match="2"):
-        options.main(["--stand-in", "--out", str(tmp_path / "file" / "run")])
+        train.main(["--stand-in", "--out", str(tmp_path / "file" / "run")])
     said = capsys.readouterr().err
     assert "must be a folder that can be written to: Not a directory" in said
     assert "name another one with --out" in said

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from labml_bcn.experiment import cifar10, options
-from labml_bcn.experiment.run_folder import Folder
+from labml_bcn.experiment import cifar10, train
+from labml_bcn.experiment.run_folder import RunFolder
 
 
 @pytest.fixture(scope="session")
@@ -38,13 +38,13 @@ def command(*arguments: Any, log: Path) -> None:
         contextlib.redirect_stdout(file),
         contextlib.redirect_stderr(file),
     ):
-        status = options.main([str(each) for each in arguments])
+        status = train.main([str(each) for each in arguments])
     sys.exit(status)
 
 
 def end(folder: Path) -> dict[str, Any]:
     """What the newest checkpoint of a run holds."""
-    found = Folder(folder).load()
+    found = RunFolder(folder).load()
     assert found is not None
     step, state = found
     return {"step": step} | state

@@ -1,20 +1,20 @@
 """The page of results: made of records, whole or in part, and no more."""
 
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 
 import pytest
 from helpers.paths import ROOT
 
-from labml_bcn.experiment import options, runner
+from labml_bcn.experiment.records import is_recorded, read_records
+from labml_bcn.experiment.settings import Settings
 from labml_bcn.experiment.study import (
     AT_MICRO,
     METHODS,
     MICRO,
     STUDIES,
     plan,
-    recorded,
 )
 from website import results_page
 from website.results_page import NOT_YET, Results
@@ -39,7 +39,7 @@ def record(point, accuracy):
         "commit": "c" * 40,
         "images": "a 7,728-image part of CIFAR-10",
         "counts": {"train": 7728, "test": 1000},
-        "settings": options.SETTINGS | point.settings | {"digest": "d" * 64},
+        "settings": asdict(Settings()) | point.settings | {"digest": "d" * 64},
         "accuracy": accuracy,
         "error": None,
         "weights": "e" * 64,
@@ -54,7 +54,7 @@ def results(levels=LEVELS, limit=10**9, noise=0.004, grid=CPU):
     """A study in which each method has its level, and a seed its noise."""
     records = {}
     while True:
-        left = [p for p in plan(grid, records) if not recorded(p, records)]
+        left = [p for p in plan(grid, records) if not is_recorded(p, records)]
         ready = [p for p in left if p.settings["lr"] is not None]
         if not ready or len(records) >= limit:
             return Results(grid, records)
@@ -243,7 +243,7 @@ def test_the_prose_says_what_the_grid_is():
 def test_all_that_is_recorded_here_is_a_point_and_from_one_set_of_images():
     folder = ROOT / "docs" / "results"
     for name in STUDIES:
-        records = runner.read(folder / name)
+        records = read_records(folder / name)
         found = Results(STUDIES[name], records)
         assert len(found.kept) == len(records)
         digests = {
@@ -294,7 +294,7 @@ def test_the_advice_names_what_is_above_it_where_the_best_is_not(whole):
 
 def test_the_readme_shows_the_plot_once_the_study_is_whole():
     """And the file is the plot: `python website/results_page.py` makes it."""
-    records = runner.read(results_page.FOLDER / "cpu")
+    records = read_records(results_page.FOLDER / "cpu")
     found = Results(CPU, records)
     readme = (ROOT / "README.md").read_text()
     complete = len(found.kept) == len(found.points)
@@ -335,7 +335,7 @@ def test_the_readmes_plot_stands_alone(whole):
 
 def test_what_the_readme_and_use_it_say_was_recorded():
     """Both say in words what came out; here is what they stand on."""
-    found = Results(CPU, runner.read(results_page.FOLDER / "cpu"))
+    found = Results(CPU, read_records(results_page.FOLDER / "cpu"))
     above = partial(results_page.above, found)
     readme = " ".join((ROOT / "README.md").read_text().split())
     assert "batch norm is left with chance" in readme

@@ -25,7 +25,7 @@ def test_every_source_and_notebook_has_its_page(site):
         "labml_bcn/batch_norm/",
         "labml_bcn/batch_channel_norm/",
         "labml_bcn/weight_standardization/",
-        "labml_bcn/experiment/train/",
+        "labml_bcn/experiment/loop/",
         "facing/src/facing/parse/",
         "use/",
         "glossary/",
