@@ -27,8 +27,8 @@ from helpers.runs import (
 from torch import nn
 
 from labml_bcn.experiment import cifar10, run_folder, train
-from labml_bcn.experiment.outcome import Stopped
-from labml_bcn.experiment.run_folder import RunFolder
+from labml_bcn.experiment.outcome import TRY_AGAIN, Outcome, Stopped
+from labml_bcn.experiment.run_folder import RunFolder, read_outcome
 
 __all__ = ["images"]
 
@@ -118,12 +118,16 @@ def run_into(number, name, nth, *arguments, folder, done=False):
     return start(functools.partial(meet, *words, log=log))
 
 
-# Two calls of fsync and one of replace write the settings; a checkpoint has
-# four and one, for metrics, timings, itself and the folder's names.
+# Two calls of fsync and one of replace write the settings, and the outcome; a
+# checkpoint has four and one, for metrics, timings, itself and the folder's names.
+# The first unlink is that of an outcome which is not there, the next one that of the
+# first of three checkpoints.
 MOMENTS = [
     *(("fsync", n, False) for n in range(1, 12)),
-    *(("replace", n, done) for n in (1, 2, 3) for done in (False, True)),
-    *(("unlink", 1, done) for done in (False, True)),
+    *(("fsync", n, False) for n in (23, 24)),
+    *(("replace", n, done) for n in (1, 2, 3, 7) for done in (False, True)),
+    ("unlink", 1, False),
+    *(("unlink", 2, done) for done in (False, True)),
     *(("write", n, done) for n in (1, 4, 5) for done in (False, True)),
     ("ftruncate", 2, False),
 ]
@@ -149,6 +153,7 @@ def test_killed_in_any_call_of_writing_a_run_ends_the_same(images, tmp_path):
 # --- Asked to stop ----------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_step_and_keeps_it(images, whole, tmp_path, number):
     folder = tmp_path / "run"
@@ -164,12 +169,18 @@ def test_a_signal_ends_a_step_and_keeps_it(images, whole, tmp_path, number):
         f"stopped by {number.name} after step {step}, and kept."
         f" Go on with --resume {folder}" in log.read_text()
     )
+    said = f"stopped after step {step}"
+    outcome = Outcome("stopped", step, number.name, said, 128 + number)
+    assert read_outcome(folder) == outcome
     process = run("--resume", folder, folder=folder)
     process.join()
     assert process.exitcode == 0, log.read_text()
     assert_same_end(folder, whole[0])
+    done = Outcome("done", STEPS, None, "the run has come to its end", 0)
+    assert read_outcome(folder) == done
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_shell_is_answered_in_one_line(images, tmp_path):
     folder = tmp_path / "run"
     words = arguments(images, folder, steps=10_000)
@@ -262,6 +273,7 @@ def limited(size, *arguments, log):
     command(*arguments, log=log)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "every", "what"),
     [
@@ -309,6 +321,7 @@ def small_disk(tmp_path):
     subprocess.run(("umount", folder), check=True)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_keeps_the_last_good_checkpoint(
     images, small_disk, tmp_path
 ):
@@ -326,13 +339,30 @@ def test_a_disk_that_fills_up_keeps_the_last_good_checkpoint(
     assert not list(folder.glob("*.part"))
 
 
-@pytest.fixture
-def stopped(images, tmp_path):
-    """A run that was killed after a few of its steps."""
-    folder = tmp_path / "run"
+@pytest.fixture(scope="module")
+def killed_once(images, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("killed") / "run"
     words = arguments(images, folder)
     run_into(signal.SIGKILL, "write", 15, *words, folder=folder).join()
     return folder
+
+
+@pytest.fixture
+def killed(killed_once, tmp_path):
+    """A run that was killed after a few of its steps."""
+    return shutil.copytree(killed_once, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_leaves_no_outcome_not_even_that_of_before(images, killed):
+    assert read_outcome(killed) is None
+    before = '{"outcome": "stopped", "step": 1}'
+    (killed / "outcome.json").write_text(before)
+    words = arguments(images, killed)
+    process = run_into(signal.SIGKILL, "write", 3, *words, folder=killed)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert read_outcome(killed) is None
 
 
 def resume(folder, capsys, *more):
@@ -344,18 +374,19 @@ def resume(folder, capsys, *more):
     return status, capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", ["cut", "changed"])
 def test_a_damaged_checkpoint_is_told_and_the_one_before_does(
-    stopped, whole, capsys, harm
+    killed, whole, capsys, harm
 ):
-    before, newest = RunFolder(stopped).checkpoints()[-2:]
+    before, newest = RunFolder(killed).checkpoints()[-2:]
     data = bytearray(newest.path.read_bytes())
     if harm == "cut":
         data = data[: len(data) // 2]
     else:
         data[len(data) // 2] ^= 1
     newest.path.write_bytes(data)
-    status, said = resume(stopped, capsys)
+    status, said = resume(killed, capsys)
     assert status == 1
     assert f"{newest.path} is damaged" in said
     assert f"{len(data):,} bytes are not those that were written" in said
@@ -363,8 +394,8 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_does(
     assert f"of step {before.step}, to the same result" in said
     assert before.path.exists()
     newest.path.unlink()
-    assert resume(stopped, capsys)[0] == 0
-    assert_same_end(stopped, whole[0])
+    assert resume(killed, capsys)[0] == 0
+    assert_same_end(killed, whole[0])
 
 
 def rewrite(folder, change):
@@ -380,43 +411,43 @@ def rewrite(folder, change):
         run_folder.FORMAT = before
 
 
-def test_another_versions_checkpoint_is_refused(stopped, capsys):
-    rewrite(stopped, lambda file: file.update(format=99))
-    status, said = resume(stopped, capsys)
+def test_another_versions_checkpoint_is_refused(killed, capsys):
+    rewrite(killed, lambda file: file.update(format=99))
+    status, said = resume(killed, capsys)
     assert status == 1
     assert "must have format 1 of checkpoints, but has 99" in said
     assert "Go on with that version" in said
 
 
-def test_another_networks_checkpoint_is_refused(stopped, capsys):
-    rewrite(stopped, lambda file: file["state"]["model"].popitem())
-    status, said = resume(stopped, capsys)
+def test_another_networks_checkpoint_is_refused(killed, capsys):
+    rewrite(killed, lambda file: file["state"]["model"].popitem())
+    status, said = resume(killed, capsys)
     assert status == 1
     assert "the run has another network: Error(s) in loading" in said
     assert "go on with that one" in said
     assert len(said) < 500
 
 
-def test_code_in_a_checkpoint_is_not_executed(stopped, capsys, tmp_path):
+def test_code_in_a_checkpoint_is_not_executed(killed, capsys, tmp_path):
     mark = tmp_path / "executed"
 
     class Trap:
         def __reduce__(self):
             return os.mkdir, (str(mark),)
 
-    kept = RunFolder(stopped).checkpoints()[-1]
+    kept = RunFolder(killed).checkpoints()[-1]
     torch.save({"format": 1, "state": Trap()}, kept.path)
     digest = hashlib.sha256(kept.path.read_bytes()).hexdigest()[:16]
     kept.path.rename(kept.path.with_name(f"step-{kept.step:09}-{digest}.pt"))
-    status, said = resume(stopped, capsys)
+    status, said = resume(killed, capsys)
     assert status == 1
     assert "is no checkpoint" in said
     assert not mark.exists()
 
 
-def test_metrics_that_were_cut_are_told(stopped, capsys):
-    (stopped / "metrics.jsonl").write_text("")
-    status, said = resume(stopped, capsys)
+def test_metrics_that_were_cut_are_told(killed, capsys):
+    (killed / "metrics.jsonl").write_text("")
+    status, said = resume(killed, capsys)
     assert status == 1
     assert "metrics.jsonl must have at least the" in said
     assert "but has 0" in said
@@ -433,31 +464,32 @@ def test_metrics_that_were_cut_are_told(stopped, capsys):
         (("--out", "elsewhere"), "--resume and --out must name one folder"),
     ],
 )
-def test_other_settings_than_the_runs_are_refused(stopped, capsys, more, message):
-    before = {p: p.read_bytes() for p in stopped.iterdir()}
-    status, said = resume(stopped, capsys, *more)
+def test_other_settings_than_the_runs_are_refused(killed, capsys, more, message):
+    before = {p: p.read_bytes() for p in killed.iterdir()}
+    status, said = resume(killed, capsys, *more)
     assert status == 2
     assert message in said
-    assert before == {p: p.read_bytes() for p in stopped.iterdir()}
+    assert before == {p: p.read_bytes() for p in killed.iterdir()}
 
 
-def test_settings_that_are_typed_again_agree(stopped, whole, capsys):
-    assert resume(stopped, capsys, *METHOD, "--images", 2 * STEPS)[0] == 0
-    assert_same_end(stopped, whole[0])
+@pytest.mark.slow
+def test_settings_that_are_typed_again_agree(killed, whole, capsys):
+    assert resume(killed, capsys, *METHOD, "--images", 2 * STEPS)[0] == 0
+    assert_same_end(killed, whole[0])
 
 
-def test_a_run_that_has_ended_shows_its_end_again(stopped, capsys):
+def test_a_run_that_has_ended_shows_its_end_again(killed, capsys):
     tables = []
     for _ in range(2):
-        assert train.main(["--resume", str(stopped)]) == 0
+        assert train.main(["--resume", str(killed)]) == 0
         tables.append(capsys.readouterr().out)
     assert tables[0] == tables[1]
     assert f"after {2 * STEPS} images" in tables[0]
 
 
-def test_a_folder_that_holds_a_run_is_not_overwritten(stopped, capsys):
+def test_a_folder_that_holds_a_run_is_not_overwritten(killed, capsys):
     with pytest.raises(SystemExit, match="2"):
-        train.main(["--stand-in", "--out", str(stopped)])
+        train.main(["--stand-in", "--out", str(killed)])
     assert "holds a run already" in capsys.readouterr().err
 
 
@@ -479,35 +511,36 @@ def test_there_must_be_a_run_to_go_on_with(
 
 
 @pytest.mark.parametrize("text", ["{", "null", "[]", "{}"])
-def test_settings_that_cannot_be_read_are_told(stopped, capsys, text):
-    (stopped / "config.json").write_text(text)
-    status, said = resume(stopped, capsys)
+def test_settings_that_cannot_be_read_are_told(killed, capsys, text):
+    (killed / "config.json").write_text(text)
+    status, said = resume(killed, capsys)
     assert status == 2
     assert "must hold the settings of a run" in said
 
 
-def test_half_a_line_about_a_start_does_no_harm(stopped, whole, capsys):
-    file = stopped / "starts.jsonl"
+@pytest.mark.slow
+def test_half_a_line_about_a_start_does_no_harm(killed, whole, capsys):
+    file = killed / "starts.jsonl"
     text = file.read_text()
     file.write_text(text + text[:20])
-    assert resume(stopped, capsys)[0] == 0
-    assert_same_end(stopped, whole[0])
+    assert resume(killed, capsys)[0] == 0
+    assert_same_end(killed, whole[0])
     assert len(lines(file)) == 2
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "starts.jsonl"])
-def test_lines_that_are_no_json_are_told(stopped, capsys, name):
-    file = stopped / name
+def test_lines_that_are_no_json_are_told(killed, capsys, name):
+    file = killed / name
     file.write_text(file.read_text().replace("{", "[", 1))
-    status, said = resume(stopped, capsys)
+    status, said = resume(killed, capsys)
     assert status == 1
     assert f"{file} must hold JSON, line by line, but does not" in said
 
 
-def test_another_torch_is_noted(stopped, capsys):
-    file = stopped / "starts.jsonl"
+def test_another_torch_is_noted(killed, capsys):
+    file = killed / "starts.jsonl"
     file.write_text(file.read_text().replace('"torch": "2', '"torch": "1'))
-    status, said = resume(stopped, capsys)
+    status, said = resume(killed, capsys)
     assert status == 0
     assert "note: until now the run had torch 1" in said
 
@@ -521,6 +554,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path, capsys):
     assert "name another one with --out" in said
 
 
+@pytest.mark.slow
 def test_a_run_has_one_writer_at_a_time(images, tmp_path, capsys):
     folder = tmp_path / "run"
     words = arguments(images, folder)
@@ -529,6 +563,7 @@ def test_a_run_has_one_writer_at_a_time(images, tmp_path, capsys):
     status, said = resume(folder, capsys)
     process.kill()
     process.join()
-    assert status == 1
+    assert status == TRY_AGAIN
     assert "another process is writing to" in said
+    assert not (folder / "outcome.json").exists()
     assert resume(folder, capsys)[0] == 0

@@ -21,13 +21,14 @@ from helpers.processes import start
 from helpers.runs import clean_environment, end, images, lines
 
 from labml_bcn.experiment import cifar10, plotting, runner, study, train
-from labml_bcn.experiment.outcome import RunError
+from labml_bcn.experiment.outcome import Outcome, RunError
 from labml_bcn.experiment.records import (
     accuracy,
     is_recorded,
     read_records,
     write_record,
 )
+from labml_bcn.experiment.run_folder import RunFolder
 from labml_bcn.experiment.runner import Runner, compare_records
 from labml_bcn.experiment.settings import Settings
 from labml_bcn.experiment.study import (
@@ -95,7 +96,7 @@ def test_every_run_sees_the_same_number_of_images(grid):
 
 
 @pytest.mark.parametrize("grid", STUDIES.values(), ids=STUDIES)
-def test_every_point_is_a_command_that_parses_to_its_settings(grid):
+def test_every_trial_is_a_command_that_parses_to_its_settings(grid):
     trials = plan(grid, pretend(grid))
     assert len({trial.name for trial in trials}) == len(trials)
     for trial in trials:
@@ -176,7 +177,7 @@ def test_of_equal_rates_the_lowest_is_chosen():
     assert learning_rate(CPU, "BN", 2, records) == min(CPU.rates[2])
 
 
-def test_a_rate_whose_loss_was_no_number_is_not_chosen():
+def test_a_rate_whose_loss_became_nan_is_not_chosen():
     records = pretend(CPU, min)
     (first, *_), others = CPU.sweep("GN", 2), CPU.sweep("GN", 2)[1:]
     records[first.name]["accuracy"] = None
@@ -206,7 +207,7 @@ def test_a_rate_is_not_known_before_its_sweep_is_whole():
     assert learning_rate(CPU, "GN", 64, records) == 0.3
 
 
-def test_what_was_recorded_with_another_rate_is_no_point():
+def test_what_was_recorded_with_another_rate_is_no_trial():
     records = pretend(CPU, max)
     (trial, *_) = CPU.main("BN", 2, records)
     assert is_recorded(trial, records)
@@ -240,7 +241,7 @@ def whole(images, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_all_points_are_recorded_and_no_run_is_left(whole):
+def test_all_trials_are_recorded_and_no_run_is_left(whole):
     records = read_records(whole / "records")
     trials = plan(TINY, records)
     assert {trial.name for trial in trials} == records.keys()
@@ -249,7 +250,7 @@ def test_all_points_are_recorded_and_no_run_is_left(whole):
 
 
 @pytest.mark.slow
-def test_a_record_holds_what_a_doubter_needs(whole, images):
+def test_a_record_holds_settings_images_versions_and_weights(whole, images):
     data = cifar10.read(images)
     for trial in plan(TINY, read_records(whole / "records")):
         record = read_records(whole / "records")[trial.name]
@@ -292,7 +293,7 @@ def test_the_printed_command_gives_the_record_bit_for_bit(
 
 
 @pytest.mark.slow
-def test_check_runs_points_again_and_tells_what_differs(
+def test_check_runs_trials_again_and_tells_what_differs(
     whole, images, tmp_path, capsys
 ):
     shutil.copytree(whole / "records", "records")
@@ -399,7 +400,7 @@ def test_a_stopped_check_stops_its_run(whole, images):
 
 
 @pytest.mark.slow
-def test_points_without_a_rate_wait_for_their_sweep(images, capsys):
+def test_trials_without_a_rate_wait_for_their_sweep(images, capsys):
     words = ["--data", str(images), "--results", "records", "--only"]
     assert main([*words, "main-*"]) == 1
     assert "2 points wait for a learning rate" in capsys.readouterr().out
@@ -410,6 +411,7 @@ def test_points_without_a_rate_wait_for_their_sweep(images, capsys):
     assert said[-1].endswith("about 0:00:00 left")
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_ends_the_study_with_its_words(images, capsys):
     runner = Runner(Path("runs"), ["--data", "nowhere"])
     command = TINY.sweep("BCN+WS", 1)[0].command
@@ -418,15 +420,68 @@ def test_a_run_that_fails_ends_the_study_with_its_words(images, capsys):
     assert "nowhere does not exist" in str(raised.value)
 
 
-def test_a_loss_that_was_no_number_is_a_result(images):
+@pytest.mark.slow
+def test_a_loss_that_became_nan_is_a_result(images):
     runner = Runner(Path("runs"), ["--data", str(images)])
     (trial, *_) = TINY.sweep("BCN+WS", 1)
     trial.settings["lr"] = 1e20
     record = runner.run("x", trial.command)
     assert record["accuracy"] is None
     assert re.match(r"in step \d the loss is nan: it arose", record["error"])
+    assert "checkpoint" not in record["error"]
     assert str(Path("runs")) not in record["error"]
     assert accuracy(record) == 0.1
+
+
+class Scripted(Runner):
+    """Plays what the processes of a run do, instead of starting them.
+
+    An exit status, and the outcome that is then in the folder of the run.
+    """
+
+    def __init__(self, *ends):
+        super().__init__(Path("runs"))
+        self.ends = list(ends)
+
+    def call(self, words):
+        status, outcome = self.ends.pop(0)
+        if outcome:
+            RunFolder(self.path("x")).write_outcome(outcome)
+        return status, "what it said"
+
+
+DONE = Outcome("done", 4, None, "the run has come to its end", 0)
+DIVERGED = Outcome("failed", 3, "nonfinite_loss", "in step 3 the loss is nan", 1)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        (-signal.SIGKILL, None),
+        # An outcome of an earlier start is not that of this one.
+        (-signal.SIGKILL, DONE),
+        (2, DIVERGED),
+        (0, None),
+        (1, Outcome("failed", 3, "not_writable", "the disk is full", 1)),
+        (143, Outcome("stopped", 3, "SIGTERM", "stopped after step 3", 143)),
+    ],
+)
+def test_a_run_without_a_result_is_no_record(end):
+    with pytest.raises(RunError, match=rf"ended with status {end[0]}: what it said"):
+        Scripted(end).run("x", "python -m labml_bcn.experiment.train")
+
+
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [((0, DONE), DONE), ((1, DIVERGED), DIVERGED)],
+)
+def test_a_run_that_another_process_writes_is_waited_for(monkeypatch, end, expected):
+    monkeypatch.setattr(runner, "read_run", lambda _, outcome: {"outcome": outcome})
+    scripted = Scripted((75, None), (75, None), end)
+    monkeypatch.setattr(scripted.stopping, "wait", lambda _: False)
+    record = scripted.run("x", "python -m labml_bcn.experiment.train")
+    assert record["outcome"] == expected
+    assert scripted.ends == []
 
 
 def test_the_images_must_be_those_of_the_records(images, capsys):

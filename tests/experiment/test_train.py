@@ -18,6 +18,7 @@ from helpers.runs import (
 )
 
 from labml_bcn.experiment import cifar10, train
+from labml_bcn.experiment.run_folder import read_outcome
 
 __all__ = ["images"]
 
@@ -44,6 +45,7 @@ def command(*arguments: str, **environment: str):
     )
 
 
+@pytest.mark.slow
 def test_help_explains_every_option_and_gives_examples():
     done = command("--help")
     assert done.returncode == 0
@@ -71,6 +73,7 @@ def test_every_example_of_the_help_parses():
         train.parser().parse_args(words[start:])
 
 
+@pytest.mark.slow
 def test_a_tiny_run_prints_a_summary():
     done = command(
         "--stand-in", "--norm", "bcn", "--ws", "--images", "2", "--momentum",
@@ -143,6 +146,7 @@ def test_bad_input_ends_with_a_message_and_2(capsys, arguments, message):
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 def test_wrong_data_ends_with_a_message_and_2(tmp_path):
     (tmp_path / cifar10.FOLDER).mkdir()
     for done in (
@@ -154,6 +158,7 @@ def test_wrong_data_ends_with_a_message_and_2(tmp_path):
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_no_data_names_the_remedies(tmp_path):
     done = command(
         HOME=str(tmp_path),
@@ -213,6 +218,13 @@ def test_a_run_is_one_folder(images, capsys):
     assert [s["images"] for s in speeds] == [*range(2, 21, 2)]
     assert all(s["images_per_second"] > 0 for s in speeds)
     assert end(folder)["step"] == 10
+    assert json.loads((folder / "outcome.json").read_text()) == {
+        "outcome": "done",
+        "step": 10,
+        "reason": None,
+        "message": "the run has come to its end",
+        "exit_status": 0,
+    }
     assert {path.suffix for path in folder.iterdir()} == {
         ".json", ".jsonl", ".pt",
     }  # fmt: skip
@@ -313,3 +325,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_says_where(images, capsys):
     assert "(Conv2d)" in error
     assert "The last good checkpoint is of step 0: runs/small-none" in error
     assert error.endswith("with a lower --lr for instance\n")
+    outcome = read_outcome(Path("runs/small-none"))
+    assert (outcome.outcome, outcome.reason) == ("failed", "nonfinite_loss")
+    assert (outcome.step, outcome.exit_status) == (2, 1)
+    assert f"error: {outcome.message}. The last good" in error
