@@ -230,9 +230,9 @@ def groups_for(channels: int) -> int:
     r"""
     ### How many groups
 
-    $\min(8, C/4)$: eight groups if that leaves at least four channels to each,
-    and fewer if it does not. A group of one or two channels would
-    come close to normalizing each channel of each image by itself, and that
+    $\min(8, C/4)$: eight groups if that leaves at least four channels to
+    each, and fewer if it does not. A group of one or two channels would come
+    close to normalizing each channel of each image by itself, and that
     removes how strongly a feature shows in this image.
     """
     return max(1, min(8, channels // 4))
