@@ -20,9 +20,10 @@ makes the loop one that can be trusted has modules of its own:
 - `diagnose` finds the layer in which a loss became NaN or infinite;
 - `ranks` lets several processes train one network, and `machine` checks the device.
 
-One run proves little. `study` is a grid of them, which `runner` runs one by one; what
-came out is in `records`. `bench` measures layers and training steps, beside their naive
-form, and `environment` says on what. `plotting` draws figures for notebooks and pages.
+One run proves little. `study` is a grid of them and its command (with `study_options`),
+which `runner` runs, several at once; what came out is in `records`. `bench` measures
+layers and training steps, beside their naive form, and `environment` says on what.
+`plotting` draws figures for notebooks and pages.
 
 `download`, `stripes` and `extras` help `cifar10`: the archive, images to draw if there
 are none, and the packages of the extra `train`: the progress bar, the cache folder and

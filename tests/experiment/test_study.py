@@ -20,7 +20,7 @@ import torch
 from helpers.processes import start
 from helpers.runs import clean_environment, end, images, lines
 
-from labml_bcn.experiment import cifar10, plotting, runner, study, train
+from labml_bcn.experiment import cifar10, plotting, runner, study, study_options, train
 from labml_bcn.experiment.outcome import Outcome, RunError
 from labml_bcn.experiment.records import (
     accuracy,
@@ -515,16 +515,15 @@ def test_a_record_is_read_as_it_was_kept(tmp_path):
 
 
 def test_help_explains_every_option_and_its_examples_parse():
-    text = study.parser().format_help()
-    for action in study.parser()._actions:
+    text = study_options.parser(STUDIES).format_help()
+    for action in study_options.parser(STUDIES)._actions:
         assert action.help
         assert all(name in text for name in action.option_strings)
-    examples = [
-        shlex.split(line) for line in study.EPILOG.splitlines() if "python -m" in line
-    ]
+    lines = study_options.EPILOG.splitlines()
+    examples = [shlex.split(line) for line in lines if "python -m" in line]
     assert len(examples) == 6
     for words in examples:
-        study.parser().parse_args(words[words.index("-m") + 2 :])
+        study_options.parser(STUDIES).parse_args(words[words.index("-m") + 2 :])
 
 
 @pytest.mark.parametrize("words", [["--jobs", "0"], ["--data", "nowhere"]])
