@@ -83,7 +83,7 @@ def test_with_several_batches_a_step_the_bad_one_is_run_again(data):
         learn(model, data, accumulate=4)
 
 
-def test_a_compiled_or_half_precise_model_is_looked_into(data):
+def test_a_model_in_half_precision_is_diagnosed(data):
     model = network(Explode(3))
     with pytest.raises(RunError, match=r"in step 3 .* arose in 1 \(Explode"):
         learn(model, data, amp=True)
@@ -113,7 +113,7 @@ def test_a_fused_layer_is_named_as_a_whole():
     assert "arose in 1 (FusedBatchChannelNorm)" in place
 
 
-def test_a_loss_can_be_where_it_arises():
+def test_a_loss_can_be_nonfinite_while_every_layer_is_finite():
     model = network()
     x = torch.randn(2, 3, 32, 32)
     place = diagnose.first_nonfinite_layer(model, lambda: model(x))
@@ -144,7 +144,7 @@ def test_what_a_pass_changes_can_be_put_back():
         assert torch.equal(value, state[name])
 
 
-class Wild(torch.autograd.Function):
+class NonfiniteGradient(torch.autograd.Function):
     """The identity, with a gradient that is not finite."""
 
     @staticmethod
@@ -156,7 +156,7 @@ class Wild(torch.autograd.Function):
         return gradient * math.inf
 
 
-class WildIn(nn.Module):
+class NonfiniteGradientAt(nn.Module):
     def __init__(self, when):
         super().__init__()
         self.when, self.calls = when, 0
@@ -164,14 +164,14 @@ class WildIn(nn.Module):
     def forward(self, x):
         self.calls += self.training
         wild = self.training and self.calls == self.when
-        return Wild.apply(x) if wild else x
+        return NonfiniteGradient.apply(x) if wild else x
 
 
 def test_weights_that_are_not_finite_are_never_kept(data, tmp_path):
     folder = RunFolder(tmp_path)
     with pytest.raises(RunError) as error:
         learn(
-            *(network(WildIn(3)), data),
+            *(network(NonfiniteGradientAt(3)), data),
             folder=folder, checkpoint_every=1,
         )  # fmt: skip
     message = str(error.value)
@@ -180,14 +180,14 @@ def test_weights_that_are_not_finite_are_never_kept(data, tmp_path):
     assert folder.checkpoints()[-1].step == 2
 
 
-def test_the_step_after_a_wild_gradient_blames_the_weights(data):
+def test_the_step_after_a_nonfinite_gradient_names_the_weights(data):
     with pytest.raises(RunError) as error:
-        learn(network(WildIn(3)), data)
+        learn(network(NonfiniteGradientAt(3)), data)
     assert "in step 4 the loss is nan: before the batch" in str(error.value)
     assert "values of 0.weight are not finite" in str(error.value)
 
 
-def test_the_layers_look_for_nothing_themselves():
+def test_the_layers_do_not_check_for_nan_themselves():
     x = torch.full((2, 8, 4, 4), math.nan)
     for layer in (BatchNorm(8), FusedBatchChannelNorm(8, 2)):
         assert F.relu(layer(x)).isnan().any()

@@ -138,7 +138,7 @@ def test_without_a_warm_up_the_rate_is_half_a_cosine_wave():
         (5, 2, {1, 2}),
     ],
 )
-def test_looks_are_spread_evenly_and_one_is_at_the_end(count, steps, expected):
+def test_steps_are_evenly_spaced_and_the_last_one_is_the_end(count, steps, expected):
     assert loop.evenly_spaced_steps(count, steps) == expected
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from helpers.processes import together
+from helpers.processes import run_in_group
 from helpers.runs import (
     assert_same_end,
     assert_same_step,
     clean_environment,
-    end,
     images,
+    read_last_checkpoint,
     wait_for_a_line,
 )
 from torch import nn
@@ -99,7 +99,7 @@ def shares_in_a_group(rank, dtype):
 
 @pytest.fixture(scope="module")
 def shared():
-    return together(shares_in_a_group, 3, torch.float64)
+    return run_in_group(shares_in_a_group, 3, torch.float64)
 
 
 @pytest.mark.parametrize("shares", SHARES)
@@ -172,7 +172,7 @@ def edges(rank):
 
 @pytest.fixture(scope="module")
 def found():
-    return together(edges, 2)
+    return run_in_group(edges, 2)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_one_value_in_each_of_two_processes_are_two(found):
         torch.testing.assert_close(var, torch.full((8,), 0.9 + 0.1 * 2))
 
 
-def test_evaluation_waits_for_nobody(found):
+def test_evaluation_needs_no_other_process(found):
     assert found[0]["eval"].shape == (1, 8, 2)
 
 
@@ -237,7 +237,7 @@ def test_a_traced_layer_talks_to_the_other_processes(found):
 
 
 @pytest.mark.parametrize("kind", ["bn", "estimated", "bcn", "fused"])
-def test_what_is_no_process_group_is_refused(kind):
+def test_something_else_than_a_process_group_is_refused(kind):
     with pytest.raises(TypeError, match=r"process_group must .*got True"):
         layer(kind, True)
 
@@ -304,7 +304,7 @@ def twenty_steps_each(rank):
 
 @pytest.fixture(scope="module")
 def ends():
-    return together(twenty_steps_each, 2)
+    return run_in_group(twenty_steps_each, 2)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -352,7 +352,7 @@ def goes_bad_in_one(rank):
 
 
 def test_processes_stop_at_the_same_bad_loss():
-    fine, bad = together(goes_bad_in_one, 2)
+    fine, bad = run_in_group(goes_bad_in_one, 2)
     assert fine.startswith("in step 3 the loss of another process is not")
     assert bad.startswith("in step 3 the loss is nan: it arose in the model")
 
@@ -418,8 +418,8 @@ def first_ends(rank):
     return status, said.getvalue()
 
 
-def test_who_waits_for_a_process_that_has_ended_ends_in_one_line():
-    first, second = together(first_ends, 2)
+def test_a_process_whose_peer_has_ended_ends_in_one_line():
+    first, second = run_in_group(first_ends, 2)
     assert first == (1, "process 0: error: the disk is full\n")
     status, said = second
     assert status == 1
@@ -501,13 +501,15 @@ def test_processes_that_were_stopped_end_as_if_they_were_not(images, tmp_path):
         process.terminate()
         said, _ = process.communicate()
     assert "stopped by SIGTERM after step" in said
-    middle = end(tmp_path / "run")
+    middle = read_last_checkpoint(tmp_path / "run")
     assert 0 < middle["step"] < 120
     with torchrun("--resume", "run", cwd=tmp_path) as process:
         said, _ = process.communicate()
     assert process.returncode == 0, said
     assert_same_end(tmp_path / "run", tmp_path / "whole")
-    own = [end(tmp_path / name)["processes"] for name in ("run", "whole")]
+    own = [
+        read_last_checkpoint(tmp_path / name)["processes"] for name in ("run", "whole")
+    ]
     for one, other in zip(*own, strict=True):
         for name, value in one["buffers"].items():
             assert torch.equal(value, other["buffers"][name])

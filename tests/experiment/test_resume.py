@@ -18,10 +18,10 @@ from helpers.processes import start
 from helpers.runs import (
     assert_same_end,
     clean_environment,
-    command,
-    end,
     images,
-    lines,
+    read_last_checkpoint,
+    read_lines,
+    run_command,
     wait_for_a_line,
 )
 from torch import nn
@@ -47,23 +47,23 @@ def arguments(images, folder, *more, steps=STEPS):
     )
 
 
-def run(*arguments, folder):
+def start_run(*arguments, folder):
     """Start the command in a process of its own."""
     log = folder.with_suffix(".log")
-    return start(functools.partial(command, *arguments, log=log))
+    return start(functools.partial(run_command, *arguments, log=log))
 
 
 @pytest.fixture(scope="module")
 def whole(images, tmp_path_factory):
     """A run that was never stopped, and the seconds that it took."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    run(*arguments(images, folder), folder=folder).join()  # the server starts
+    start_run(*arguments(images, folder), folder=folder).join()  # the server starts
     shutil.rmtree(folder)
     began = time.monotonic()
-    process = run(*arguments(images, folder), folder=folder)
+    process = start_run(*arguments(images, folder), folder=folder)
     process.join()
     assert process.exitcode == 0
-    assert end(folder)["step"] == STEPS
+    assert read_last_checkpoint(folder)["step"] == STEPS
     return folder, time.monotonic() - began
 
 
@@ -77,7 +77,7 @@ def test_killed_at_twenty_random_moments_a_run_ends_the_same(images, whole, tmp_
     kills, finished, done = 0, 0, False
     while not done:
         folder = tmp_path / f"run-{finished}"
-        process = run(*arguments(images, folder), folder=folder)
+        process = start_run(*arguments(images, folder), folder=folder)
         done = kills == 20
         if not done:
             time.sleep(moments.uniform(0, seconds / 2))
@@ -89,11 +89,11 @@ def test_killed_at_twenty_random_moments_a_run_ends_the_same(images, whole, tmp_
         assert process.exitcode == 0, folder.with_suffix(".log").read_text()
         assert_same_end(folder, reference)
         finished += 1
-    starts = lines(folder / "starts.jsonl")
+    starts = read_lines(folder / "starts.jsonl")
     assert all("torch" in line for line in starts)
 
 
-def meet(number, name, nth, done, *arguments, log):
+def run_command_with_signal(number, name, nth, done, *arguments, log):
     """Run the command, and signal this process in its nth call of os.name."""
     function, calls = getattr(os, name), 0
 
@@ -108,14 +108,14 @@ def meet(number, name, nth, done, *arguments, log):
         return function(*arguments, **options)
 
     setattr(os, name, fatal)
-    command(*arguments, log=log)
+    run_command(*arguments, log=log)
 
 
-def run_into(number, name, nth, *arguments, folder, done=False):
+def start_with_signal(number, name, nth, *arguments, folder, done=False):
     """Start the command in a process that will meet a signal."""
     log = folder.with_suffix(".log")
     words = (number, name, nth, done, *arguments)
-    return start(functools.partial(meet, *words, log=log))
+    return start(functools.partial(run_command_with_signal, *words, log=log))
 
 
 # Two calls of fsync and one of replace write the settings, and the outcome; a
@@ -137,14 +137,16 @@ MOMENTS = [
 def test_killed_in_any_call_of_writing_a_run_ends_the_same(images, tmp_path):
     reference = tmp_path / "reference"
     words = arguments(images, reference, steps=4)
-    run(*words, folder=reference).join()
+    start_run(*words, folder=reference).join()
     for name, nth, done in MOMENTS:
         folder = tmp_path / f"{name}-{nth}-{done}"
         words = arguments(images, folder, steps=4)
-        process = run_into(signal.SIGKILL, name, nth, *words, folder=folder, done=done)
+        process = start_with_signal(
+            signal.SIGKILL, name, nth, *words, folder=folder, done=done
+        )
         process.join()
         assert process.exitcode == -signal.SIGKILL, (name, nth, done)
-        process = run(*words, folder=folder)
+        process = start_run(*words, folder=folder)
         process.join()
         assert process.exitcode == 0, folder.with_suffix(".log").read_text()
         assert_same_end(folder, reference)
@@ -159,11 +161,11 @@ def test_a_signal_ends_a_step_and_keeps_it(images, whole, tmp_path, number):
     folder = tmp_path / "run"
     words = arguments(images, folder, "--checkpoint-every", 1000)
     # The start writes a line, the progress bar's lock may, and a step two.
-    process = run_into(number, "write", 8, *words, folder=folder)
+    process = start_with_signal(number, "write", 8, *words, folder=folder)
     process.join()
     log = folder.with_suffix(".log")
     assert process.exitcode == 128 + number, log.read_text()
-    step = end(folder)["step"]
+    step = read_last_checkpoint(folder)["step"]
     assert 2 <= step < STEPS
     assert (
         f"stopped by {number.name} after step {step}, and kept."
@@ -172,7 +174,7 @@ def test_a_signal_ends_a_step_and_keeps_it(images, whole, tmp_path, number):
     said = f"stopped after step {step}"
     outcome = Outcome("stopped", step, number.name, said, 128 + number)
     assert read_outcome(folder) == outcome
-    process = run("--resume", folder, folder=folder)
+    process = start_run("--resume", folder, folder=folder)
     process.join()
     assert process.exitcode == 0, log.read_text()
     assert_same_end(folder, whole[0])
@@ -227,7 +229,7 @@ class Signalling(nn.Module):
         *((False, 1, "sgd"), (False, 5, "sgd")),
     ],
 )
-def test_random_states_and_broken_off_tests_are_taken_up_again(
+def test_a_run_with_dropout_and_a_test_cut_short_resumes_to_the_same_end(
     tmp_path, training, call, optimizer
 ):
     data = cifar10.stand_in(40, 120)
@@ -254,7 +256,7 @@ def test_random_states_and_broken_off_tests_are_taken_up_again(
     assert_same_end(tmp_path / "run", tmp_path / "whole")
 
 
-def test_without_a_folder_signals_are_left_alone(images):
+def test_without_a_folder_signal_handlers_stay(images):
     model, handler = Signalling(True, 0), signal.getsignal(signal.SIGTERM)
     seen = []
     model.register_forward_hook(
@@ -267,10 +269,10 @@ def test_without_a_folder_signals_are_left_alone(images):
 # --- Disks and files --------------------------------------------------------
 
 
-def limited(size, *arguments, log):
+def run_command_with_small_files(size, *arguments, log):
     """Run the command with files of limited size."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-    command(*arguments, log=log)
+    run_command(*arguments, log=log)
 
 
 @pytest.mark.slow
@@ -289,9 +291,11 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
     words = arguments(images, folder, "--checkpoint-every", every)
     if size == 1_500:
         # There is a checkpoint, which would not fit, and room for a start.
-        run_into(signal.SIGKILL, "write", 5, *words, folder=folder).join()
+        start_with_signal(signal.SIGKILL, "write", 5, *words, folder=folder).join()
         (folder / "starts.jsonl").unlink()
-    process = start(functools.partial(limited, size, *words, log=log))
+    process = start(
+        functools.partial(run_command_with_small_files, size, *words, log=log)
+    )
     process.join()
     said = log.read_text()
     assert process.exitcode == 1, said
@@ -303,7 +307,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
     if size == 2_000_000:
         assert f"The last good checkpoint is of step 0: {folder}" in said
     assert not list(folder.glob("*.part"))
-    process = run(*words, folder=folder)
+    process = start_run(*words, folder=folder)
     process.join()
     assert process.exitcode == 0, log.read_text()
     assert_same_end(folder, whole[0])
@@ -326,7 +330,7 @@ def test_a_disk_that_fills_up_keeps_the_last_good_checkpoint(
     images, small_disk, tmp_path
 ):
     folder, log = small_disk / "run", tmp_path / "log"
-    process = start(functools.partial(command, *arguments(images, folder), log=log))
+    process = start(functools.partial(run_command, *arguments(images, folder), log=log))
     process.join()
     said = log.read_text()
     assert process.exitcode == 1
@@ -335,7 +339,7 @@ def test_a_disk_that_fills_up_keeps_the_last_good_checkpoint(
     assert "Traceback" not in said
     kept = RunFolder(folder).checkpoints()[-1]
     assert f"The last good checkpoint is of step {kept.step}" in said
-    assert end(folder)["step"] == kept.step
+    assert read_last_checkpoint(folder)["step"] == kept.step
     assert not list(folder.glob("*.part"))
 
 
@@ -343,7 +347,7 @@ def test_a_disk_that_fills_up_keeps_the_last_good_checkpoint(
 def killed_once(images, tmp_path_factory):
     folder = tmp_path_factory.mktemp("killed") / "run"
     words = arguments(images, folder)
-    run_into(signal.SIGKILL, "write", 15, *words, folder=folder).join()
+    start_with_signal(signal.SIGKILL, "write", 15, *words, folder=folder).join()
     return folder
 
 
@@ -359,7 +363,7 @@ def test_a_run_that_is_killed_leaves_no_outcome_not_even_that_of_before(images, 
     before = '{"outcome": "stopped", "step": 1}'
     (killed / "outcome.json").write_text(before)
     words = arguments(images, killed)
-    process = run_into(signal.SIGKILL, "write", 3, *words, folder=killed)
+    process = start_with_signal(signal.SIGKILL, "write", 3, *words, folder=killed)
     process.join()
     assert process.exitcode == -signal.SIGKILL
     assert read_outcome(killed) is None
@@ -376,7 +380,7 @@ def resume(folder, capsys, *more):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("harm", ["cut", "changed"])
-def test_a_damaged_checkpoint_is_told_and_the_one_before_does(
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_gives_the_same_end(
     killed, whole, capsys, harm
 ):
     before, newest = RunFolder(killed).checkpoints()[-2:]
@@ -445,7 +449,7 @@ def test_code_in_a_checkpoint_is_not_executed(killed, capsys, tmp_path):
     assert not mark.exists()
 
 
-def test_metrics_that_were_cut_are_told(killed, capsys):
+def test_metrics_that_were_cut_short_are_reported(killed, capsys):
     (killed / "metrics.jsonl").write_text("")
     status, said = resume(killed, capsys)
     assert status == 1
@@ -473,7 +477,7 @@ def test_other_settings_than_the_runs_are_refused(killed, capsys, more, message)
 
 
 @pytest.mark.slow
-def test_settings_that_are_typed_again_agree(killed, whole, capsys):
+def test_settings_that_are_typed_again_go_on_with_the_run(killed, whole, capsys):
     assert resume(killed, capsys, *METHOD, "--images", 2 * STEPS)[0] == 0
     assert_same_end(killed, whole[0])
 
@@ -500,7 +504,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(killed, capsys):
         (["--resume", "nowhere"], "nowhere holds none"),
     ],
 )
-def test_there_must_be_a_run_to_go_on_with(
+def test_resume_without_a_run_is_refused(
     tmp_path, monkeypatch, capsys, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
@@ -511,7 +515,7 @@ def test_there_must_be_a_run_to_go_on_with(
 
 
 @pytest.mark.parametrize("text", ["{", "null", "[]", "{}"])
-def test_settings_that_cannot_be_read_are_told(killed, capsys, text):
+def test_settings_that_cannot_be_read_are_reported(killed, capsys, text):
     (killed / "config.json").write_text(text)
     status, said = resume(killed, capsys)
     assert status == 2
@@ -525,11 +529,11 @@ def test_half_a_line_about_a_start_does_no_harm(killed, whole, capsys):
     file.write_text(text + text[:20])
     assert resume(killed, capsys)[0] == 0
     assert_same_end(killed, whole[0])
-    assert len(lines(file)) == 2
+    assert len(read_lines(file)) == 2
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "starts.jsonl"])
-def test_lines_that_are_no_json_are_told(killed, capsys, name):
+def test_lines_that_are_no_json_are_reported(killed, capsys, name):
     file = killed / name
     file.write_text(file.read_text().replace("{", "[", 1))
     status, said = resume(killed, capsys)
@@ -537,7 +541,7 @@ def test_lines_that_are_no_json_are_told(killed, capsys, name):
     assert f"{file} must hold JSON, line by line, but does not" in said
 
 
-def test_another_torch_is_noted(killed, capsys):
+def test_another_version_of_torch_is_reported(killed, capsys):
     file = killed / "starts.jsonl"
     file.write_text(file.read_text().replace('"torch": "2', '"torch": "1'))
     status, said = resume(killed, capsys)
@@ -545,7 +549,7 @@ def test_another_torch_is_noted(killed, capsys):
     assert "note: until now the run had torch 1" in said
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path, capsys):
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     with pytest.raises(SystemExit, match="2"):
         train.main(["--stand-in", "--out", str(tmp_path / "file" / "run")])
@@ -558,7 +562,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path, capsys):
 def test_a_run_has_one_writer_at_a_time(images, tmp_path, capsys):
     folder = tmp_path / "run"
     words = arguments(images, folder)
-    process = run_into(signal.SIGSTOP, "write", 9, *words, folder=folder)
+    process = start_with_signal(signal.SIGSTOP, "write", 9, *words, folder=folder)
     wait_for_a_line(folder / "metrics.jsonl", lambda: process.exitcode)
     status, said = resume(folder, capsys)
     process.kill()

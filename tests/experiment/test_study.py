@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.processes import start
-from helpers.runs import clean_environment, end, images, lines
+from helpers.runs import clean_environment, images, read_last_checkpoint, read_lines
 
 from labml_bcn.experiment import cifar10, plotting, runner, study, study_options, train
 from labml_bcn.experiment.outcome import Outcome, RunError
@@ -82,7 +82,7 @@ def pretend(grid, better=max):
 # --- The grid ---------------------------------------------------------------
 
 
-def test_every_method_has_a_look_of_its_own():
+def test_every_method_has_its_own_colour_and_line():
     looks = [plotting.METHODS[name] for name in METHODS]
     assert len({(look.colour, look.standardized) for look in looks}) == 7
     for name, settings in METHODS.items():
@@ -105,7 +105,7 @@ def test_every_trial_is_a_command_that_parses_to_its_settings(grid):
         assert vars(train.parser().parse_args(words)) == trial.settings
 
 
-def test_the_grid_is_whole():
+def test_the_grid_has_every_method_size_rate_and_seed():
     parts = {"sweep": 0, "main": 0, "ablation": 0}
     for trial in plan(CPU, {}):
         parts[trial.part] += 1
@@ -284,10 +284,15 @@ def test_the_printed_command_gives_the_record_bit_for_bit(
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert runner.digest_weights(end(Path("run"))["model"]) == record["weights"]
-    curve = [list(m.values()) for m in lines(Path("run/metrics.jsonl"))]
-    assert [m for m in curve if len(m) == 3] == record["curve"]
-    assert [m for m in curve if len(m) == 2] == record["tests"]
+    weights = read_last_checkpoint(Path("run"))["model"]
+    assert runner.digest_weights(weights) == record["weights"]
+    metrics = read_lines(Path("run/metrics.jsonl"))
+    assert record["curve"] == [
+        [m["images"], m["loss"], m["accuracy"]] for m in metrics if "loss" in m
+    ]
+    assert record["tests"] == [
+        [m["images"], m["test_accuracy"]] for m in metrics if "test_accuracy" in m
+    ]
     said = f"test accuracy {record['accuracy']:.1%} after 8 images"
     assert said in done.stdout
 

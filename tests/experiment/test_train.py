@@ -12,9 +12,9 @@ import torch
 from helpers.runs import (
     assert_same_step,
     clean_environment,
-    end,
     images,
-    lines,
+    read_last_checkpoint,
+    read_lines,
 )
 
 from labml_bcn.experiment import cifar10, train
@@ -185,7 +185,7 @@ def test_data_that_cannot_be_read_ends_with_a_message_and_2(
     )
 
 
-def test_a_missing_compiler_is_told_before_anything_is_kept(monkeypatch, capsys):
+def test_a_missing_compiler_is_reported_before_anything_is_written(monkeypatch, capsys):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(SystemExit, match="2"):
         train.main(["--stand-in", "--compile"])
@@ -206,18 +206,18 @@ def test_a_run_is_one_folder(images, capsys):
     assert config["settings"]["groups"] == 4
     assert config["settings"]["images"] == 20
     assert config["settings"]["digest"] == cifar10.read(images).digest
-    (start,) = lines(folder / "starts.jsonl")
+    (start,) = read_lines(folder / "starts.jsonl")
     assert start["torch"] == torch.__version__
     assert {"time", "command", "labml_bcn", "cpu", "cores"} <= start.keys()
-    metrics = lines(folder / "metrics.jsonl")
+    metrics = read_lines(folder / "metrics.jsonl")
     assert [m["images"] for m in metrics if "loss" in m] == [*range(2, 21, 2)]
     assert [m["images"] for m in metrics if "test_accuracy" in m] == [
         4, 8, 12, 16, 20,
     ]  # fmt: skip
-    speeds = lines(folder / "timings.jsonl")
+    speeds = read_lines(folder / "timings.jsonl")
     assert [s["images"] for s in speeds] == [*range(2, 21, 2)]
     assert all(s["images_per_second"] > 0 for s in speeds)
-    assert end(folder)["step"] == 10
+    assert read_last_checkpoint(folder)["step"] == 10
     assert json.loads((folder / "outcome.json").read_text()) == {
         "outcome": "done",
         "step": 10,
@@ -239,7 +239,7 @@ def test_images_held_out_take_the_place_of_the_test_images(images, capsys):
     assert config["settings"]["digest"] == data.digest
     tests = [
         line["test_accuracy"]
-        for line in lines(Path("run/metrics.jsonl"))
+        for line in read_lines(Path("run/metrics.jsonl"))
         if "test_accuracy" in line
     ]
     assert all(10 * accuracy == round(10 * accuracy) for accuracy in tests)
@@ -262,7 +262,7 @@ def test_a_run_from_before_an_option_goes_on(images):
 def test_the_summary_averages_the_curve(images, capsys):
     train.main(["--data", str(images), "--norm", "bn", "--images", "20"])
     table = [line.split() for line in capsys.readouterr().out.splitlines()[3:-1]]
-    metrics = lines(Path("runs/small-bn/metrics.jsonl"))
+    metrics = read_lines(Path("runs/small-bn/metrics.jsonl"))
     losses = [m["loss"] for m in metrics if "loss" in m]
     assert table[0] == ["images", "loss", "train", "test"]
     for k, row in enumerate(table[1:]):
@@ -270,11 +270,11 @@ def test_the_summary_averages_the_curve(images, capsys):
         assert row[1] == f"{mean:.3f}"
 
 
-def test_half_precision_learns_and_goes_on_the_same(images):
+def test_half_precision_is_close_to_full_precision(images):
     words = ["--data", str(images), "--ws", "--amp", "--images", "12"]
     assert train.main([*words, "--out", "amp"]) == 0
     assert train.main([*words[:-3], "--images", "12", "--out", "full"]) == 0
-    amp, full = (lines(Path(p) / "metrics.jsonl") for p in ("amp", "full"))
+    amp, full = (read_lines(Path(p) / "metrics.jsonl") for p in ("amp", "full"))
     assert amp != full
     for one, other in zip(amp, full, strict=True):
         if "loss" in one:
@@ -296,7 +296,7 @@ def test_tensorboard_shows_what_the_metrics_say(images):
     words = ["--data", str(images), "--images", "20", "--out", "run"]
     assert train.main([*words, "--tensorboard"]) == 0
     board = accumulator.EventAccumulator("run/tensorboard").Reload()
-    metrics = lines(Path("run/metrics.jsonl"))
+    metrics = read_lines(Path("run/metrics.jsonl"))
     for tag, key in (
         ("train/loss", "loss"),
         ("train/accuracy", "accuracy"),
@@ -317,7 +317,7 @@ def test_without_tensorboard_the_remedy_is_named(images, monkeypatch, capsys):
     assert "pip install 'labml-bcn[tensorboard]'" in error
 
 
-def test_a_loss_that_is_no_number_ends_the_run_and_says_where(images, capsys):
+def test_a_loss_that_becomes_nan_ends_the_run_and_names_the_layer(images, capsys):
     words = ["--data", str(images), "--norm", "none", "--lr", "1e30"]
     assert train.main([*words, "--schedule", "constant"]) == 1
     error = capsys.readouterr().err
