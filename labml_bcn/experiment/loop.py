@@ -97,16 +97,18 @@ def train(
     r"""
     ## The loop
 
-    Train `model` in place, and look at the test images along the way.
+    Train `model` in place, and look at the test images along the way. The
+    defaults are those of the command, from
+    `labml_bcn/experiment/settings.py`.
 
     **Arguments**
 
     - `model`: takes standardized images `[B, 3, 32, 32]` to logits
       `[B, 10]`. It is moved to `device` and stays there.
     - `data`: training and test images.
-    - `batch_size`: images a forward pass, in each process; 2 by default. All
-      have exactly as many: what a pass over the images leaves over is
-      dropped, and so is what `images` leaves over.
+    - `batch_size`: images a forward pass, in each process. All have exactly
+      as many: what a pass over the images leaves over is dropped, and so is
+      what `images` leaves over.
     - `accumulate`: batches a step, whose gradients are averaged. Statistics
       are still those of each batch.
     - `images`: how many to see; `None` for each training image once.
