@@ -90,7 +90,7 @@ for name, model in models.items():
 #
 # ## The runs
 #
-# The [training loop](../labml_bcn/experiment/train.py) shows every variant
+# The [training loop](../labml_bcn/experiment/loop.py) shows every variant
 # the same images in the same order. Two runs go on at a time, each on a core
 # of its own; they share nothing but the images, so the results are the same
 # as one after the other.

@@ -15,7 +15,7 @@ PAGE_WIDTH = "78"
 
 
 def pages() -> list[str]:
-    """Return the annotated files in mkdocs.yml's `nav`, which holds notebooks as well."""
+    """Return the annotated files in mkdocs.yml's `nav`, notebooks left out."""
     nav = (ROOT / "mkdocs.yml").read_text("utf-8").partition("\nnav:\n")[2]
     found = re.findall(r": (?!notebooks/)(\S+\.py)$", nav, re.MULTILINE)
     if not found:

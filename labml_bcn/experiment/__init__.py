@@ -1,37 +1,33 @@
-r"""
----
-title: Experiments
-summary: >
-  A small experiment that puts the layers to the test: CIFAR-10 in memory,
-  a VGG whose block is a parameter, and a training loop to read.
----
+"""A small experiment that puts the layers to the test.
 
-# Experiments
+A normalization is judged by the training it makes possible. These three are enough to
+try that out, and to read:
 
-A normalization is judged by the training it makes possible. Three modules
-are enough to try that out:
+- `cifar10` finds the images and holds them in memory;
+- `vgg` is the network, with the normalization left open;
+- `loop` is the training loop.
 
-- [`cifar10`](cifar10.py) finds the images and holds them in memory;
-- [`vgg`](vgg.py) is the network, with the normalization left open;
-- [`train`](train.py) is the training loop.
+`train` is the command. A run can take days, and what takes days gets interrupted. What
+makes the loop one that can be trusted has modules of its own:
 
-A run can take days, and what takes days gets interrupted. What makes the
-loop one that can be trusted has rooms of its own:
+- `settings` holds each option of the command: default, help and rule;
+- `run_config` finds the run that a command means, and compares its settings;
+- `run_folder` keeps a run so that it can be killed at any moment, with checkpoints and
+  the files that `durable` writes;
+- `state` is what a checkpoint holds, and `run_log` what is measured on the way;
+- `outcome` says how a run has ended, to people and to programs;
+- `signals` answers Ctrl-C, and a scheduler that wants its machine back;
+- `diagnose` finds the layer in which a loss became NaN or infinite;
+- `ranks` lets several processes train one network, and `machine` checks the device.
 
-- [`options`](options.py) is its command line;
-- [`checkpoint`](run_folder.py) keeps a run in a folder, so that it can be
-  killed at any moment;
-- [`stop`](signals.py) answers Ctrl-C, and a scheduler that wants its machine
-  back;
-- [`diagnose`](diagnose.py) finds the layer in which a loss went wrong;
-- [`distributed`](ranks.py) lets several processes train one network;
-- [`speed`](bench/training.py) measures a step, beside one with the layers in their
-  [naive form](../naive.py).
+One run proves little. `study` is a grid of them and its command (with `study_options`),
+which `runner` runs, several at once; what came out is in `records`. `bench` measures
+layers and training steps, beside their naive form, and `environment` says on what.
+`plotting` draws figures for notebooks and pages.
 
-One run proves little. [`study`](study.py) is a grid of them, which
-[`recording`](runner.py) records point by point.
+`download`, `stripes` and `extras` help `cifar10`: the archive, images to draw if there
+are none, and the packages of the extra `train`: the progress bar, the cache folder and
+the download need them (`pip install 'labml-bcn[train]'`).
 
-They use the layers and torch; the layers know nothing of them. The progress
-bar, the cache folder and the download need a few packages more:
-`pip install 'labml-bcn[train]'`.
+All of this uses the layers and torch; the layers know nothing of it.
 """

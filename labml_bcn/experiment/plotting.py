@@ -1,16 +1,7 @@
-r"""
----
-title: Figures
-summary: >
-  How the notebooks draw: one colour and one dash a method, and figures as
-  SVG that take the page's text colour, so that they follow light and dark.
----
+"""Plots for notebooks and pages, in colours that follow light and dark.
 
-# Figures
-
-A plot on a page is read by people with a light or a dark screen, with and
-without colour vision, and by people who do not see it at all. So every
-figure here
+A plot on a page is read by people with a light or a dark screen, with and without
+colour vision, and by people who do not see it at all. So every figure here
 
 - takes its text and axes from the colour of the text around it;
 - has one colour *and* one dash for each method, the same in every plot;
@@ -18,12 +9,10 @@ figure here
 
 A cell of a notebook reads
 
-```python
-plotting.use_style()
-fig, ax = plt.subplots()
-plotting.line(ax, steps, accuracy, "BCN+WS")
-plotting.show(fig, "Accuracy rises faster with BCN and WS.")
-```
+    plotting.use_style()
+    fig, ax = plt.subplots()
+    plotting.line(ax, steps, accuracy, "BCN+WS")
+    plotting.show(fig, "Accuracy rises faster with BCN and WS.")
 
 This module needs matplotlib, which comes with the extra `docs`.
 """
@@ -44,13 +33,11 @@ from matplotlib.lines import Line2D
 
 @dataclass(frozen=True)
 class Method:
-    """
-    ## One look a method
+    """How a method looks, the same in every plot.
 
-    `colour` names the method, and the page may lighten it on a dark ground
-    through the CSS variable `variable`. Weight standardization is not left
-    to colour: with it, lines are solid and markers filled; without it, lines
-    are dashed and markers hollow.
+    `colour` names the method, and the page may lighten it on a dark ground through the
+    CSS variable `variable`. Weight standardization is not left to colour: with it,
+    lines are solid and markers filled; without it, lines are dashed and markers hollow.
     """
 
     colour: str
@@ -122,7 +109,7 @@ STYLE: Any = {
         TEXT,
     ),
 }
-_ON_THE_FIGURE = "max-width: 100%; height: auto; stroke-linejoin: round"
+_SVG_STYLE = "max-width: 100%; height: auto; stroke-linejoin: round"
 
 
 def use_style() -> None:
@@ -131,11 +118,9 @@ def use_style() -> None:
 
 
 def line(ax: Axes, x: Any, y: Any, method: str, **kwargs: Any) -> Line2D:
-    """
-    ## A labelled line
+    """Draw one method's curve, with its name at the end rather than in a legend.
 
-    One method's curve, with its name at the end of the line rather than in
-    a legend. `kwargs` go to `Axes.plot`.
+    `kwargs` go to `Axes.plot`.
     """
     look: dict[str, Any] = {**METHODS[method].style, **kwargs}
     (curve,) = ax.plot(x, y, **look)
@@ -152,22 +137,14 @@ def line(ax: Axes, x: Any, y: Any, method: str, **kwargs: Any) -> Line2D:
 
 
 def show(fig: Figure, sentence: str, alt: str | None = None) -> None:
-    """
-    ## Show
+    """Put a figure into the notebook's output, and close it.
 
-    Put a figure into the notebook's output, and close it.
-
-    **Arguments**
-
-    - `fig`: what was drawn.
-    - `sentence`: says what to see; it stands under the figure.
-    - `alt`: the text alternative, for those who do not see the figure; the
-      sentence where it is left out.
-
-    In a plain script, where nothing shows SVG, the sentence is printed.
+    `sentence` says what to see, and stands under the figure. `alt` is the text
+    alternative, for those who do not see it; by default the sentence. In a plain
+    script, where nothing shows SVG, the sentence is printed.
     """
     markup = page(fig, sentence, alt)
-    screen = _notebook()
+    screen = _display()
     if screen is None:
         print(sentence)
     else:
@@ -175,9 +152,9 @@ def show(fig: Figure, sentence: str, alt: str | None = None) -> None:
 
 
 def page(fig: Figure, sentence: str, alt: str | None = None) -> str:
-    """
-    The HTML that `show` shows, for a page that is no notebook. It closes the
-    figure.
+    """Return the HTML that `show` shows, for a page that is no notebook.
+
+    It closes the figure.
     """
     markup = svg(fig)
     plt.close(fig)
@@ -188,7 +165,7 @@ def page(fig: Figure, sentence: str, alt: str | None = None) -> str:
     )
 
 
-def _notebook() -> Any:
+def _display() -> Any:
     # The display of the notebook that is running, if one is.
     try:
         import IPython
@@ -199,11 +176,7 @@ def _notebook() -> Any:
 
 
 def svg(fig: Figure) -> str:
-    """
-    ## A figure as SVG for a page
-
-    The same figure gives the same text, byte for byte.
-    """
+    """Return a figure as SVG for a page: the same text for the same figure."""
     file = io.StringIO()
     # Without metadata there is no date, and with a fixed salt (in `STYLE`)
     # no random name.
@@ -221,7 +194,7 @@ def svg(fig: Figure) -> str:
     pixels = round(float(width[1]) * 4 / 3)
     text = re.sub(
         r'width="[\d.]+pt"',
-        f'style="{_ON_THE_FIGURE}" width="{pixels}"',
+        f'style="{_SVG_STYLE}" width="{pixels}"',
         text,
         count=1,
     )
@@ -233,42 +206,42 @@ def svg(fig: Figure) -> str:
 # see, and a page of plots weighs half. Curves are markers, drawn around zero:
 # they get one digit more.
 def _compact(text: str) -> str:
-    text = re.sub(r'(\s[xy]=")(-?\d+\.\d+)"', _rounded, text)
-    text = re.sub(r'( d=")([^"]*)"', _shorter, text)
+    text = re.sub(r'(\s[xy]=")(-?\d+\.\d+)"', _round_number, text)
+    text = re.sub(r'( d=")([^"]*)"', _shorten_path, text)
     return re.sub(r">\s+<", "><", text)
 
 
-def _rounded(match: re.Match[str]) -> str:
+def _round_number(match: re.Match[str]) -> str:
     return f'{match[1]}{float(match[2]):.1f}"'
 
 
-def _shorter(match: re.Match[str]) -> str:
+def _shorten_path(match: re.Match[str]) -> str:
     if not set("CQ").isdisjoint(match[2]):
         path = re.sub(r"-?\d+\.\d+", lambda m: f"{round(float(m[0]), 2):g}", match[2])
     else:
-        path = "".join(_line(part) for part in re.findall(r"M[^M]*", match[2]))
+        path = "".join(_relative_line(part) for part in re.findall(r"M[^M]*", match[2]))
     return f'{match[1]}{" ".join(path.split())}"'
 
 
-def _line(part: str) -> str:
-    """Return a stretch of straight lines, each point from the one before."""
+def _relative_line(part: str) -> str:
+    """Return straight lines, each point relative to the one before."""
     numbers = [round(10 * float(n)) for n in re.findall(r"-?[\d.]+", part)]
     points = list(zip(numbers[::2], numbers[1::2], strict=True))
     first, *rest = points
     text, (x, y) = f"M{first[0] / 10:g} {first[1] / 10:g}", first
     for i, point in enumerate(rest):
         after = rest[i + 1] if i + 1 < len(rest) else point
-        if point != after and _between((x, y), point, after):
+        if point != after and _is_straight_on((x, y), point, after):
             continue
         text += f"l{(point[0] - x) / 10:g} {(point[1] - y) / 10:g}"
         x, y = point
     return text + "z" * ("z" in part)
 
 
-def _between(
+def _is_straight_on(
     before: tuple[int, int], point: tuple[int, int], after: tuple[int, int]
 ) -> bool:
-    """Tell whether a point lies on the straight way, and says nothing."""
+    """Return whether a point lies on the straight way, and may be left out."""
     return any(
         before[i] == point[i] == after[i]
         and sorted((before[1 - i], point[1 - i], after[1 - i]))[1] == point[1 - i]

@@ -15,9 +15,9 @@ of it](../../results.md) has a page of its own.
     make results
     python -m labml_bcn.experiment.study --list
 
-**A point is a command.** Nothing is trained here. A point of the grid is a
-training command, and recording (`runner.py`) starts it and writes down
-what came out. Whoever doubts a point can type its command, and
+**A trial is a command.** Nothing is trained here. A trial of the grid is a
+training command, which `labml_bcn/experiment/runner.py` starts, and it
+writes down what came out. Whoever doubts a trial can type its command, and
 needs none of this.
 
 **What is compared.** All methods see the same images in the same order, as
@@ -41,14 +41,32 @@ two; above, their defaults.
 """
 
 import math
-import shlex
+import os
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-Values = dict[str, Any]
-Records = Mapping[str, Values]
+from labml_bcn.experiment import runner, study_options
+from labml_bcn.experiment.cifar10 import CIFAR10
+from labml_bcn.experiment.outcome import RunError
+from labml_bcn.experiment.records import (
+    Records,
+    Trial,
+    Values,
+    accuracy,
+    is_recorded,
+    read_records,
+)
+from labml_bcn.experiment.settings import (
+    AT_LEAST_ONE,
+    StartOptions,
+    require_rule,
+)
+from labml_bcn.experiment.train import load_images
 
 # The methods, by the names that they have in every figure.
 METHODS: dict[str, Values] = {
@@ -61,44 +79,9 @@ METHODS: dict[str, Values] = {
     "BCN+WS": {"norm": "bcn", "ws": True},
 }
 ESTIMATED = ("BCN", "BCN+WS")
-# What estimates are told where a batch has at most so many images.
+# What estimates are told if a batch has at most so many images.
 MICRO = 4
 AT_MICRO: Values = {"variance_around": "running_mean", "momentum": 0.01}
-
-
-class Point(NamedTuple):
-    r"""
-    ## A point
-
-    One run of the grid.
-
-    - `name`: of its record.
-    - `part`: `"sweep"` looks for a learning rate, `"main"` compares methods,
-      `"ablation"` changes a setting of one method.
-    - `method`: a name from `METHODS`.
-    - `settings`: what the training command is told. The learning rate is
-      `None` as long as the sweep has not chosen it.
-    """
-
-    name: str
-    part: str
-    method: str
-    settings: Values
-
-    @property
-    def command(self) -> str:
-        """The command that runs this point."""
-        words = ["python", "-m", "labml_bcn.experiment.train"]
-        for name, value in self.settings.items():
-            option = name.replace("_", "-")
-            if isinstance(value, bool):
-                words.append(f"--{option}" if value else f"--no-{option}")
-            else:
-                words += [
-                    f"--{option}",
-                    "..." if value is None else str(value),
-                ]
-        return shlex.join(words)
 
 
 @dataclass(frozen=True)
@@ -114,7 +97,7 @@ class Study:
     - `images`: how many each run sees; every batch size divides it.
     - `methods`, `batch_sizes`, `seeds`: of the comparison. Batch sizes and
       seeds stand in the order in which they are run.
-    - `rates`: for two batch sizes, the learning rates to try. Where there is
+    - `rates`: for two batch sizes, the learning rates to try. If there is
       only one, there is nothing to choose.
     - `hold_out`: training images to choose by.
     - `ablated`: the batch size of the ablation; `None` for none.
@@ -141,7 +124,7 @@ class Study:
     groups: Sequence[int] = (1, 4, 16, 32)
     slow: float = 0.01
 
-    def point(
+    def trial(
         self,
         part: str,
         method: str,
@@ -150,9 +133,9 @@ class Study:
         seed: int,
         label: str = "",
         **more: Any,
-    ) -> Point:
+    ) -> Trial:
         r"""
-        Make a point. `more` are settings in place of the method's own;
+        Make a trial. `more` are settings in place of the method's own;
         `label` is what the name says of them.
         """
         settings = dict(METHODS[method])
@@ -163,9 +146,9 @@ class Study:
         settings |= {"lr": lr, "seed": seed, **self.common}
         slug = method.lower().replace("+", "-").replace(" ", "-")
         words = (part, slug, f"b{batch_size}", label, f"s{seed}")
-        return Point("-".join(filter(None, words)), part, method, settings)
+        return Trial("-".join(filter(None, words)), part, method, settings)
 
-    def sweep(self, method: str, batch_size: int) -> list[Point]:
+    def sweep(self, method: str, batch_size: int) -> list[Trial]:
         r"""
         ### The sweep
 
@@ -173,8 +156,13 @@ class Study:
         """
         rates = sorted(self.rates[batch_size])
         return [
-            self.point(
-                *("sweep", method, batch_size, lr, self.seeds[0], f"lr{lr}"),
+            self.trial(
+                "sweep",
+                method,
+                batch_size,
+                lr,
+                self.seeds[0],
+                f"lr{lr}",
                 hold_out=self.hold_out,
             )
             for lr in (rates if len(rates) > 1 else ())
@@ -182,19 +170,19 @@ class Study:
 
     def main(
         self, method: str, batch_size: int, records: Records
-    ) -> list[Point]:
+    ) -> list[Trial]:
         r"""
         ### The comparison
 
         The runs of a method at a batch size, one a seed.
         """
-        lr = rate(self, method, batch_size, records)
+        lr = learning_rate(self, method, batch_size, records)
         return [
-            self.point("main", method, batch_size, lr, seed)
+            self.trial("main", method, batch_size, lr, seed)
             for seed in self.seeds
         ]
 
-    def ablation(self, records: Records) -> list[Point]:
+    def ablation(self, records: Records) -> list[Trial]:
         r"""
         ### The ablation
 
@@ -205,10 +193,10 @@ class Study:
         if size is None:
             return []
         return [
-            self.point("ablation", method, size, lr, seed, label, **more)
+            self.trial("ablation", method, size, lr, seed, label, **more)
             for seed in self.seeds
             for method, label, more in self.changes()
-            for lr in [rate(self, method, size, records)]
+            for lr in [learning_rate(self, method, size, records)]
         ]
 
     def changes(self) -> list[tuple[str, str, Values]]:
@@ -237,7 +225,7 @@ class Study:
         ]
 
 
-def rate(
+def learning_rate(
     study: Study, method: str, batch_size: int, records: Records
 ) -> float | None:
     r"""
@@ -249,16 +237,16 @@ def rate(
     **Returns** `None` as long as a run of the sweep is missing.
     """
     if batch_size in study.rates:
-        return chosen(study, method, batch_size, records)
+        return chosen_rate(study, method, batch_size, records)
     b, c = sorted(study.rates)
-    low, high = (chosen(study, method, size, records) for size in (b, c))
+    low, high = (chosen_rate(study, method, size, records) for size in (b, c))
     if low is None or high is None:
         return None
     p = (math.log(high) - math.log(low)) / (math.log(c) - math.log(b))
     return float(f"{low * (batch_size / b) ** p:.2g}")
 
 
-def chosen(
+def chosen_rate(
     study: Study, method: str, batch_size: int, records: Records
 ) -> float | None:
     r"""
@@ -267,57 +255,36 @@ def chosen(
     The rate that classified the most held-out images right, the lowest of
     equals.
     """
-    points = study.sweep(method, batch_size)
-    if not points:
+    trials = study.sweep(method, batch_size)
+    if not trials:
         return study.rates[batch_size][0]
-    if not all(recorded(point, records) for point in points):
+    if not all(is_recorded(trial, records) for trial in trials):
         return None
-    best = max(points, key=lambda point: accuracy(records[point.name]))
+    best = max(trials, key=lambda trial: accuracy(records[trial.name]))
     lr: float = best.settings["lr"]
     return lr
 
 
-def plan(study: Study, records: Records) -> list[Point]:
+def plan(study: Study, records: Records) -> list[Trial]:
     r"""
-    ## All points, in order
+    ## All trials, in order
 
     What is recorded first should say the most: one seed of all methods at
     the first batch size, with the sweep that it needs, then the other sizes,
     the other seeds, the ablation.
     """
-    points = []
+    trials = []
     for k in range(len(study.seeds)):
         for batch_size in study.batch_sizes:
             own = batch_size in study.rates
             for size in (batch_size,) if own else sorted(study.rates):
                 for method in study.methods:
-                    points += study.sweep(method, size)
+                    trials += study.sweep(method, size)
             for method in study.methods:
-                points.append(study.main(method, batch_size, records)[k])
-    points += study.ablation(records)
+                trials.append(study.main(method, batch_size, records)[k])
+    trials += study.ablation(records)
     # Several sizes need the same sweep; it is taken with the first of them.
-    return list({point.name: point for point in points}.values())
-
-
-def recorded(point: Point, records: Records) -> bool:
-    r"""
-    ## What is recorded
-
-    Say whether a point is: there is a record of its name, with its settings.
-    A sweep that is done again may choose another rate, and what was recorded
-    with the old one is then no point of the study any longer.
-    """
-    kept: Values = records.get(point.name, {}).get("settings", {})
-    return bool(kept) and kept | point.settings == kept
-
-
-def accuracy(record: Values) -> float:
-    r"""
-    The share of images that a run classified right at its end. A run whose
-    loss became no number classifies none, and counts as guessing.
-    """
-    found: float | None = record["accuracy"]
-    return 0.1 if found is None else found
+    return list({trial.name: trial for trial in trials}.values())
 
 
 # The last two have never been run: they want a GPU, and all of CIFAR-10.
@@ -335,7 +302,76 @@ STUDIES = {
 }
 
 
-if __name__ == "__main__":
-    from labml_bcn.experiment.runner import main
+# Where the records of each study are.
+RESULTS = Path("docs", "results")
 
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    r"""
+    ## The command
+
+    List the trials, run them or check them, and return the exit status.
+
+    **Arguments**
+
+    - `arguments`: those of the command line, or `None` to take them from
+      there.
+    """
+    command = study_options.parser(STUDIES)
+    typed = command.parse_args(arguments)
+    study = STUDIES[typed.study]
+    trials = partial(plan, study)
+    folder = typed.results or RESULTS / typed.study
+    records = read_records(folder)
+    if typed.list:
+        print(runner.list_trials(trials, records, typed.only))
+        return 0
+    try:
+        jobs = count_jobs(study, typed.jobs)
+        options = StartOptions(data=typed.data, stand_in=typed.stand_in)
+        require_same_images(study, load_images(options), records)
+        words = ["--data", typed.data] if typed.data else []
+        words += ["--stand-in"] if typed.stand_in else []
+        if typed.check:
+            with tempfile.TemporaryDirectory() as runs:
+                again = runner.Runner(Path(runs), words)
+                return runner.check(typed.check, folder, again)
+        own = runner.Runner(typed.runs, words)
+        return runner.record_all(trials, folder, own, jobs, typed.only)
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        command.error(str(error))
+
+
+def count_jobs(study: Study, jobs: int | None) -> int:
+    r"""
+    Return how many runs to take at once: by default one a core, or one on a
+    GPU.
+    """
+    if jobs is None:
+        return 1 if "device" in study.common else os.cpu_count() or 1
+    require_rule("jobs", jobs, AT_LEAST_ONE)
+    return jobs
+
+
+def require_same_images(
+    study: Study, data: CIFAR10, records: Records
+) -> None:
+    r"""
+    Raise `ValueError` unless the records are of these images: a study has one
+    set.
+    """
+    digests = {data.digest, data.hold_out(study.hold_out).digest}
+    for name, record in records.items():
+        if record["settings"]["digest"] not in digests:
+            raise ValueError(
+                f"{name} was recorded with other images"
+                f" ({record['images']}) than those found here"
+                f" ({data.source}); name another folder with --results"
+            )
+
+
+if __name__ == "__main__":
     sys.exit(main())

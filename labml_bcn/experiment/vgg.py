@@ -33,6 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from labml_bcn import BatchNorm, FusedBatchChannelNorm, WSConv2d
+from labml_bcn.experiment.settings import Settings, require
 
 Block = Callable[[int, int], nn.Module]
 
@@ -48,7 +49,10 @@ OPTIONS = {
     "bn": {"momentum", "process_group"},
     "gn": {"groups"},
     "bcn": {
-        *("groups", "momentum", "estimate", "variance_around"),
+        "groups",
+        "momentum",
+        "estimate",
+        "variance_around",
         "process_group",
     },
     "none": set[str](),
@@ -117,13 +121,13 @@ class VGG(nn.Module):
 
 
 def conv_block(
-    norm: str = "bcn",
+    norm: str = Settings.norm,
     *,
-    ws: bool = False,
-    groups: int | None = None,
-    momentum: float | None = None,
-    estimate: bool | None = None,
-    variance_around: str | None = None,
+    ws: bool = Settings.ws,
+    groups: int | None = Settings.groups,
+    momentum: float | None = Settings.momentum,
+    estimate: bool | None = Settings.estimate,
+    variance_around: str | None = Settings.variance_around,
     process_group: Any = None,
 ) -> Block:
     r"""
@@ -156,10 +160,7 @@ def conv_block(
 
     **Raises** `ValueError`: an unknown norm, or an option it does not have.
     """
-    if norm not in OPTIONS:
-        raise ValueError(
-            f"norm must be one of {', '.join(OPTIONS)}, got {norm!r}"
-        )
+    require(norm=norm)
     given = {
         "groups": groups,
         "momentum": momentum,
@@ -200,7 +201,7 @@ def normalization(
 
     - `norm`: `"bn"`, `"gn"`, `"bcn"` or `"none"`.
     - `channels`: of its input.
-    - `groups`: where it has groups; by default `groups_for(channels)`.
+    - `groups`: if it has groups; by default `groups_for(channels)`.
     - `options`: passed on to the layer.
 
     **Returns** the layer.
@@ -229,25 +230,21 @@ def groups_for(channels: int) -> int:
     r"""
     ### How many groups
 
-    $\min(8, C/4)$: eight groups where that leaves at least four channels to
-    each, and fewer where it does not. A group of one or two channels would
-    come close to normalizing each channel of each image by itself, and that
+    $\min(8, C/4)$: eight groups if that leaves at least four channels to
+    each, and fewer if it does not. A group of one or two channels would come
+    close to normalizing each channel of each image by itself, and that
     removes how strongly a feature shows in this image.
     """
     return max(1, min(8, channels // 4))
 
 
 def build(
-    model: str = "small",
-    norm: str = "bcn",
+    model: str = Settings.model,
+    norm: str = Settings.norm,
     *,
-    ws: bool = False,
-    groups: int | None = None,
-    momentum: float | None = None,
-    estimate: bool | None = None,
-    variance_around: str | None = None,
-    process_group: Any = None,
-    seed: int = 0,
+    groups: int | None = Settings.groups,
+    seed: int = Settings.seed,
+    **options: Any,
 ) -> VGG:
     r"""
     ## A network for a run
@@ -259,8 +256,7 @@ def build(
 
     - `model`: `"small"`, or `"vgg"` for the full one, which has labml's 32
       groups unless others are given.
-    - `norm`, `ws`, `groups`, `momentum`, `estimate`, `variance_around`,
-      `process_group`: as for `conv_block`.
+    - `norm`, `groups`, `options`: as for `conv_block`.
     - `seed`: of the first weights. The same seed gives the same weights,
       and two methods start from the same ones.
 
@@ -268,34 +264,12 @@ def build(
 
     **Raises** `ValueError`: an unknown model, or what `conv_block` refuses.
     """
-    if model not in BLOCKS:
-        raise ValueError(
-            f"model must be one of {', '.join(BLOCKS)}, got {model!r}"
-        )
-    has_groups = "groups" in OPTIONS.get(norm, ())
-    if model == "vgg" and has_groups and groups is None:
+    require(model=model, norm=norm, seed=seed)
+    if model == "vgg" and groups is None and "groups" in OPTIONS[norm]:
         groups = 32
-    block = conv_block(
-        norm,
-        ws=ws,
-        groups=groups,
-        momentum=momentum,
-        estimate=estimate,
-        variance_around=variance_around,
-        process_group=process_group,
-    )
-    valid_seed(seed)
+    block = conv_block(norm, groups=groups, **options)
     # PyTorch draws weights from the global random state. It is put back
     # afterwards, so that building a network changes nobody else's numbers.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return VGG(BLOCKS[model], block)
-
-
-def valid_seed(seed: int) -> int:
-    r"""
-    Return `seed` where a generator takes it, else raise.
-    """
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"seed must be from 0 to 2**63 - 1, got {seed}")
-    return seed

@@ -1,53 +1,19 @@
-"""CIFAR-10: the format, damage, the lookup, the download, the stand-in."""
+"""CIFAR-10: the format, damage, the lookup, and real images."""
 
 import hashlib
-import io
-import math
-import random
 import re
-import socket
 import sys
-import tarfile
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
+from helpers.images import FILES, make_files, make_record, write_files
 
 from labml_bcn.experiment import cifar10
-
-BLOCK = cifar10.BLOCK
-FILES = (*cifar10.TRAIN_FILES, cifar10.TEST_FILE)
-
-
-def record(label: int, value: int = 0) -> bytes:
-    return bytes([label]) + bytes([value % 256]) * 3072
-
-
-def contents(records: int = 3) -> dict[str, bytes]:
-    """Files whose images all differ, in a known order."""
-    files = {
-        name: b"".join(
-            record((number + k) % 10, 10 * number + k) for k in range(records)
-        )
-        for number, name in enumerate(FILES)
-    }
-    names = "\n".join(cifar10.CLASSES) + "\n\n"
-    return {**files, cifar10.NAMES_FILE: names.encode()}
-
-
-def write(root, files):
-    folder = root / cifar10.FOLDER
-    folder.mkdir(parents=True)
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
-    return root
 
 
 @pytest.fixture
 def root(tmp_path):
-    return write(tmp_path / "data", contents())
+    return write_files(tmp_path / "data", make_files())
 
 
 @pytest.fixture(autouse=True)
@@ -91,16 +57,16 @@ def test_the_files_follow_one_another(root):
 
 
 def test_files_may_hold_different_numbers_of_records(tmp_path):
-    files = contents(1) | {"data_batch_3.bin": record(1) * 7}
-    data = cifar10.load(write(tmp_path / "x", files))
+    files = make_files(1) | {"data_batch_3.bin": make_record(1) * 7}
+    data = cifar10.load(write_files(tmp_path / "x", files))
     assert len(data.train_images) == 11
     assert len(data.test_images) == 1
 
 
 def test_only_the_full_set_is_called_cifar_10():
-    assert cifar10._phrase(50_000, 10_000) == "CIFAR-10"
-    assert cifar10._phrase(7_728, 1_000) == ("a 7,728-image part of CIFAR-10")
-    assert "part" in cifar10._phrase(50_000, 9_999)
+    assert cifar10._source_phrase(50_000, 10_000) == "CIFAR-10"
+    assert cifar10._source_phrase(7_728, 1_000) == ("a 7,728-image part of CIFAR-10")
+    assert "part" in cifar10._source_phrase(50_000, 9_999)
 
 
 def test_images_held_out_are_in_no_other_part(root):
@@ -126,9 +92,9 @@ def test_some_images_remain_to_train_on(root, count):
 
 
 def test_names_are_known_without_their_file(tmp_path):
-    files = contents()
+    files = make_files()
     del files[cifar10.NAMES_FILE]
-    assert cifar10.load(write(tmp_path / "x", files)).classes == (cifar10.CLASSES)
+    assert cifar10.load(write_files(tmp_path / "x", files)).classes == (cifar10.CLASSES)
 
 
 def test_the_mean_and_variance_count_values_by_their_share(root):
@@ -158,13 +124,13 @@ def test_the_digest_tells_sets_apart(tmp_path, root):
     one = cifar10.load(root)
     assert re.fullmatch("[0-9a-f]{64}", one.digest)
     assert cifar10.load(root).digest == one.digest
-    changed = contents()
+    changed = make_files()
     changed["test_batch.bin"] = changed["test_batch.bin"][:-1] + b"\xff"
-    other = cifar10.load(write(tmp_path / "other", changed))
+    other = cifar10.load(write_files(tmp_path / "other", changed))
     assert other.digest != one.digest
-    relabelled = contents()
+    relabelled = make_files()
     relabelled["test_batch.bin"] = b"\0" + relabelled["test_batch.bin"][1:]
-    third = cifar10.load(write(tmp_path / "third", relabelled))
+    third = cifar10.load(write_files(tmp_path / "third", relabelled))
     assert len({one.digest, other.digest, third.digest}) == 3
 
 
@@ -201,7 +167,7 @@ def test_an_empty_file_is_named(root, name):
 )
 def test_a_truncated_file_names_the_byte_of_the_record(root, size, whole, rest):
     path = root / cifar10.FOLDER / "data_batch_4.bin"
-    path.write_bytes((record(1) * 4)[:size])
+    path.write_bytes((make_record(1) * 4)[:size])
     message = (
         rf"data_batch_4\.bin must be a whole number of records of 3,073"
         rf" bytes, but its {size:,} bytes are {whole:,} records and"
@@ -236,20 +202,24 @@ def test_names_that_are_not_ten_are_refused(root):
 
 
 def test_the_explicit_root_comes_first(tmp_path, monkeypatch, root, cache):
-    monkeypatch.setenv("LABML_BCN_DATA", str(write(tmp_path / "env", contents(1))))
-    write(cache, contents(2))
+    monkeypatch.setenv(
+        "LABML_BCN_DATA", str(write_files(tmp_path / "env", make_files(1)))
+    )
+    write_files(cache, make_files(2))
     assert cifar10.find(root) == root / cifar10.FOLDER
     assert len(cifar10.load(root).train_images) == 15
 
 
 def test_the_environment_comes_before_the_cache(tmp_path, monkeypatch, cache):
-    monkeypatch.setenv("LABML_BCN_DATA", str(write(tmp_path / "env", contents(1))))
-    write(cache, contents(2))
+    monkeypatch.setenv(
+        "LABML_BCN_DATA", str(write_files(tmp_path / "env", make_files(1)))
+    )
+    write_files(cache, make_files(2))
     assert len(cifar10.load().train_images) == 5
 
 
 def test_the_cache_comes_before_a_download(monkeypatch, cache):
-    write(cache, contents(2))
+    write_files(cache, make_files(2))
     monkeypatch.setattr(cifar10, "fetch", None)
     assert len(cifar10.load(download=True).train_images) == 10
 
@@ -276,7 +246,7 @@ def test_a_home_folder_may_be_written_as_a_tilde(monkeypatch, root):
 def test_a_wrong_root_is_never_passed_over(
     tmp_path, monkeypatch, cache, load, explicit
 ):
-    write(cache, contents())
+    write_files(cache, make_files())
     wrong = tmp_path / "nowhere"
     monkeypatch.setenv("LABML_BCN_DATA", str(wrong))
     origin = "the given root" if explicit else "LABML_BCN_DATA"
@@ -298,7 +268,7 @@ def test_the_python_version_is_recognized(tmp_path):
 
 
 def test_a_damaged_cache_is_an_error_too(cache):
-    write(cache, contents() | {"test_batch.bin": b"x"})
+    write_files(cache, make_files() | {"test_batch.bin": b"x"})
     with pytest.raises(ValueError, match=r"test_batch\.bin"):
         cifar10.load_or_stand_in()
 
@@ -312,7 +282,7 @@ def test_nothing_anywhere_names_every_remedy(cache):
 
 def test_nothing_is_downloaded_unless_asked(monkeypatch, cache):
     asked = []
-    monkeypatch.setattr(cifar10, "fetch", lambda folder, **_: asked.append(folder))
+    monkeypatch.setattr(cifar10, "fetch", lambda cache, *_, **__: asked.append(cache))
     cifar10.find()
     monkeypatch.setenv("LABML_BCN_DOWNLOAD", "0")
     cifar10.find()
@@ -351,363 +321,6 @@ def test_reading_needs_no_package_of_the_extra(monkeypatch, root):
     for name in ("platformdirs", "pooch", "requests", "tqdm"):
         monkeypatch.setitem(sys.modules, name, None)
     assert len(cifar10.load(root).train_images) == 15
-
-
-# The download
-
-
-def archive_of(members: dict[str, bytes], links: dict[str, str]) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w:gz") as tar:
-        for name, target in links.items():
-            link = tarfile.TarInfo(name)
-            link.type, link.linkname = tarfile.SYMTYPE, target
-            tar.addfile(link)
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return out.getvalue()
-
-
-def official() -> bytes:
-    """An archive of a few blocks, most of it a file that is not wanted."""
-    files = {f"{cifar10.FOLDER}/{n}": d for n, d in contents().items()}
-    noise = random.Random(0).randbytes(100_000)
-    return archive_of(files | {f"{cifar10.FOLDER}/readme.html": noise}, {})
-
-
-class Server(ThreadingHTTPServer):
-    """Serve one body, and break the first answers off after some bytes."""
-
-    daemon_threads = True
-
-    def __init__(self, body: bytes, cuts: list[int], ranges: bool) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.body, self.cuts, self.ranges = body, cuts, ranges
-        self.asked: list[str | None] = []
-        self.url = f"http://127.0.0.1:{self.server_port}/cifar.tar.gz"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        server, wanted = self.server, self.headers["Range"]
-        server.asked.append(wanted)
-        start = 0
-        if wanted and server.ranges:
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-        rest = server.body[start:]
-        if start and not rest:
-            self.send_error(416)
-            return
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(rest)))
-        self.end_headers()
-        cut = server.cuts.pop(0) if server.cuts else len(rest)
-        self.wfile.write(rest[:cut])
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def serve() -> Iterator:
-    servers = []
-
-    def start(body, cuts=(), ranges=True):
-        server = Server(body, list(cuts), ranges)
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        servers.append(server)
-        return server
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-def md5(body: bytes) -> str:
-    return hashlib.md5(body).hexdigest()
-
-
-def test_a_download_is_unpacked_and_leaves_nothing_else(serve, cache):
-    body = official()
-    server = serve(body)
-    folder = cifar10.fetch(cache, url=server.url, md5=md5(body))
-    assert folder == cache / cifar10.FOLDER
-    assert {f.name: f.read_bytes() for f in folder.iterdir()} == contents()
-    assert [path.name for path in cache.iterdir()] == [cifar10.FOLDER]
-    assert len(cifar10.load().train_images) == 15
-
-
-def test_a_broken_connection_is_taken_up_where_it_broke(serve, cache):
-    body = official()
-    server = serve(body, cuts=[BLOCK + 100, 2 * BLOCK])
-    cifar10.fetch(cache, url=server.url, md5=md5(body))
-    # Whole blocks are kept.
-    assert server.asked == [
-        None,
-        f"bytes={BLOCK}-",
-        f"bytes={3 * BLOCK}-",
-    ]
-    assert len(cifar10.load().train_images) == 15
-
-
-def test_a_later_download_goes_on_with_the_part(serve, cache):
-    body = official()
-    server = serve(body, cuts=[BLOCK, 0])
-    with pytest.raises(cifar10.DownloadError, match="goes on where it broke"):
-        cifar10.fetch(cache, url=server.url, md5=md5(body))
-    part = cache / "cifar.tar.gz.part"
-    assert part.read_bytes() == body[:BLOCK]
-    cifar10.fetch(cache, url=server.url, md5=md5(body))
-    assert server.asked == [None, f"bytes={BLOCK}-", f"bytes={BLOCK}-"]
-    assert not part.exists()
-
-
-def test_a_server_without_ranges_starts_anew(serve, cache):
-    body = official()
-    server = serve(body, cuts=[BLOCK], ranges=False)
-    cifar10.fetch(cache, url=server.url, md5=md5(body))
-    assert server.asked == [None, f"bytes={BLOCK}-"]
-    assert len(cifar10.load().train_images) == 15
-
-
-def test_a_complete_part_is_used(serve, cache):
-    body = official()
-    server = serve(body)
-    cache.mkdir()
-    (cache / "cifar.tar.gz.part").write_bytes(body)
-    cifar10.fetch(cache, url=server.url, md5=md5(body))
-    assert server.asked == [f"bytes={len(body)}-"]
-
-
-def test_a_part_of_another_file_is_thrown_away(serve, cache):
-    body = official()
-    server = serve(body)
-    cache.mkdir()
-    (cache / "cifar.tar.gz.part").write_bytes(b"something else")
-    with pytest.raises(cifar10.DownloadError, match="MD5"):
-        cifar10.fetch(cache, url=server.url, md5=md5(body))
-    cifar10.fetch(cache, url=server.url, md5=md5(body))
-    assert server.asked[-1] is None
-
-
-def test_a_wrong_checksum_is_refused_and_nothing_kept(serve, cache):
-    server = serve(official())
-    with pytest.raises(
-        cifar10.DownloadError, match=rf"must have the MD5 sum {'0' * 32}"
-    ):
-        cifar10.fetch(cache, url=server.url, md5="0" * 32)
-    assert list(cache.iterdir()) == []
-
-
-def test_a_file_that_is_not_there_is_an_error(serve, cache, monkeypatch):
-    server = serve(b"")
-    monkeypatch.setattr(Handler, "do_GET", lambda self: self.send_error(404))
-    with pytest.raises(cifar10.DownloadError, match="404"):
-        cifar10.fetch(cache, url=server.url)
-
-
-def dead_url() -> str:
-    """An address at which nobody listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{free.getsockname()[1]}/x.tar.gz"
-
-
-def test_a_server_that_is_not_there_is_an_error(cache):
-    with pytest.raises(cifar10.DownloadError, match="set LABML_BCN_DATA to the folder"):
-        cifar10.fetch(cache, url=dead_url())
-
-
-def test_waiting_for_a_connection_ends_soon(monkeypatch, tmp_path):
-    import requests
-
-    seen = {}
-
-    def get(url, **options):
-        seen.update(options)
-        raise requests.ConnectTimeout("too slow")
-
-    monkeypatch.setattr(requests, "get", get)
-    with pytest.raises(cifar10.DownloadError, match="too slow"):
-        cifar10.fetch(tmp_path)
-    connect, read = seen["timeout"]
-    assert connect <= 5
-    assert read <= 60
-
-
-def test_a_failed_download_ends_with_the_stand_in(monkeypatch, caplog):
-    def fail(*_, **__):
-        raise cifar10.DownloadError("the server is away.")
-
-    monkeypatch.setattr(cifar10, "fetch", fail)
-    with pytest.raises(cifar10.DownloadError):
-        cifar10.load(download=True)
-    assert cifar10.load_or_stand_in(download=True).is_stand_in
-    assert "the server is away. Going on with" in caplog.text
-
-
-@pytest.mark.parametrize("shown", [True, False])
-def test_progress_is_shown_on_the_error_stream(serve, cache, capsys, shown):
-    body = official()
-    server = serve(body)
-    cifar10.fetch(cache, url=server.url, md5=md5(body), progress=shown)
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert ("CIFAR-10" in err) is shown
-
-
-# Unpacking
-
-
-def test_only_known_plain_files_are_unpacked(tmp_path):
-    folder = f"{cifar10.FOLDER}/"
-    body = archive_of(
-        {f"{folder}{n}": d for n, d in contents().items()}
-        | {
-            "../escaped": b"x",
-            str(tmp_path / "absolute"): b"x",
-            f"{folder}../../escaped": b"x",
-            f"{folder}readme.html": b"x",
-            "other.bin": b"x",
-        },
-        {f"{folder}link": "/etc/passwd"},
-    )
-    archive = tmp_path / "a.tar.gz"
-    archive.write_bytes(body)
-    cache = tmp_path / "unpacked"
-    cache.mkdir()
-    target = cifar10.unpack(archive, cache)
-    assert {f.name for f in target.iterdir()} == contents().keys()
-    assert {p.name for p in cache.iterdir()} == {cifar10.FOLDER}
-    assert {p.name for p in tmp_path.iterdir()} == {"a.tar.gz", "unpacked"}
-
-
-def test_a_link_in_place_of_a_file_is_refused(tmp_path):
-    secret = tmp_path / "secret"
-    secret.write_bytes(record(1))
-    files = {f"{cifar10.FOLDER}/{n}": d for n, d in contents().items()}
-    name = f"{cifar10.FOLDER}/test_batch.bin"
-    del files[name]
-    archive = tmp_path / "a.tar.gz"
-    archive.write_bytes(archive_of(files, {name: str(secret)}))
-    with pytest.raises(cifar10.DownloadError, match=r"lacks test_batch\.bin"):
-        cifar10.unpack(archive, tmp_path)
-    assert {p.name for p in tmp_path.iterdir()} == {"a.tar.gz", "secret"}
-
-
-@pytest.mark.parametrize("damage", ["no archive", "cut short"])
-def test_an_archive_that_cannot_be_read_leaves_nothing(tmp_path, damage):
-    archive = tmp_path / "a.tar.gz"
-    body = official()
-    archive.write_bytes(b"x" if damage == "no archive" else body[:-200])
-    with pytest.raises(cifar10.DownloadError, match="cannot be read"):
-        cifar10.unpack(archive, tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["a.tar.gz"]
-
-
-def test_files_that_another_process_unpacked_are_kept(tmp_path):
-    write(tmp_path, contents(1))
-    archive = tmp_path / "a.tar.gz"
-    archive.write_bytes(official())
-    target = cifar10.unpack(archive, tmp_path)
-    assert (target / "test_batch.bin").stat().st_size == 3073
-
-
-# The stand-in
-
-
-def test_the_stand_in_has_the_shape_of_the_images_and_says_what_it_is():
-    data = cifar10.stand_in()
-    assert data.train_images.shape == (7728, 3, 32, 32)
-    assert data.test_images.shape == (1000, 3, 32, 32)
-    assert data.train_images.dtype == torch.uint8
-    assert data.train_labels.dtype == torch.int64
-    assert data.is_stand_in
-    assert data.source == "a procedural stand-in, not CIFAR-10"
-    assert len(set(data.classes)) == 10
-    counts = data.train_labels.bincount(minlength=10)
-    assert counts.min() > 650
-    assert len(counts) == 10
-
-
-def test_the_stand_in_shows_a_wave_of_colour_under_noise(monkeypatch):
-    """Without its noise, an image is exactly constant and one cosine."""
-    drawn = torch.randn
-
-    def without_noise(*shape, **options):
-        out = drawn(*shape, **options)
-        return 0 * out if shape[-1] == 32 else out
-
-    monkeypatch.setattr(torch, "randn", without_noise)
-    images = cifar10.stand_in(40, 1).train_images
-    p = torch.arange(32).double()
-    y, x = (each.flatten() for each in torch.meshgrid(p, p, indexing="ij"))
-    seen = 0
-    for image, parts in zip(images, _parts(40), strict=True):
-        a, b, wavelength, theta, side, phi = parts
-        along = side * math.cos(theta) * x + math.sin(theta) * y
-        wave = torch.cos(2 * math.pi / wavelength * along + phi)
-        expected = (a[:, None] + b[:, None] * wave).reshape(3, 32, 32)
-        inside = (expected > 1) & (expected < 254)
-        seen += inside.sum().item()
-        # A byte is rounded, from float32.
-        assert (image.double() - expected)[inside].abs().max() < 0.51
-    assert seen > 40 * 3 * 32 * 16
-
-
-def _parts(n):
-    """What the stand-in draws for each image, in its order."""
-    generator = torch.Generator().manual_seed(10)
-    labels = torch.randint(10, (n,), generator=generator)
-    phase, side = torch.rand(2, n, generator=generator)
-    waver, stretch = torch.randn(2, n, generator=generator)
-    colour, height = (
-        torch.randn(n, 3, 1, 1, generator=generator).double() for _ in range(2)
-    )
-    for i in range(n):
-        yield (
-            128 + 40 * colour[i, :, 0, 0],
-            50 * height[i, :, 0, 0],
-            (5 if labels[i] < 5 else 8) * math.exp(0.15 * stretch[i]),
-            (labels[i].item() % 5 + 0.5 * waver[i].item()) * math.pi / 8,
-            -1 if side[i] < 0.5 else 1,
-            2 * math.pi * phase[i].item(),
-        )
-
-
-def test_the_stand_in_is_the_same_at_every_call():
-    torch.manual_seed(1)
-    one = cifar10.stand_in(50, 20)
-    torch.manual_seed(2)
-    two = cifar10.stand_in(50, 20)
-    assert one.digest == two.digest
-    assert not torch.equal(one.train_images[:20], one.test_images)
-
-
-def test_the_stand_in_leaves_the_global_random_state_alone():
-    before = torch.get_rng_state()
-    cifar10.stand_in(20, 10)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_colour_does_not_tell_the_stand_ins_classes_apart():
-    data = cifar10.stand_in()
-    images = data.train_images.float().mean((2, 3))
-    means = torch.stack([images[data.train_labels == k].mean(0) for k in range(10)])
-    # About 770 images a class, and a spread of 40 grey levels: 1.4 is one
-    # standard error of such a mean.
-    assert (means - means.mean(0)).abs().max() < 6
-
-
-def test_the_stand_in_takes_the_place_of_nothing_only(root, monkeypatch):
-    assert cifar10.load_or_stand_in().is_stand_in
-    monkeypatch.setenv("LABML_BCN_DATA", str(root))
-    assert not cifar10.load_or_stand_in().is_stand_in
 
 
 # Real images

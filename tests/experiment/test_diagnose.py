@@ -8,8 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from labml_bcn import BatchNorm, FusedBatchChannelNorm
-from labml_bcn.experiment import cifar10, diagnose, train
-from labml_bcn.experiment.run_folder import Folder, RunError
+from labml_bcn.experiment import cifar10, diagnose, loop
+from labml_bcn.experiment.outcome import RunError
+from labml_bcn.experiment.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -48,14 +49,14 @@ def data():
 
 
 def learn(model, data, **options):
-    return train.train(model, data, lr=1e-3, **options)
+    return loop.train(model, data, lr=1e-3, **options)
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
 @pytest.mark.parametrize("folder", [False, True])
 def test_the_step_and_the_first_layer_are_named(data, tmp_path, value, folder):
     model = network(BatchNorm(8), Explode(5, value), BatchNorm(8))
-    kept = Folder(tmp_path) if folder else None
+    kept = RunFolder(tmp_path) if folder else None
     with pytest.raises(RunError) as error:
         learn(model, data, folder=kept, checkpoint_every=2)
     message = str(error.value)
@@ -82,7 +83,7 @@ def test_with_several_batches_a_step_the_bad_one_is_run_again(data):
         learn(model, data, accumulate=4)
 
 
-def test_a_compiled_or_half_precise_model_is_looked_into(data):
+def test_a_model_in_half_precision_is_diagnosed(data):
     model = network(Explode(3))
     with pytest.raises(RunError, match=r"in step 3 .* arose in 1 \(Explode"):
         learn(model, data, amp=True)
@@ -92,14 +93,14 @@ def test_images_that_are_not_finite_are_named():
     model = network()
     x = torch.zeros(2, 3, 32, 32)
     x[1, 2, 3, 4] = math.nan
-    place = diagnose.arose(model, lambda: model(x))
+    place = diagnose.first_nonfinite_layer(model, lambda: model(x))
     assert place.startswith("it was in the input of 0 (Conv2d) already: 1 of")
 
 
 def test_a_weight_that_is_not_finite_is_named():
     model = network(FusedBatchChannelNorm(8, 2))
     model[0].weight.data[0, 0, 0] = math.inf
-    place = diagnose.arose(model, lambda: None)
+    place = diagnose.first_nonfinite_layer(model, lambda: None)
     assert "3 of the 216 values of 0.weight are not finite" in place
     assert "an earlier step" in place
 
@@ -108,30 +109,30 @@ def test_a_fused_layer_is_named_as_a_whole():
     model = network(FusedBatchChannelNorm(8, 2))
     model[0].weight.data.fill_(1e30)
     x = torch.randn(2, 3, 32, 32)
-    place = diagnose.arose(model, lambda: model(x))
+    place = diagnose.first_nonfinite_layer(model, lambda: model(x))
     assert "arose in 1 (FusedBatchChannelNorm)" in place
 
 
-def test_a_loss_can_be_where_it_arises():
+def test_a_loss_can_be_nonfinite_while_every_layer_is_finite():
     model = network()
     x = torch.randn(2, 3, 32, 32)
-    place = diagnose.arose(model, lambda: model(x))
+    place = diagnose.first_nonfinite_layer(model, lambda: model(x))
     assert "every layer's output is finite" in place
 
 
 def test_no_hook_is_left_behind():
     model = network()
     x = torch.randn(2, 3, 32, 32)
-    diagnose.arose(model, lambda: model(x))
+    diagnose.first_nonfinite_layer(model, lambda: model(x))
     with pytest.raises(ZeroDivisionError):
-        diagnose.arose(model, lambda: 1 / 0)
+        diagnose.first_nonfinite_layer(model, lambda: 1 / 0)
     assert all(not m._forward_hooks for m in model.modules())
 
 
 def test_what_a_pass_changes_can_be_put_back():
     model = network(BatchNorm(8), nn.Dropout(0.5))
     x = torch.randn(2, 3, 32, 32)
-    before = diagnose.Before(model)
+    before = diagnose.PassState(model)
     model(x)
     before.remember()
     first = model(x)
@@ -143,7 +144,7 @@ def test_what_a_pass_changes_can_be_put_back():
         assert torch.equal(value, state[name])
 
 
-class Wild(torch.autograd.Function):
+class NonfiniteGradient(torch.autograd.Function):
     """The identity, with a gradient that is not finite."""
 
     @staticmethod
@@ -155,7 +156,7 @@ class Wild(torch.autograd.Function):
         return gradient * math.inf
 
 
-class WildIn(nn.Module):
+class NonfiniteGradientAt(nn.Module):
     def __init__(self, when):
         super().__init__()
         self.when, self.calls = when, 0
@@ -163,14 +164,14 @@ class WildIn(nn.Module):
     def forward(self, x):
         self.calls += self.training
         wild = self.training and self.calls == self.when
-        return Wild.apply(x) if wild else x
+        return NonfiniteGradient.apply(x) if wild else x
 
 
 def test_weights_that_are_not_finite_are_never_kept(data, tmp_path):
-    folder = Folder(tmp_path)
+    folder = RunFolder(tmp_path)
     with pytest.raises(RunError) as error:
         learn(
-            *(network(WildIn(3)), data),
+            *(network(NonfiniteGradientAt(3)), data),
             folder=folder, checkpoint_every=1,
         )  # fmt: skip
     message = str(error.value)
@@ -179,14 +180,14 @@ def test_weights_that_are_not_finite_are_never_kept(data, tmp_path):
     assert folder.checkpoints()[-1].step == 2
 
 
-def test_the_step_after_a_wild_gradient_blames_the_weights(data):
+def test_the_step_after_a_nonfinite_gradient_names_the_weights(data):
     with pytest.raises(RunError) as error:
-        learn(network(WildIn(3)), data)
+        learn(network(NonfiniteGradientAt(3)), data)
     assert "in step 4 the loss is nan: before the batch" in str(error.value)
     assert "values of 0.weight are not finite" in str(error.value)
 
 
-def test_the_layers_look_for_nothing_themselves():
+def test_the_layers_do_not_check_for_nan_themselves():
     x = torch.full((2, 8, 4, 4), math.nan)
     for layer in (BatchNorm(8), FusedBatchChannelNorm(8, 2)):
         assert F.relu(layer(x)).isnan().any()

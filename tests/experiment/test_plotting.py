@@ -67,7 +67,7 @@ def test_weight_standardization_is_not_left_to_colour(name):
 def test_a_figure_is_shown_with_its_sentence_and_its_words(monkeypatch):
     shown = []
     screen = SimpleNamespace(HTML=str, display=shown.append)
-    monkeypatch.setattr(plotting, "_notebook", lambda: screen)
+    monkeypatch.setattr(plotting, "_display", lambda: screen)
     plotting.show(curve(), "It rises & falls.", "A line.")
     assert 'role="img" aria-label="A line."' in shown[0]
     assert "<figcaption>It rises &amp; falls.</figcaption>" in shown[0]

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from helpers.processes import together
+from helpers.processes import run_in_group
 from helpers.runs import (
     assert_same_end,
     assert_same_step,
     clean_environment,
-    end,
     images,
+    read_last_checkpoint,
     wait_for_a_line,
 )
 from torch import nn
@@ -30,8 +30,8 @@ from labml_bcn import (
     EstimatedBatchNorm,
     FusedBatchChannelNorm,
 )
-from labml_bcn.experiment import cifar10, options, ranks, train, vgg
-from labml_bcn.experiment.run_folder import RunError
+from labml_bcn.experiment import cifar10, loop, ranks, train, vgg
+from labml_bcn.experiment.outcome import RunError
 
 __all__ = ["images"]
 
@@ -99,7 +99,7 @@ def shares_in_a_group(rank, dtype):
 
 @pytest.fixture(scope="module")
 def shared():
-    return together(shares_in_a_group, 3, torch.float64)
+    return run_in_group(shares_in_a_group, 3, torch.float64)
 
 
 @pytest.mark.parametrize("shares", SHARES)
@@ -172,7 +172,7 @@ def edges(rank):
 
 @pytest.fixture(scope="module")
 def found():
-    return together(edges, 2)
+    return run_in_group(edges, 2)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_one_value_in_each_of_two_processes_are_two(found):
         torch.testing.assert_close(var, torch.full((8,), 0.9 + 0.1 * 2))
 
 
-def test_evaluation_waits_for_nobody(found):
+def test_evaluation_needs_no_other_process(found):
     assert found[0]["eval"].shape == (1, 8, 2)
 
 
@@ -237,7 +237,7 @@ def test_a_traced_layer_talks_to_the_other_processes(found):
 
 
 @pytest.mark.parametrize("kind", ["bn", "estimated", "bcn", "fused"])
-def test_what_is_no_process_group_is_refused(kind):
+def test_something_else_than_a_process_group_is_refused(kind):
     with pytest.raises(TypeError, match=r"process_group must .*got True"):
         layer(kind, True)
 
@@ -304,7 +304,7 @@ def twenty_steps_each(rank):
 
 @pytest.fixture(scope="module")
 def ends():
-    return together(twenty_steps_each, 2)
+    return run_in_group(twenty_steps_each, 2)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -346,25 +346,25 @@ class Bad(nn.Module):
 def goes_bad_in_one(rank):
     data = cifar10.stand_in(40, 8)
     try:
-        train.train(Bad(rank), data, images=40)
+        loop.train(Bad(rank), data, images=40)
     except RunError as error:
         return str(error)
 
 
 def test_processes_stop_at_the_same_bad_loss():
-    fine, bad = together(goes_bad_in_one, 2)
+    fine, bad = run_in_group(goes_bad_in_one, 2)
     assert fine.startswith("in step 3 the loss of another process is not")
     assert bad.startswith("in step 3 the loss is nan: it arose in the model")
 
 
 def shares(rank):
-    batches = train.shuffled(cifar10.stand_in(40, 8), 3, 5, 2, rank, 2)
+    batches = loop.shuffled_batches(cifar10.stand_in(40, 8), 3, 5, 2, rank, 2)
     return [y for _, y in islice(batches, 9)]
 
 
 def test_processes_share_the_batches_of_one():
     parts = [shares(rank) for rank in range(2)]
-    whole = train.shuffled(cifar10.stand_in(40, 8), 6, 5, 2)
+    whole = loop.shuffled_batches(cifar10.stand_in(40, 8), 6, 5, 2)
     for one, other, (_, y) in zip(*parts, whole, strict=False):
         assert torch.equal(torch.cat((one, other)), y)
 
@@ -373,7 +373,7 @@ def test_accumulated_gradients_are_those_of_one_batch():
     data, ends = cifar10.stand_in(40, 8), []
     for size, parts in ((4, 1), (2, 2), (1, 4)):
         model = vgg.build("small", "gn", ws=True)
-        train.train(*(model, data), batch_size=size, accumulate=parts, images=40)
+        loop.train(*(model, data), batch_size=size, accumulate=parts, images=40)
         ends.append(model.state_dict())
     for other in ends[1:]:
         for name, value in ends[0].items():
@@ -383,9 +383,9 @@ def test_accumulated_gradients_are_those_of_one_batch():
 def test_accumulating_leaves_statistics_to_each_batch():
     data = cifar10.stand_in(40, 8)
     model, twin = (vgg.build("small", "bn") for _ in range(2))
-    train.train(model, data, batch_size=2, accumulate=2, images=4, tests=1)
+    loop.train(model, data, batch_size=2, accumulate=2, images=4, tests=1)
     twin.train()
-    for x, _ in islice(train.shuffled(data, 2, 0), 2):
+    for x, _ in islice(loop.shuffled_batches(data, 2, 0), 2):
         twin(data.standardize(x))
     for one, other in zip(model.buffers(), twin.buffers(), strict=True):
         torch.testing.assert_close(one, other)
@@ -411,15 +411,15 @@ def first_ends(rank):
     def run():
         if rank == 0:
             raise RunError("the disk is full")
-        ranks.anywhere(False, "cpu")
+        ranks.any_rank(False, "cpu")
 
     with contextlib.redirect_stderr(io.StringIO()) as said:
-        status = options.carried_out(run, Path("run"))
+        status = train.run_and_report(run, Path("run"))
     return status, said.getvalue()
 
 
-def test_who_waits_for_a_process_that_has_ended_ends_in_one_line():
-    first, second = together(first_ends, 2)
+def test_a_process_whose_peer_has_ended_ends_in_one_line():
+    first, second = run_in_group(first_ends, 2)
     assert first == (1, "process 0: error: the disk is full\n")
     status, said = second
     assert status == 1
@@ -453,7 +453,7 @@ def test_torchrun_with_one_image_each_is_one_process_with_two(images, tmp_path):
     assert process.returncode == 0, said
     assert said.count("test accuracy") == 1
     assert "Warning" not in said
-    status = options.main(
+    status = train.main(
         [str(w) for w in (*words, "--threads", 1, "--out", tmp_path / "one")]
     )
     assert status == 0
@@ -464,9 +464,9 @@ THREADS_LEFT = """
 import sys
 from pathlib import Path
 
-from labml_bcn.experiment import options
+from labml_bcn.experiment import train
 
-assert options.main() == 0
+assert train.main() == 0
 threads = Path("/proc/self/task").glob("*/comm")
 print("left:", sorted({path.read_text().strip() for path in threads}))
 """
@@ -501,13 +501,15 @@ def test_processes_that_were_stopped_end_as_if_they_were_not(images, tmp_path):
         process.terminate()
         said, _ = process.communicate()
     assert "stopped by SIGTERM after step" in said
-    middle = end(tmp_path / "run")
+    middle = read_last_checkpoint(tmp_path / "run")
     assert 0 < middle["step"] < 120
     with torchrun("--resume", "run", cwd=tmp_path) as process:
         said, _ = process.communicate()
     assert process.returncode == 0, said
     assert_same_end(tmp_path / "run", tmp_path / "whole")
-    own = [end(tmp_path / name)["processes"] for name in ("run", "whole")]
+    own = [
+        read_last_checkpoint(tmp_path / name)["processes"] for name in ("run", "whole")
+    ]
     for one, other in zip(*own, strict=True):
         for name, value in one["buffers"].items():
             assert torch.equal(value, other["buffers"][name])
@@ -515,4 +517,4 @@ def test_processes_that_were_stopped_end_as_if_they_were_not(images, tmp_path):
     assert any(not torch.equal(first[n], second[n]) for n in first)
     # Alone, the first process cannot go on with it.
     with pytest.raises(SystemExit, match="2"):
-        options.main(["--resume", str(tmp_path / "run")])
+        train.main(["--resume", str(tmp_path / "run")])

@@ -18,16 +18,17 @@ from helpers.processes import start
 from helpers.runs import (
     assert_same_end,
     clean_environment,
-    command,
-    end,
     images,
-    lines,
+    read_last_checkpoint,
+    read_lines,
+    run_command,
     wait_for_a_line,
 )
 from torch import nn
 
-from labml_bcn.experiment import cifar10, options, run_folder, train
-from labml_bcn.experiment.run_folder import Folder
+from labml_bcn.experiment import cifar10, run_folder, train
+from labml_bcn.experiment.outcome import TRY_AGAIN, Outcome, Stopped
+from labml_bcn.experiment.run_folder import RunFolder, read_outcome
 
 __all__ = ["images"]
 
@@ -46,23 +47,23 @@ def arguments(images, folder, *more, steps=STEPS):
     )
 
 
-def run(*arguments, folder):
+def start_run(*arguments, folder):
     """Start the command in a process of its own."""
     log = folder.with_suffix(".log")
-    return start(functools.partial(command, *arguments, log=log))
+    return start(functools.partial(run_command, *arguments, log=log))
 
 
 @pytest.fixture(scope="module")
 def whole(images, tmp_path_factory):
     """A run that was never stopped, and the seconds that it took."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    run(*arguments(images, folder), folder=folder).join()  # the server starts
+    start_run(*arguments(images, folder), folder=folder).join()  # the server starts
     shutil.rmtree(folder)
     began = time.monotonic()
-    process = run(*arguments(images, folder), folder=folder)
+    process = start_run(*arguments(images, folder), folder=folder)
     process.join()
     assert process.exitcode == 0
-    assert end(folder)["step"] == STEPS
+    assert read_last_checkpoint(folder)["step"] == STEPS
     return folder, time.monotonic() - began
 
 
@@ -76,7 +77,7 @@ def test_killed_at_twenty_random_moments_a_run_ends_the_same(images, whole, tmp_
     kills, finished, done = 0, 0, False
     while not done:
         folder = tmp_path / f"run-{finished}"
-        process = run(*arguments(images, folder), folder=folder)
+        process = start_run(*arguments(images, folder), folder=folder)
         done = kills == 20
         if not done:
             time.sleep(moments.uniform(0, seconds / 2))
@@ -88,11 +89,11 @@ def test_killed_at_twenty_random_moments_a_run_ends_the_same(images, whole, tmp_
         assert process.exitcode == 0, folder.with_suffix(".log").read_text()
         assert_same_end(folder, reference)
         finished += 1
-    starts = lines(folder / "starts.jsonl")
+    starts = read_lines(folder / "starts.jsonl")
     assert all("torch" in line for line in starts)
 
 
-def meet(number, name, nth, done, *arguments, log):
+def run_command_with_signal(number, name, nth, done, *arguments, log):
     """Run the command, and signal this process in its nth call of os.name."""
     function, calls = getattr(os, name), 0
 
@@ -107,22 +108,26 @@ def meet(number, name, nth, done, *arguments, log):
         return function(*arguments, **options)
 
     setattr(os, name, fatal)
-    command(*arguments, log=log)
+    run_command(*arguments, log=log)
 
 
-def run_into(number, name, nth, *arguments, folder, done=False):
+def start_with_signal(number, name, nth, *arguments, folder, done=False):
     """Start the command in a process that will meet a signal."""
     log = folder.with_suffix(".log")
     words = (number, name, nth, done, *arguments)
-    return start(functools.partial(meet, *words, log=log))
+    return start(functools.partial(run_command_with_signal, *words, log=log))
 
 
-# Two calls of fsync and one of replace write the settings; a checkpoint has
-# four and one, for metrics, timings, itself and the folder's names.
+# Two calls of fsync and one of replace write the settings, and the outcome; a
+# checkpoint has four and one, for metrics, timings, itself and the folder's names.
+# The first unlink is that of an outcome which is not there, the next one that of the
+# first of three checkpoints.
 MOMENTS = [
     *(("fsync", n, False) for n in range(1, 12)),
-    *(("replace", n, done) for n in (1, 2, 3) for done in (False, True)),
-    *(("unlink", 1, done) for done in (False, True)),
+    *(("fsync", n, False) for n in (23, 24)),
+    *(("replace", n, done) for n in (1, 2, 3, 7) for done in (False, True)),
+    ("unlink", 1, False),
+    *(("unlink", 2, done) for done in (False, True)),
     *(("write", n, done) for n in (1, 4, 5) for done in (False, True)),
     ("ftruncate", 2, False),
 ]
@@ -132,14 +137,16 @@ MOMENTS = [
 def test_killed_in_any_call_of_writing_a_run_ends_the_same(images, tmp_path):
     reference = tmp_path / "reference"
     words = arguments(images, reference, steps=4)
-    run(*words, folder=reference).join()
+    start_run(*words, folder=reference).join()
     for name, nth, done in MOMENTS:
         folder = tmp_path / f"{name}-{nth}-{done}"
         words = arguments(images, folder, steps=4)
-        process = run_into(signal.SIGKILL, name, nth, *words, folder=folder, done=done)
+        process = start_with_signal(
+            signal.SIGKILL, name, nth, *words, folder=folder, done=done
+        )
         process.join()
         assert process.exitcode == -signal.SIGKILL, (name, nth, done)
-        process = run(*words, folder=folder)
+        process = start_run(*words, folder=folder)
         process.join()
         assert process.exitcode == 0, folder.with_suffix(".log").read_text()
         assert_same_end(folder, reference)
@@ -148,27 +155,34 @@ def test_killed_in_any_call_of_writing_a_run_ends_the_same(images, tmp_path):
 # --- Asked to stop ----------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_step_and_keeps_it(images, whole, tmp_path, number):
     folder = tmp_path / "run"
     words = arguments(images, folder, "--checkpoint-every", 1000)
     # The start writes a line, the progress bar's lock may, and a step two.
-    process = run_into(number, "write", 8, *words, folder=folder)
+    process = start_with_signal(number, "write", 8, *words, folder=folder)
     process.join()
     log = folder.with_suffix(".log")
     assert process.exitcode == 128 + number, log.read_text()
-    step = end(folder)["step"]
+    step = read_last_checkpoint(folder)["step"]
     assert 2 <= step < STEPS
     assert (
         f"stopped by {number.name} after step {step}, and kept."
         f" Go on with --resume {folder}" in log.read_text()
     )
-    process = run("--resume", folder, folder=folder)
+    said = f"stopped after step {step}"
+    outcome = Outcome("stopped", step, number.name, said, 128 + number)
+    assert read_outcome(folder) == outcome
+    process = start_run("--resume", folder, folder=folder)
     process.join()
     assert process.exitcode == 0, log.read_text()
     assert_same_end(folder, whole[0])
+    done = Outcome("done", STEPS, None, "the run has come to its end", 0)
+    assert read_outcome(folder) == done
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_shell_is_answered_in_one_line(images, tmp_path):
     folder = tmp_path / "run"
     words = arguments(images, folder, steps=10_000)
@@ -215,7 +229,7 @@ class Signalling(nn.Module):
         *((False, 1, "sgd"), (False, 5, "sgd")),
     ],
 )
-def test_random_states_and_broken_off_tests_are_taken_up_again(
+def test_a_run_with_dropout_and_a_test_cut_short_resumes_to_the_same_end(
     tmp_path, training, call, optimizer
 ):
     data = cifar10.stand_in(40, 120)
@@ -227,12 +241,12 @@ def test_random_states_and_broken_off_tests_are_taken_up_again(
             images=40,
             tests=3,
             optimizer=optimizer,
-            folder=Folder(folder),
+            folder=RunFolder(folder),
         )
 
     expected = Signalling(True, 0)
     whole = learn(tmp_path / "whole", expected)
-    with pytest.raises(train.Stopped) as stopped:
+    with pytest.raises(Stopped) as stopped:
         learn(tmp_path / "run", Signalling(training, call))
     assert stopped.value.signal == signal.SIGTERM
     model = Signalling(True, 0)
@@ -242,7 +256,7 @@ def test_random_states_and_broken_off_tests_are_taken_up_again(
     assert_same_end(tmp_path / "run", tmp_path / "whole")
 
 
-def test_without_a_folder_signals_are_left_alone(images):
+def test_without_a_folder_signal_handlers_stay(images):
     model, handler = Signalling(True, 0), signal.getsignal(signal.SIGTERM)
     seen = []
     model.register_forward_hook(
@@ -255,12 +269,13 @@ def test_without_a_folder_signals_are_left_alone(images):
 # --- Disks and files --------------------------------------------------------
 
 
-def limited(size, *arguments, log):
+def run_command_with_small_files(size, *arguments, log):
     """Run the command with files of limited size."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-    command(*arguments, log=log)
+    run_command(*arguments, log=log)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "every", "what"),
     [
@@ -276,21 +291,23 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
     words = arguments(images, folder, "--checkpoint-every", every)
     if size == 1_500:
         # There is a checkpoint, which would not fit, and room for a start.
-        run_into(signal.SIGKILL, "write", 5, *words, folder=folder).join()
+        start_with_signal(signal.SIGKILL, "write", 5, *words, folder=folder).join()
         (folder / "starts.jsonl").unlink()
-    process = start(functools.partial(limited, size, *words, log=log))
+    process = start(
+        functools.partial(run_command_with_small_files, size, *words, log=log)
+    )
     process.join()
     said = log.read_text()
     assert process.exitcode == 1, said
     assert what in said
     assert "Make room, and " in said
     assert "Traceback" not in said
-    kept = [checkpoint.step for checkpoint in Folder(folder).checkpoints()]
+    kept = [checkpoint.step for checkpoint in RunFolder(folder).checkpoints()]
     assert kept == ([] if size == 500 else [0])
     if size == 2_000_000:
         assert f"The last good checkpoint is of step 0: {folder}" in said
     assert not list(folder.glob("*.part"))
-    process = run(*words, folder=folder)
+    process = start_run(*words, folder=folder)
     process.join()
     assert process.exitcode == 0, log.read_text()
     assert_same_end(folder, whole[0])
@@ -308,53 +325,72 @@ def small_disk(tmp_path):
     subprocess.run(("umount", folder), check=True)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_keeps_the_last_good_checkpoint(
     images, small_disk, tmp_path
 ):
     folder, log = small_disk / "run", tmp_path / "log"
-    process = start(functools.partial(command, *arguments(images, folder), log=log))
+    process = start(functools.partial(run_command, *arguments(images, folder), log=log))
     process.join()
     said = log.read_text()
     assert process.exitcode == 1
     assert "could not be written to" in said
     assert "No space left on device" in said
     assert "Traceback" not in said
-    kept = Folder(folder).checkpoints()[-1]
+    kept = RunFolder(folder).checkpoints()[-1]
     assert f"The last good checkpoint is of step {kept.step}" in said
-    assert end(folder)["step"] == kept.step
+    assert read_last_checkpoint(folder)["step"] == kept.step
     assert not list(folder.glob("*.part"))
 
 
-@pytest.fixture
-def stopped(images, tmp_path):
-    """A run that was killed after a few of its steps."""
-    folder = tmp_path / "run"
+@pytest.fixture(scope="module")
+def killed_once(images, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("killed") / "run"
     words = arguments(images, folder)
-    run_into(signal.SIGKILL, "write", 15, *words, folder=folder).join()
+    start_with_signal(signal.SIGKILL, "write", 15, *words, folder=folder).join()
     return folder
+
+
+@pytest.fixture
+def killed(killed_once, tmp_path):
+    """A run that was killed after a few of its steps."""
+    return shutil.copytree(killed_once, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_leaves_no_outcome_not_even_that_of_before(images, killed):
+    assert read_outcome(killed) is None
+    before = '{"outcome": "stopped", "step": 1}'
+    (killed / "outcome.json").write_text(before)
+    words = arguments(images, killed)
+    process = start_with_signal(signal.SIGKILL, "write", 3, *words, folder=killed)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert read_outcome(killed) is None
 
 
 def resume(folder, capsys, *more):
     """Go on with a run, and return its exit status and what it said."""
     try:
-        status = options.main(["--resume", str(folder), *map(str, more)])
+        status = train.main(["--resume", str(folder), *map(str, more)])
     except SystemExit as exit:
         status = exit.code
     return status, capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", ["cut", "changed"])
-def test_a_damaged_checkpoint_is_told_and_the_one_before_does(
-    stopped, whole, capsys, harm
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_gives_the_same_end(
+    killed, whole, capsys, harm
 ):
-    before, newest = Folder(stopped).checkpoints()[-2:]
+    before, newest = RunFolder(killed).checkpoints()[-2:]
     data = bytearray(newest.path.read_bytes())
     if harm == "cut":
         data = data[: len(data) // 2]
     else:
         data[len(data) // 2] ^= 1
     newest.path.write_bytes(data)
-    status, said = resume(stopped, capsys)
+    status, said = resume(killed, capsys)
     assert status == 1
     assert f"{newest.path} is damaged" in said
     assert f"{len(data):,} bytes are not those that were written" in said
@@ -362,60 +398,60 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_does(
     assert f"of step {before.step}, to the same result" in said
     assert before.path.exists()
     newest.path.unlink()
-    assert resume(stopped, capsys)[0] == 0
-    assert_same_end(stopped, whole[0])
+    assert resume(killed, capsys)[0] == 0
+    assert_same_end(killed, whole[0])
 
 
 def rewrite(folder, change):
     """Change the newest checkpoint, and name it as it should be."""
-    kept = Folder(folder).checkpoints()[-1]
+    kept = RunFolder(folder).checkpoints()[-1]
     file = torch.load(kept.path, weights_only=True)
     change(file)
     kept.path.unlink()
     run_folder.FORMAT, before = file["format"], run_folder.FORMAT
     try:
-        Folder(folder).save(kept.step, file["state"])
+        RunFolder(folder).save(kept.step, file["state"])
     finally:
         run_folder.FORMAT = before
 
 
-def test_another_versions_checkpoint_is_refused(stopped, capsys):
-    rewrite(stopped, lambda file: file.update(format=99))
-    status, said = resume(stopped, capsys)
+def test_another_versions_checkpoint_is_refused(killed, capsys):
+    rewrite(killed, lambda file: file.update(format=99))
+    status, said = resume(killed, capsys)
     assert status == 1
     assert "must have format 1 of checkpoints, but has 99" in said
     assert "Go on with that version" in said
 
 
-def test_another_networks_checkpoint_is_refused(stopped, capsys):
-    rewrite(stopped, lambda file: file["state"]["model"].popitem())
-    status, said = resume(stopped, capsys)
+def test_another_networks_checkpoint_is_refused(killed, capsys):
+    rewrite(killed, lambda file: file["state"]["model"].popitem())
+    status, said = resume(killed, capsys)
     assert status == 1
     assert "the run has another network: Error(s) in loading" in said
     assert "go on with that one" in said
     assert len(said) < 500
 
 
-def test_code_in_a_checkpoint_is_not_executed(stopped, capsys, tmp_path):
+def test_code_in_a_checkpoint_is_not_executed(killed, capsys, tmp_path):
     mark = tmp_path / "executed"
 
     class Trap:
         def __reduce__(self):
             return os.mkdir, (str(mark),)
 
-    kept = Folder(stopped).checkpoints()[-1]
+    kept = RunFolder(killed).checkpoints()[-1]
     torch.save({"format": 1, "state": Trap()}, kept.path)
     digest = hashlib.sha256(kept.path.read_bytes()).hexdigest()[:16]
     kept.path.rename(kept.path.with_name(f"step-{kept.step:09}-{digest}.pt"))
-    status, said = resume(stopped, capsys)
+    status, said = resume(killed, capsys)
     assert status == 1
     assert "is no checkpoint" in said
     assert not mark.exists()
 
 
-def test_metrics_that_were_cut_are_told(stopped, capsys):
-    (stopped / "metrics.jsonl").write_text("")
-    status, said = resume(stopped, capsys)
+def test_metrics_that_were_cut_short_are_reported(killed, capsys):
+    (killed / "metrics.jsonl").write_text("")
+    status, said = resume(killed, capsys)
     assert status == 1
     assert "metrics.jsonl must have at least the" in said
     assert "but has 0" in said
@@ -432,31 +468,32 @@ def test_metrics_that_were_cut_are_told(stopped, capsys):
         (("--out", "elsewhere"), "--resume and --out must name one folder"),
     ],
 )
-def test_other_settings_than_the_runs_are_refused(stopped, capsys, more, message):
-    before = {p: p.read_bytes() for p in stopped.iterdir()}
-    status, said = resume(stopped, capsys, *more)
+def test_other_settings_than_the_runs_are_refused(killed, capsys, more, message):
+    before = {p: p.read_bytes() for p in killed.iterdir()}
+    status, said = resume(killed, capsys, *more)
     assert status == 2
     assert message in said
-    assert before == {p: p.read_bytes() for p in stopped.iterdir()}
+    assert before == {p: p.read_bytes() for p in killed.iterdir()}
 
 
-def test_settings_that_are_typed_again_agree(stopped, whole, capsys):
-    assert resume(stopped, capsys, *METHOD, "--images", 2 * STEPS)[0] == 0
-    assert_same_end(stopped, whole[0])
+@pytest.mark.slow
+def test_settings_that_are_typed_again_go_on_with_the_run(killed, whole, capsys):
+    assert resume(killed, capsys, *METHOD, "--images", 2 * STEPS)[0] == 0
+    assert_same_end(killed, whole[0])
 
 
-def test_a_run_that_has_ended_shows_its_end_again(stopped, capsys):
+def test_a_run_that_has_ended_shows_its_end_again(killed, capsys):
     tables = []
     for _ in range(2):
-        assert options.main(["--resume", str(stopped)]) == 0
+        assert train.main(["--resume", str(killed)]) == 0
         tables.append(capsys.readouterr().out)
     assert tables[0] == tables[1]
     assert f"after {2 * STEPS} images" in tables[0]
 
 
-def test_a_folder_that_holds_a_run_is_not_overwritten(stopped, capsys):
+def test_a_folder_that_holds_a_run_is_not_overwritten(killed, capsys):
     with pytest.raises(SystemExit, match="2"):
-        options.main(["--stand-in", "--out", str(stopped)])
+        train.main(["--stand-in", "--out", str(killed)])
     assert "holds a run already" in capsys.readouterr().err
 
 
@@ -467,67 +504,70 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(stopped, capsys):
         (["--resume", "nowhere"], "nowhere holds none"),
     ],
 )
-def test_there_must_be_a_run_to_go_on_with(
+def test_resume_without_a_run_is_refused(
     tmp_path, monkeypatch, capsys, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match="2"):
-        options.main(arguments)
+        train.main(arguments)
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("text", ["{", "null", "[]", "{}"])
-def test_settings_that_cannot_be_read_are_told(stopped, capsys, text):
-    (stopped / "config.json").write_text(text)
-    status, said = resume(stopped, capsys)
+def test_settings_that_cannot_be_read_are_reported(killed, capsys, text):
+    (killed / "config.json").write_text(text)
+    status, said = resume(killed, capsys)
     assert status == 2
     assert "must hold the settings of a run" in said
 
 
-def test_half_a_line_about_a_start_does_no_harm(stopped, whole, capsys):
-    file = stopped / "starts.jsonl"
+@pytest.mark.slow
+def test_half_a_line_about_a_start_does_no_harm(killed, whole, capsys):
+    file = killed / "starts.jsonl"
     text = file.read_text()
     file.write_text(text + text[:20])
-    assert resume(stopped, capsys)[0] == 0
-    assert_same_end(stopped, whole[0])
-    assert len(lines(file)) == 2
+    assert resume(killed, capsys)[0] == 0
+    assert_same_end(killed, whole[0])
+    assert len(read_lines(file)) == 2
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "starts.jsonl"])
-def test_lines_that_are_no_json_are_told(stopped, capsys, name):
-    file = stopped / name
+def test_lines_that_are_no_json_are_reported(killed, capsys, name):
+    file = killed / name
     file.write_text(file.read_text().replace("{", "[", 1))
-    status, said = resume(stopped, capsys)
+    status, said = resume(killed, capsys)
     assert status == 1
     assert f"{file} must hold JSON, line by line, but does not" in said
 
 
-def test_another_torch_is_noted(stopped, capsys):
-    file = stopped / "starts.jsonl"
+def test_another_version_of_torch_is_reported(killed, capsys):
+    file = killed / "starts.jsonl"
     file.write_text(file.read_text().replace('"torch": "2', '"torch": "1'))
-    status, said = resume(stopped, capsys)
+    status, said = resume(killed, capsys)
     assert status == 0
     assert "note: until now the run had torch 1" in said
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path, capsys):
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     with pytest.raises(SystemExit, match="2"):
-        options.main(["--stand-in", "--out", str(tmp_path / "file" / "run")])
+        train.main(["--stand-in", "--out", str(tmp_path / "file" / "run")])
     said = capsys.readouterr().err
     assert "must be a folder that can be written to: Not a directory" in said
     assert "name another one with --out" in said
 
 
+@pytest.mark.slow
 def test_a_run_has_one_writer_at_a_time(images, tmp_path, capsys):
     folder = tmp_path / "run"
     words = arguments(images, folder)
-    process = run_into(signal.SIGSTOP, "write", 9, *words, folder=folder)
+    process = start_with_signal(signal.SIGSTOP, "write", 9, *words, folder=folder)
     wait_for_a_line(folder / "metrics.jsonl", lambda: process.exitcode)
     status, said = resume(folder, capsys)
     process.kill()
     process.join()
-    assert status == 1
+    assert status == TRY_AGAIN
     assert "another process is writing to" in said
+    assert not (folder / "outcome.json").exists()
     assert resume(folder, capsys)[0] == 0

@@ -12,17 +12,25 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
 from helpers.processes import start
-from helpers.runs import clean_environment, end, images, lines
+from helpers.runs import clean_environment, images, read_last_checkpoint, read_lines
 
-from labml_bcn.experiment import cifar10, options, plotting, runner
-from labml_bcn.experiment.run_folder import RunError
-from labml_bcn.experiment.runner import Runner, compare, main, read
+from labml_bcn.experiment import cifar10, plotting, runner, study, study_options, train
+from labml_bcn.experiment.outcome import Outcome, RunError
+from labml_bcn.experiment.records import (
+    accuracy,
+    is_recorded,
+    read_records,
+    write_record,
+)
+from labml_bcn.experiment.run_folder import RunFolder
+from labml_bcn.experiment.runner import Runner, compare_records
+from labml_bcn.experiment.settings import Settings
 from labml_bcn.experiment.study import (
     AT_MICRO,
     ESTIMATED,
@@ -30,10 +38,9 @@ from labml_bcn.experiment.study import (
     MICRO,
     STUDIES,
     Study,
-    accuracy,
+    learning_rate,
+    main,
     plan,
-    rate,
-    recorded,
 )
 
 __all__ = ["images"]
@@ -53,21 +60,21 @@ TINY = Study(
 )
 
 
-def pretended(grid, better=max):
+def pretend(grid, better=max):
     """Records of a study in which the `better` rate of each sweep wins."""
     records = {}
     while True:
-        left = [p for p in plan(grid, records) if not recorded(p, records)]
+        left = [p for p in plan(grid, records) if not is_recorded(p, records)]
         ready = [p for p in left if p.settings["lr"] is not None]
         if not ready:
             assert not left
             return records
-        for point in ready:
-            rates = grid.rates.get(point.settings["batch_size"], ())
-            best = rates and point.settings["lr"] == better(rates)
-            records[point.name] = {
-                "name": point.name,
-                "settings": options.SETTINGS | point.settings,
+        for trial in ready:
+            rates = grid.rates.get(trial.settings["batch_size"], ())
+            best = rates and trial.settings["lr"] == better(rates)
+            records[trial.name] = {
+                "name": trial.name,
+                "settings": asdict(Settings()) | trial.settings,
                 "accuracy": 0.5 if best else 0.4,
             }
 
@@ -75,7 +82,7 @@ def pretended(grid, better=max):
 # --- The grid ---------------------------------------------------------------
 
 
-def test_every_method_has_a_look_of_its_own():
+def test_every_method_has_its_own_colour_and_line():
     looks = [plotting.METHODS[name] for name in METHODS]
     assert len({(look.colour, look.standardized) for look in looks}) == 7
     for name, settings in METHODS.items():
@@ -89,19 +96,19 @@ def test_every_run_sees_the_same_number_of_images(grid):
 
 
 @pytest.mark.parametrize("grid", STUDIES.values(), ids=STUDIES)
-def test_every_point_is_a_command_that_parses_to_its_settings(grid):
-    points = plan(grid, pretended(grid))
-    assert len({point.name for point in points}) == len(points)
-    for point in points:
-        python, _, module, *words = shlex.split(point.command)
+def test_every_trial_is_a_command_that_parses_to_its_settings(grid):
+    trials = plan(grid, pretend(grid))
+    assert len({trial.name for trial in trials}) == len(trials)
+    for trial in trials:
+        python, _, module, *words = shlex.split(trial.command)
         assert (python, module) == ("python", "labml_bcn.experiment.train")
-        assert vars(options.parser().parse_args(words)) == point.settings
+        assert vars(train.parser().parse_args(words)) == trial.settings
 
 
-def test_the_grid_is_whole():
+def test_the_grid_has_every_method_size_rate_and_seed():
     parts = {"sweep": 0, "main": 0, "ablation": 0}
-    for point in plan(CPU, {}):
-        parts[point.part] += 1
+    for trial in plan(CPU, {}):
+        parts[trial.part] += 1
     changed = 2 * 5 - 1 + 4 + 3
     assert parts == {
         "sweep": 7 * (5 + 5),
@@ -111,7 +118,7 @@ def test_the_grid_is_whole():
 
 
 def test_two_methods_differ_in_their_method_alone():
-    records = pretended(CPU)
+    records = pretend(CPU)
     own = {"norm", "ws", "estimate", "lr", *AT_MICRO}
     mains = [p for p in plan(CPU, records) if p.part == "main"]
     for one in mains:
@@ -123,30 +130,30 @@ def test_two_methods_differ_in_their_method_alone():
 
 
 def test_estimates_have_the_recommended_settings_at_micro_batch():
-    for point in plan(CPU, {}):
-        if point.part != "ablation" and point.method in ESTIMATED:
-            small = point.settings["batch_size"] <= MICRO
-            assert (AT_MICRO.items() <= point.settings.items()) == small
-            assert small or not AT_MICRO.keys() & point.settings.keys()
+    for trial in plan(CPU, {}):
+        if trial.part != "ablation" and trial.method in ESTIMATED:
+            small = trial.settings["batch_size"] <= MICRO
+            assert (AT_MICRO.items() <= trial.settings.items()) == small
+            assert small or not AT_MICRO.keys() & trial.settings.keys()
 
 
 def test_the_ablation_changes_one_setting_or_the_estimates_two():
-    records = pretended(CPU)
+    records = pretend(CPU)
     usual = {method: CPU.main(method, 2, records)[0].settings for method in CPU.methods}
     changes = set()
-    for point in plan(CPU, records):
-        if point.part == "ablation":
-            before = usual[point.method] | {"seed": point.settings["seed"]}
-            changed = dict(point.settings.items() - before.items())
+    for trial in plan(CPU, records):
+        if trial.part == "ablation":
+            before = usual[trial.method] | {"seed": trial.settings["seed"]}
+            changed = dict(trial.settings.items() - before.items())
             assert changed
             assert changed.keys() <= {"momentum", "groups", "variance_around"}
-            assert before.keys() <= point.settings.keys()
-            changes.add((point.method, tuple(sorted(changed.items()))))
+            assert before.keys() <= trial.settings.keys()
+            changes.add((trial.method, tuple(sorted(changed.items()))))
     assert len(changes) == 2 * 5 - 1 + 4 + 3
 
 
 def test_one_seed_of_all_methods_at_batch_size_two_comes_first():
-    names = [point.name for point in plan(CPU, {})]
+    names = [trial.name for trial in plan(CPU, {})]
     assert all(re.match("sweep-.*-b2-", name) for name in names[:35])
     assert all(re.match("main-.*-b2-s0", name) for name in names[35:42])
     assert all(name.startswith("ablation") for name in names[-48:])
@@ -158,23 +165,23 @@ def test_one_seed_of_all_methods_at_batch_size_two_comes_first():
 
 def test_the_best_rate_of_the_sweep_is_chosen():
     for better in (min, max):
-        records = pretended(CPU, better)
+        records = pretend(CPU, better)
         for size, rates in CPU.rates.items():
-            assert rate(CPU, "BN", size, records) == better(rates)
+            assert learning_rate(CPU, "BN", size, records) == better(rates)
 
 
 def test_of_equal_rates_the_lowest_is_chosen():
-    records = pretended(CPU)
+    records = pretend(CPU)
     for record in records.values():
         record["accuracy"] = 0.3
-    assert rate(CPU, "BN", 2, records) == min(CPU.rates[2])
+    assert learning_rate(CPU, "BN", 2, records) == min(CPU.rates[2])
 
 
-def test_a_rate_whose_loss_was_no_number_is_not_chosen():
-    records = pretended(CPU, min)
+def test_a_rate_whose_loss_became_nan_is_not_chosen():
+    records = pretend(CPU, min)
     (first, *_), others = CPU.sweep("GN", 2), CPU.sweep("GN", 2)[1:]
     records[first.name]["accuracy"] = None
-    assert rate(CPU, "GN", 2, records) == others[0].settings["lr"]
+    assert learning_rate(CPU, "GN", 2, records) == others[0].settings["lr"]
     assert accuracy(records[first.name]) == 0.1
 
 
@@ -182,33 +189,33 @@ def test_a_rate_whose_loss_was_no_number_is_not_chosen():
 def test_between_two_batch_sizes_the_rate_follows_a_power_law():
     grid = replace(CPU, rates={2: (0.004,), 64: (0.128,)})
     for size in (1, 2, 4, 16, 64):
-        assert rate(grid, "BN", size, {}) == pytest.approx(0.002 * size)
+        assert learning_rate(grid, "BN", size, {}) == pytest.approx(0.002 * size)
     grid = replace(CPU, rates={4: (0.01,), 16: (0.02,)})
     for size in (1, 4, 16, 64):
         root = 0.005 * size**0.5
-        assert rate(grid, "BN", size, {}) == pytest.approx(root)
+        assert learning_rate(grid, "BN", size, {}) == pytest.approx(root)
     level = replace(CPU, rates={2: (0.1,), 64: (0.1,)})
-    assert rate(level, "BN", 16, {}) == 0.1
+    assert learning_rate(level, "BN", 16, {}) == 0.1
 
 
 def test_a_rate_is_not_known_before_its_sweep_is_whole():
-    records = pretended(CPU)
+    records = pretend(CPU)
     del records["sweep-bn-b64-lr0.3-s0"]
-    assert rate(CPU, "BN", 64, records) is None
-    assert rate(CPU, "BN", 1, records) is None
-    assert rate(CPU, "BN", 2, records) == 0.01
-    assert rate(CPU, "GN", 64, records) == 0.3
+    assert learning_rate(CPU, "BN", 64, records) is None
+    assert learning_rate(CPU, "BN", 1, records) is None
+    assert learning_rate(CPU, "BN", 2, records) == 0.01
+    assert learning_rate(CPU, "GN", 64, records) == 0.3
 
 
-def test_what_was_recorded_with_another_rate_is_no_point():
-    records = pretended(CPU, max)
-    (point, *_) = CPU.main("BN", 2, records)
-    assert recorded(point, records)
+def test_what_was_recorded_with_another_rate_is_no_trial():
+    records = pretend(CPU, max)
+    (trial, *_) = CPU.main("BN", 2, records)
+    assert is_recorded(trial, records)
     for other in CPU.sweep("BN", 2):
         lowest = other.settings["lr"] == min(CPU.rates[2])
         records[other.name]["accuracy"] = 0.9 if lowest else 0.1
-    (point, *_) = CPU.main("BN", 2, records)
-    assert not recorded(point, records)
+    (trial, *_) = CPU.main("BN", 2, records)
+    assert not is_recorded(trial, records)
 
 
 # --- Recording --------------------------------------------------------------
@@ -234,22 +241,22 @@ def whole(images, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_all_points_are_recorded_and_no_run_is_left(whole):
-    records = read(whole / "records")
-    points = plan(TINY, records)
-    assert {point.name for point in points} == records.keys()
-    assert all(recorded(point, records) for point in points)
+def test_all_trials_are_recorded_and_no_run_is_left(whole):
+    records = read_records(whole / "records")
+    trials = plan(TINY, records)
+    assert {trial.name for trial in trials} == records.keys()
+    assert all(is_recorded(trial, records) for trial in trials)
     assert list((whole / "runs").iterdir()) == []
 
 
 @pytest.mark.slow
-def test_a_record_holds_what_a_doubter_needs(whole, images):
+def test_a_record_holds_settings_images_versions_and_weights(whole, images):
     data = cifar10.read(images)
-    for point in plan(TINY, read(whole / "records")):
-        record = read(whole / "records")[point.name]
-        assert record["command"] == point.command
+    for trial in plan(TINY, read_records(whole / "records")):
+        record = read_records(whole / "records")[trial.name]
+        assert record["command"] == trial.command
         assert record["images"].startswith("a 40-image part of CIFAR-10")
-        held = data.hold_out(8) if point.part == "sweep" else data
+        held = data.hold_out(8) if trial.part == "sweep" else data
         assert record["settings"]["digest"] == held.digest
         count = len(held.train_images)
         assert record["counts"] == {"train": count, "test": 8}
@@ -268,7 +275,7 @@ def test_a_record_holds_what_a_doubter_needs(whole, images):
 def test_the_printed_command_gives_the_record_bit_for_bit(
     whole, images, tmp_path, monkeypatch
 ):
-    record = read(whole / "records")["main-bcn-ws-b2-s0"]
+    record = read_records(whole / "records")["main-bcn-ws-b2-s0"]
     _, *words = shlex.split(record["command"])
     done = subprocess.run(
         [sys.executable, *words, "--out", "run"],
@@ -277,16 +284,21 @@ def test_the_printed_command_gives_the_record_bit_for_bit(
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert runner.digest(end(Path("run"))["model"]) == record["weights"]
-    curve = [list(m.values()) for m in lines(Path("run/metrics.jsonl"))]
-    assert [m for m in curve if len(m) == 3] == record["curve"]
-    assert [m for m in curve if len(m) == 2] == record["tests"]
+    weights = read_last_checkpoint(Path("run"))["model"]
+    assert runner.digest_weights(weights) == record["weights"]
+    metrics = read_lines(Path("run/metrics.jsonl"))
+    assert record["curve"] == [
+        [m["images"], m["loss"], m["accuracy"]] for m in metrics if "loss" in m
+    ]
+    assert record["tests"] == [
+        [m["images"], m["test_accuracy"]] for m in metrics if "test_accuracy" in m
+    ]
     said = f"test accuracy {record['accuracy']:.1%} after 8 images"
     assert said in done.stdout
 
 
 @pytest.mark.slow
-def test_check_runs_points_again_and_tells_what_differs(
+def test_check_runs_trials_again_and_tells_what_differs(
     whole, images, tmp_path, capsys
 ):
     shutil.copytree(whole / "records", "records")
@@ -322,19 +334,19 @@ def study_in(images, *words):
         sys.exit(main([*words, "--runs", "runs"]))
 
 
-def launch(images, *words):
+def start_study(images, *words):
     return start(functools.partial(study_in, images, *words))
 
 
 def assert_as_whole(whole):
-    one, other = read(Path("records")), read(whole / "records")
+    one, other = read_records(Path("records")), read_records(whole / "records")
     assert one.keys() == other.keys()
     for name in one:
-        assert compare(one[name], other[name]) == []
+        assert compare_records(one[name], other[name]) == []
     assert list(Path("runs").iterdir()) == []
 
 
-def until(count, process):
+def wait_for_records(count, process):
     """Wait until there are as many records."""
     while process.is_alive():
         if len(list(Path("records").glob("*.json"))) >= count:
@@ -346,12 +358,12 @@ def until(count, process):
 @pytest.mark.slow
 def test_a_killed_study_goes_on_and_ends_the_same(whole, images):
     for count in (1, 3, 5):
-        process = launch(images)
-        until(count, process)
+        process = start_study(images)
+        wait_for_records(count, process)
         process.kill()
         process.join()
     kept = {p: p.read_bytes() for p in Path("records").glob("*.json")}
-    process = launch(images)
+    process = start_study(images)
     process.join()
     assert process.exitcode == 0, Path("study.log").read_text()
     assert all(path.read_bytes() == data for path, data in kept.items())
@@ -361,20 +373,20 @@ def test_a_killed_study_goes_on_and_ends_the_same(whole, images):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_study_stops_its_runs_and_goes_on(whole, images, number):
-    process = launch(images)
-    until(2, process)
+    process = start_study(images)
+    wait_for_records(2, process)
     os.kill(process.pid, number)
     process.join()
     assert process.exitcode == 128 + number
     assert "stopped, and kept" in Path("study.log").read_text()
-    assert not running(images)
-    process = launch(images)
+    assert not is_training(images)
+    process = start_study(images)
     process.join()
     assert process.exitcode == 0, Path("study.log").read_text()
     assert_as_whole(whole)
 
 
-def running(images):
+def is_training(images):
     """Say whether a training command with these images is running."""
     done = subprocess.run(["ps", "-eww", "-o", "args"], capture_output=True, text=True)
     return str(images) in done.stdout
@@ -383,17 +395,17 @@ def running(images):
 @pytest.mark.slow
 def test_a_stopped_check_stops_its_run(whole, images):
     shutil.copytree(whole / "records", "records")
-    process = launch(images, "--check", "main-bcn-ws-b1-s0")
-    while process.is_alive() and not running(images):
+    process = start_study(images, "--check", "main-bcn-ws-b1-s0")
+    while process.is_alive() and not is_training(images):
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGTERM)
     process.join()
     assert process.exitcode != 0
-    assert not running(images)
+    assert not is_training(images)
 
 
 @pytest.mark.slow
-def test_points_without_a_rate_wait_for_their_sweep(images, capsys):
+def test_trials_without_a_rate_wait_for_their_sweep(images, capsys):
     words = ["--data", str(images), "--results", "records", "--only"]
     assert main([*words, "main-*"]) == 1
     assert "2 points wait for a learning rate" in capsys.readouterr().out
@@ -404,6 +416,7 @@ def test_points_without_a_rate_wait_for_their_sweep(images, capsys):
     assert said[-1].endswith("about 0:00:00 left")
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_ends_the_study_with_its_words(images, capsys):
     runner = Runner(Path("runs"), ["--data", "nowhere"])
     command = TINY.sweep("BCN+WS", 1)[0].command
@@ -412,32 +425,85 @@ def test_a_run_that_fails_ends_the_study_with_its_words(images, capsys):
     assert "nowhere does not exist" in str(raised.value)
 
 
-def test_a_loss_that_was_no_number_is_a_result(images):
+@pytest.mark.slow
+def test_a_loss_that_became_nan_is_a_result(images):
     runner = Runner(Path("runs"), ["--data", str(images)])
-    (point, *_) = TINY.sweep("BCN+WS", 1)
-    point.settings["lr"] = 1e20
-    record = runner.run("x", point.command)
+    (trial, *_) = TINY.sweep("BCN+WS", 1)
+    trial.settings["lr"] = 1e20
+    record = runner.run("x", trial.command)
     assert record["accuracy"] is None
     assert re.match(r"in step \d the loss is nan: it arose", record["error"])
+    assert "checkpoint" not in record["error"]
     assert str(Path("runs")) not in record["error"]
     assert accuracy(record) == 0.1
 
 
+class Scripted(Runner):
+    """Plays what the processes of a run do, instead of starting them.
+
+    An exit status, and the outcome that is then in the folder of the run.
+    """
+
+    def __init__(self, *ends):
+        super().__init__(Path("runs"))
+        self.ends = list(ends)
+
+    def call(self, words):
+        status, outcome = self.ends.pop(0)
+        if outcome:
+            RunFolder(self.path("x")).write_outcome(outcome)
+        return status, "what it said"
+
+
+DONE = Outcome("done", 4, None, "the run has come to its end", 0)
+DIVERGED = Outcome("failed", 3, "nonfinite_loss", "in step 3 the loss is nan", 1)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        (-signal.SIGKILL, None),
+        # An outcome of an earlier start is not that of this one.
+        (-signal.SIGKILL, DONE),
+        (2, DIVERGED),
+        (0, None),
+        (1, Outcome("failed", 3, "not_writable", "the disk is full", 1)),
+        (143, Outcome("stopped", 3, "SIGTERM", "stopped after step 3", 143)),
+    ],
+)
+def test_a_run_without_a_result_is_no_record(end):
+    with pytest.raises(RunError, match=rf"ended with status {end[0]}: what it said"):
+        Scripted(end).run("x", "python -m labml_bcn.experiment.train")
+
+
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [((0, DONE), DONE), ((1, DIVERGED), DIVERGED)],
+)
+def test_a_run_that_another_process_writes_is_waited_for(monkeypatch, end, expected):
+    monkeypatch.setattr(runner, "read_run", lambda _, outcome: {"outcome": outcome})
+    scripted = Scripted((75, None), (75, None), end)
+    monkeypatch.setattr(scripted.stopping, "wait", lambda _: False)
+    record = scripted.run("x", "python -m labml_bcn.experiment.train")
+    assert record["outcome"] == expected
+    assert scripted.ends == []
+
+
 def test_the_images_must_be_those_of_the_records(images, capsys):
     data = cifar10.read(images)
-    runner.same_images(TINY, data, {})
+    study.require_same_images(TINY, data, {})
     other = {"digest": "0" * 64}
     record = {"name": "x", "settings": other, "images": "other images"}
     with pytest.raises(ValueError, match="x was recorded with other images"):
-        runner.same_images(TINY, data, {"x": record})
+        study.require_same_images(TINY, data, {"x": record})
 
 
 def test_the_list_tells_what_is_missing(capsys):
     Path("docs/results/cpu").mkdir(parents=True)
-    for name, record in pretended(TINY).items():
+    for name, record in pretend(TINY).items():
         if not name.startswith("ablation"):
             record |= {"error": None}
-            runner.keep(Path("docs/results/cpu"), record)
+            write_record(Path("docs/results/cpu"), record)
     assert main(["--list", "--only", "main-*", "ablation-*-s0"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "main-bcn-ws-b2-s0  40.0%"
@@ -447,23 +513,22 @@ def test_the_list_tells_what_is_missing(capsys):
 
 def test_a_record_is_read_as_it_was_kept(tmp_path):
     record = {"name": "x", "curve": [[1, 0.1, 1 / 3]], "error": None}
-    runner.keep(tmp_path / "records", record)
-    assert read(tmp_path / "records") == {"x": record}
+    write_record(tmp_path / "records", record)
+    assert read_records(tmp_path / "records") == {"x": record}
     path = tmp_path / "records" / "x.json"
     assert path.read_text().count("\n") == len(record) + 2
 
 
 def test_help_explains_every_option_and_its_examples_parse():
-    text = runner.parser().format_help()
-    for action in runner.parser()._actions:
+    text = study_options.parser(STUDIES).format_help()
+    for action in study_options.parser(STUDIES)._actions:
         assert action.help
         assert all(name in text for name in action.option_strings)
-    examples = [
-        shlex.split(line) for line in runner.EPILOG.splitlines() if "python -m" in line
-    ]
+    lines = study_options.EPILOG.splitlines()
+    examples = [shlex.split(line) for line in lines if "python -m" in line]
     assert len(examples) == 6
     for words in examples:
-        runner.parser().parse_args(words[words.index("-m") + 2 :])
+        study_options.parser(STUDIES).parse_args(words[words.index("-m") + 2 :])
 
 
 @pytest.mark.parametrize("words", [["--jobs", "0"], ["--data", "nowhere"]])
@@ -477,5 +542,5 @@ def test_what_does_not_fit_ends_with_a_message_and_2(words, capsys):
 def test_an_option_that_came_later_is_no_difference():
     record = dict.fromkeys(("accuracy", "error", "weights", "tests", "curve"))
     one = record | {"settings": {"lr": 0.1}}
-    assert compare(one, record | {"settings": {"lr": 0.1, "new": 1}}) == []
-    assert compare(one, record | {"settings": {"lr": 0.2}}) == ["settings"]
+    assert compare_records(one, record | {"settings": {"lr": 0.1, "new": 1}}) == []
+    assert compare_records(one, record | {"settings": {"lr": 0.2}}) == ["settings"]

@@ -1,352 +1,331 @@
-"""The loop and its command: reproducible, honest, and it learns."""
+"""The command line: its help, its folder, and what it refuses."""
 
-import math
-from dataclasses import replace
-from itertools import islice
+import errno
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from helpers.runs import (
+    assert_same_step,
+    clean_environment,
+    images,
+    read_last_checkpoint,
+    read_lines,
+)
 
-from labml_bcn import BatchChannelNorm
-from labml_bcn.experiment import cifar10, train, vgg
+from labml_bcn.experiment import cifar10, train
+from labml_bcn.experiment.run_folder import read_outcome
 
-ROOT = Path(__file__).resolve().parents[2]
+__all__ = ["images"]
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(scope="module")
-def stripes():
-    return cifar10.stand_in(400, 60)
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    """Runs are kept in a folder that goes away."""
+    monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def few(stripes):
-    return replace(
-        stripes,
-        train_images=stripes.train_images[:7],
-        train_labels=stripes.train_labels[:7],
+def command(*arguments: str, **environment: str):
+    return subprocess.run(
+        [
+            *(sys.executable, "-W", "error"),
+            *("-m", "labml_bcn.experiment.train"),
+            *arguments,
+        ],
+        capture_output=True,
+        text=True,
+        env=clean_environment(**environment),
     )
-
-
-class Tiny(nn.Module):
-    """A model that remembers what it was shown."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.head = nn.Linear(3, 10)
-        self.shown: list[tuple[bool, int]] = []
-
-    def forward(self, x):
-        self.shown.append((self.training, len(x)))
-        return self.head(x.mean((2, 3)))
-
-
-# The batches
-
-
-def test_a_pass_shows_every_image_once_and_drops_what_is_left_over(few):
-    marked = replace(few, train_labels=torch.arange(7))
-    batches = islice(train.shuffled(marked, 2, seed=0), 6)
-    labels = [y.tolist() for _, y in batches]
-    first = [label for batch in labels[:3] for label in batch]
-    second = [label for batch in labels[3:] for label in batch]
-    assert len(set(first)) == len(set(second)) == 6
-    assert first != second
-
-
-def test_about_half_of_the_images_are_flipped_left_to_right(stripes):
-    marked = replace(stripes, train_labels=torch.arange(400))
-    x, y = next(train.shuffled(marked, 400, seed=0))
-    original = stripes.train_images[y]
-    flipped = (x == original.flip(3)).flatten(1).all(1)
-    kept = (x == original).flatten(1).all(1)
-    assert (flipped | kept).all()
-    assert 150 < flipped.sum() < 250
-
-
-def test_batches_follow_the_seed_and_leave_the_global_state_alone(stripes):
-    before = torch.get_rng_state()
-    one, again, other = (
-        next(train.shuffled(stripes, 8, seed=seed))[0] for seed in (1, 1, 2)
-    )
-    assert torch.equal(one, again)
-    assert not torch.equal(one, other)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-# The schedule
-
-
-@pytest.mark.equation("train.schedule")
-@pytest.mark.parametrize("steps", [1, 2, 3, 10, 1000])
-@pytest.mark.parametrize("rho", [0.0, 0.2, 0.3])
-def test_the_rate_goes_both_ways_along_half_a_cosine_wave(steps, rho):
-    for k in range(1, steps + 1):
-        t = k / (steps + 1)
-        s = t / rho if t <= rho else (1 - t) / (1 - rho)
-        eta = (1 - math.cos(math.pi * s)) / 2
-        assert train.rate(k, steps, warmup=rho) == pytest.approx(eta)
-
-
-@pytest.mark.parametrize("steps", [1, 2, 3, 10, 1000])
-@pytest.mark.parametrize("schedule", list(train.SCHEDULES))
-@pytest.mark.parametrize("warmup", [None, 0.0, 0.2])
-def test_the_rate_rises_once_and_never_again(steps, schedule, warmup):
-    rates = [train.rate(step, steps, schedule, warmup) for step in range(1, steps + 1)]
-    assert all(0 < rate <= 1 for rate in rates)
-    top = rates.index(max(rates))
-    assert rates[: top + 1] == sorted(rates[: top + 1])
-    assert rates[top:] == sorted(rates[top:], reverse=True)
-
-
-@pytest.mark.parametrize(
-    ("schedule", "warmup", "first", "top", "last"),
-    [
-        ("onecycle", None, 0, 300, 0),
-        ("onecycle", 0.5, 0, 500, 0),
-        ("cosine", None, 1, 1, 0),
-        ("cosine", 0.1, 0, 100, 0),
-        ("constant", None, 1, 1, 1),
-        ("constant", 0.1, 0, 100, 1),
-    ],
-)
-@pytest.mark.equation("experiment.train.schedule")
-def test_the_rate_is_highest_where_the_warm_up_ends(schedule, warmup, first, top, last):
-    rates = [train.rate(k, 999, schedule, warmup) for k in range(1, 1000)]
-    assert rates.index(max(rates)) + 1 == top
-    assert max(rates) == pytest.approx(1, abs=1e-4)
-    assert rates[0] == pytest.approx(first, abs=1e-3)
-    assert rates[-1] == pytest.approx(last, abs=1e-3)
-
-
-def test_without_a_warm_up_the_rate_is_half_a_cosine_wave():
-    for k in range(1, 100):
-        expected = (1 + math.cos(math.pi * k / 100)) / 2
-        assert train.rate(k, 99, "cosine") == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(
-    ("count", "steps", "expected"),
-    [
-        (1, 9, {9}),
-        (3, 9, {3, 6, 9}),
-        (4, 10, {3, 5, 8, 10}),
-        (5, 2, {1, 2}),
-    ],
-)
-def test_looks_are_spread_evenly_and_one_is_at_the_end(count, steps, expected):
-    assert train.evenly(count, steps) == expected
-
-
-# The run
-
-
-def test_every_step_has_a_full_batch_and_the_run_its_number_of_images(few):
-    model = Tiny()
-    run = train.train(
-        model, few, batch_size=3, images=11, points=2, tests=2, progress=False
-    )
-    assert [n for mode, n in model.shown if mode] == [3, 3, 3]
-    assert [point.images for point in run.points] == [6, 9]
-    assert [score.images for score in run.tests] == [6, 9]
-    assert run.images == 9
-    assert run.images_per_second > 0
-
-
-def test_without_a_number_each_image_is_seen_once(few):
-    assert train.train(Tiny(), few, batch_size=2).images == 6
-
-
-def test_the_curve_averages_over_all_images_since_the_last_point(few):
-    fine = train.train(seeded(), few, images=20, points=10, tests=1)
-    coarse = train.train(seeded(), few, images=20, points=2, tests=1)
-    for k, point in enumerate(coarse.points):
-        part = fine.points[5 * k : 5 * k + 5]
-        assert point.loss == pytest.approx(sum(p.loss for p in part) / 5)
-        accuracy = sum(p.accuracy for p in part) / 5
-        assert point.accuracy == pytest.approx(accuracy)
-
-
-def seeded():
-    torch.manual_seed(3)
-    return Tiny()
-
-
-OPTIMIZERS = {
-    "sgd": (
-        torch.optim.SGD,
-        {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4},
-    ),
-    "adam": (torch.optim.Adam, {}),
-}
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_the_optimizer_is_torchs_on_one_cycle(few, name):
-    make, constants = OPTIMIZERS[name]
-    model, twin = seeded(), seeded()
-    train.train(model, few, images=10, optimizer=name, lr=0.1, seed=4)
-    optimizer = make(twin.parameters(), lr=0.1, **constants)
-    batches = islice(train.shuffled(few, 2, seed=4), 5)
-    for step, (x, y) in enumerate(batches, start=1):
-        optimizer.param_groups[0]["lr"] = 0.1 * train.rate(step, 5)
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(twin(few.standardize(x)), y).backward()
-        optimizer.step()
-    assert torch.equal(model.head.weight, twin.head.weight)
-
-
-def test_an_unknown_optimizer_is_refused(few):
-    with pytest.raises(ValueError, match="one of sgd, adam, got 'lion'"):
-        train.train(Tiny(), few, optimizer="lion")
-
-
-METHODS = [
-    ("bn", False, {}),
-    ("gn", True, {}),
-    ("bcn", True, {}),
-    ("bcn", True, {"variance_around": "running_mean", "momentum": 0.01}),
-    ("bcn", False, {"estimate": False}),
-]
-
-
-@pytest.mark.parametrize(("norm", "ws", "options"), METHODS)
-def test_the_same_seed_ends_with_the_same_weights(stripes, norm, ws, options):
-    before = torch.get_rng_state()
-    ends = []
-    for seed in (1, 1, 2):
-        model = vgg.build("small", norm, ws=ws, seed=seed, **options)
-        train.train(model, stripes, images=20, seed=seed, tests=1)
-        ends.append(model.state_dict())
-    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
-    assert not torch.equal(ends[0]["head.weight"], ends[2]["head.weight"])
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_looking_at_the_test_images_does_not_change_the_run(stripes):
-    ends = []
-    for tests in (1, 10):
-        model = vgg.build("small", "bcn", ws=True)
-        train.train(model, stripes, images=20, tests=tests)
-        ends.append(model.state_dict())
-    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("norm", "ws", "options"), METHODS[1:4])
-def test_a_short_run_learns_the_stand_in(norm, ws, options):
-    data = cifar10.stand_in(2000, 500)
-    model = vgg.build("small", norm, ws=ws, **options)
-    run = train.train(model, data, images=2000, points=5, tests=1)
-    assert run.points[-1].loss < run.points[0].loss - 0.3
-    assert run.accuracy > 0.3
+def test_help_explains_every_option_and_gives_examples():
+    done = command("--help")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    for action in train.parser()._actions:
+        for name in action.option_strings:
+            assert name in done.stdout, name
+    for part in ("examples:", "files, in", "exit status:", "LABML_BCN_DATA"):
+        assert part in done.stdout, part
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_every_option_has_help():
+    actions = train.parser()._actions
+    assert all(action.help for action in actions)
+
+
+def test_every_example_of_the_help_parses():
+    text = train.EPILOG.replace("\\\n", " ")
+    lines = [line.split() for line in text.splitlines() if " -m " in line]
+    assert len(lines) == 7
+    for words in lines:
+        start = words.index("labml_bcn.experiment.train") + 1
+        assert words[0] in ("python", "torchrun")
+        train.parser().parse_args(words[start:])
 
 
 @pytest.mark.slow
-def test_a_short_run_learns_real_images(real_images):
-    data = cifar10.load(real_images)
-    model = vgg.build(
-        "small",
-        "bcn",
-        ws=True,
-        variance_around="running_mean",
-        momentum=0.01,
+def test_a_tiny_run_prints_a_summary():
+    done = command(
+        "--stand-in", "--norm", "bcn", "--ws", "--images", "2", "--momentum",
+        "0.01", "--variance-around", "running_mean",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "a procedural stand-in, not CIFAR-10" in done.stdout
+    assert (
+        "small bcn ws momentum=0.01 variance_around=running_mean,"
+        " 289,290 parameters" in done.stdout
     )
-    run = train.train(model, data, images=2000, points=5, tests=1)
-    assert run.points[-1].loss < run.points[0].loss - 0.2
-    assert run.accuracy > 0.25
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("test accuracy ")
+    assert " after 2 images in " in last
 
 
-# The test
-
-
-def test_the_test_counts_what_is_right(few):
-    model = Tiny()
-    nn.init.zeros_(model.head.weight)
-    nn.init.zeros_(model.head.bias)
-    model.head.bias.data[4] = 1
-    expected = (few.test_labels == 4).double().mean().item()
-    assert train.evaluate(model, few) == pytest.approx(expected)
-    assert expected > 0
-
-
-@pytest.mark.parametrize("chunk", [1, 7, 60, 1000])
-def test_the_chunk_does_not_change_the_test(few, chunk):
-    model = vgg.build("small", "bcn", ws=True)
-    expected = train.evaluate(model, few)
-    assert train.evaluate(model, few, chunk) == pytest.approx(expected)
-
-
-def test_the_test_leaves_modes_buffers_and_gradients_alone(few):
-    model = vgg.build("small", "bcn", ws=True)
-    frozen = next(m for m in model.modules() if isinstance(m, BatchChannelNorm))
-    frozen.eval()
-    modes = [module.training for module in model.modules()]
-    state = {name: t.clone() for name, t in model.state_dict().items()}
-    train.evaluate(model, few)
-    assert [module.training for module in model.modules()] == modes
-    after = model.state_dict()
-    assert all(torch.equal(state[name], after[name]) for name in state)
-    assert all(p.grad is None for p in model.parameters())
-
-
-def test_modes_come_back_when_the_test_fails(few):
-    model = nn.Linear(3, 3)
-    with pytest.raises(RuntimeError):
-        train.evaluate(model, few)
-    assert model.training
-
-
-# What is refused
+def test_the_same_command_prints_the_same_accuracies(images, capsys):
+    tables = []
+    words = ["--data", str(images), "--images", "10", "--seed", "3"]
+    for _ in range(2):
+        train.main(words)
+        tables.append(capsys.readouterr().out.splitlines()[3:-1])
+    assert tables[0] == tables[1]
+    metrics = [path / "metrics.jsonl" for path in Path("runs").iterdir()]
+    assert len(metrics) == 2
+    assert metrics[0].read_bytes() == metrics[1].read_bytes()
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("arguments", "message"),
     [
-        ({"batch_size": 0}, r"batch_size must be at least 1, got 0"),
-        ({"batch_size": 8}, r"at most the 7 training images, got 8"),
-        ({"batch_size": 4, "images": 3}, r"images=3 and batch_size=4"),
-        ({"accumulate": 0}, r"accumulate must be at least 1, got 0"),
-        ({"accumulate": 4}, r"batch_size=2, accumulate=4.*8 a step"),
-        ({"schedule": "step"}, r"one of onecycle, cosine.* got 'step'"),
-        ({"warmup": 1.0}, r"warmup must be a share .* got 1.0"),
-        ({"warmup": -0.1}, r"warmup must be a share .* got -0.1"),
-        ({"checkpoint_every": 0}, r"checkpoint_every must be at least 1"),
-        ({"tensorboard": True}, r"tensorboard needs a folder"),
-        ({"images": 0}, r"images=0"),
-        ({"lr": 0.0}, r"lr must be positive and finite, got 0.0"),
-        ({"lr": math.nan}, r"lr must be positive"),
-        ({"lr": math.inf}, r"lr must be positive"),
-        ({"seed": -1}, r"seed must be from 0"),
-        ({"points": 0}, r"at least 1, got 0"),
-        ({"tests": -1}, r"at least 1, got -1"),
-        ({"device": "gpu"}, r"device must be .* got 'gpu'.*use cpu"),
-        ({"device": "cuda:99"}, r"device must be .* got 'cuda:99'"),
+        (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
+        (["--batch-size", "two"], "argument --batch-size: invalid int"),
+        (["--images", "1"], "images=1 and batch_size=2"),
+        (["--images", "0"], "images=0"),
+        (["--groups", "5"], "groups=5 and 32 channels"),
+        (["--norm", "bn", "--groups", "8"], "norm 'bn' has no groups"),
+        (["--norm", "gn", "--no-estimate"], "norm 'gn' has no estimate"),
+        (["--norm", "gn", "--momentum", "0.1"], "'gn' has no momentum"),
+        (["--norm", "none", "--ws"], "--ws needs a norm"),
+        (["--norm", "ln"], "invalid choice: 'ln'"),
+        (["--momentum", "1.5"], "momentum must lie between 0 and 1"),
+        (
+            ["--no-estimate", "--variance-around", "running_mean"],
+            "variance_around",
+        ),
+        (["--device", "gpu"], "device must be one that torch can use"),
+        (["--seed", "-1"], "seed must be from 0"),
+        (["--threads", "0"], "threads must be at least 1, got 0"),
+        (["--lr", "nan"], "lr must be positive"),
+        (["--data", "nowhere"], "not allowed with argument --stand-in"),
+        (["--images", "9", "--epochs", "1"], "not allowed with argument"),
+        (["--epochs", "0"], "epochs must be positive and finite, got 0"),
+        (["--hold-out", "0"], "held out must be at least one and fewer"),
+        (["--hold-out", "7728"], "than the 7,728 training images, got 7,728"),
+        (["--optimizer", "lion"], "invalid choice: 'lion'"),
+        (["--accumulate", "0"], "accumulate must be at least 1"),
+        (["--schedule", "step"], "invalid choice: 'step'"),
+        (["--warmup", "1"], "warmup must be a share of the run"),
+        (["--checkpoint-every", "0"], "checkpoint_every must be at least 1"),
+        (["--sync-statistics"], "needs more than one process"),
     ],
 )
-def test_a_run_that_cannot_be_is_refused_before_the_first_step(few, options, message):
-    model = Tiny()
-    with pytest.raises(ValueError, match=message):
-        train.train(model, few, **options)
-    assert model.shown == []
+def test_bad_input_ends_with_a_message_and_2(capsys, arguments, message):
+    with pytest.raises(SystemExit) as left:
+        train.main(["--stand-in", *arguments])
+    assert left.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not Path("runs").exists()
 
 
-# The progress bar
+@pytest.mark.slow
+def test_wrong_data_ends_with_a_message_and_2(tmp_path):
+    (tmp_path / cifar10.FOLDER).mkdir()
+    for done in (
+        command("--data", str(tmp_path)),
+        command(LABML_BCN_DATA=str(tmp_path)),
+    ):
+        assert done.returncode == 2
+        assert "these are missing: data_batch_1.bin" in done.stderr
+        assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("shown", [True, False])
-def test_progress_is_shown_on_the_error_stream_or_not_at_all(few, capsys, shown):
-    train.train(Tiny(), few, progress=shown)
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert ("images/s" in err) is shown
-    assert ("loss=" in err and "accuracy=" in err) is shown
+@pytest.mark.slow
+def test_no_data_names_the_remedies(tmp_path):
+    done = command(
+        HOME=str(tmp_path),
+        XDG_CACHE_HOME=str(tmp_path),
+        LOCALAPPDATA=str(tmp_path),
+    )
+    assert done.returncode == 2
+    assert "no CIFAR-10 images were found" in done.stderr
+    assert "--stand-in" in done.stderr
 
 
-def test_no_terminal_no_progress_bar(few, capsys):
-    train.train(Tiny(), few)
-    assert capsys.readouterr().err == ""
+def test_data_that_cannot_be_read_ends_with_a_message_and_2(
+    images, tmp_path, monkeypatch, capsys
+):
+    def broken(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Path, "read_bytes", broken)
+    with pytest.raises(SystemExit, match="2"):
+        train.main(["--data", str(images)])
+    assert (
+        f"{images / 'data_batch_1.bin'} cannot be read: Input/output error"
+        in capsys.readouterr().err
+    )
+
+
+def test_a_missing_compiler_is_reported_before_anything_is_written(monkeypatch, capsys):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(SystemExit, match="2"):
+        train.main(["--stand-in", "--compile"])
+    assert "compiler on a CPU, but no-such-comp" in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+# --- The folder -------------------------------------------------------------
+
+
+def test_a_run_is_one_folder(images, capsys):
+    words = ["--data", str(images), "--norm", "gn", "--ws", "--epochs", "0.5"]
+    assert train.main([*words, "--groups", "4"]) == 0
+    folder = Path("runs/small-gn-ws-groups-4")
+    assert f"kept in: {folder}\n" in capsys.readouterr().out
+    config = json.loads((folder / "config.json").read_text())
+    assert config["settings"]["norm"] == "gn"
+    assert config["settings"]["groups"] == 4
+    assert config["settings"]["images"] == 20
+    assert config["settings"]["digest"] == cifar10.read(images).digest
+    (start,) = read_lines(folder / "starts.jsonl")
+    assert start["torch"] == torch.__version__
+    assert {"time", "command", "labml_bcn", "cpu", "cores"} <= start.keys()
+    metrics = read_lines(folder / "metrics.jsonl")
+    assert [m["images"] for m in metrics if "loss" in m] == [*range(2, 21, 2)]
+    assert [m["images"] for m in metrics if "test_accuracy" in m] == [
+        4, 8, 12, 16, 20,
+    ]  # fmt: skip
+    speeds = read_lines(folder / "timings.jsonl")
+    assert [s["images"] for s in speeds] == [*range(2, 21, 2)]
+    assert all(s["images_per_second"] > 0 for s in speeds)
+    assert read_last_checkpoint(folder)["step"] == 10
+    assert json.loads((folder / "outcome.json").read_text()) == {
+        "outcome": "done",
+        "step": 10,
+        "reason": None,
+        "message": "the run has come to its end",
+        "exit_status": 0,
+    }
+    assert {path.suffix for path in folder.iterdir()} == {
+        ".json", ".jsonl", ".pt",
+    }  # fmt: skip
+
+
+def test_images_held_out_take_the_place_of_the_test_images(images, capsys):
+    words = ["--data", str(images), "--images", "8", "--out", "run"]
+    assert train.main([*words, "--hold-out", "10"]) == 0
+    assert "10 training images held out" in capsys.readouterr().out
+    config = json.loads(Path("run/config.json").read_text())
+    data = cifar10.read(images).hold_out(10)
+    assert config["settings"]["digest"] == data.digest
+    tests = [
+        line["test_accuracy"]
+        for line in read_lines(Path("run/metrics.jsonl"))
+        if "test_accuracy" in line
+    ]
+    assert all(10 * accuracy == round(10 * accuracy) for accuracy in tests)
+    # The run goes on with the images that it began with.
+    assert train.main(["--resume", "run"]) == 0
+    with pytest.raises(SystemExit):
+        train.main(["--resume", "run", "--hold-out", "9"])
+    assert "hold-out is 10 there and 9 here" in capsys.readouterr().err
+
+
+def test_a_run_from_before_an_option_goes_on(images):
+    assert train.main(["--data", str(images), "--out", "run"]) == 0
+    file = Path("run/config.json")
+    config = json.loads(file.read_text())
+    del config["settings"]["optimizer"], config["settings"]["hold_out"]
+    file.write_text(json.dumps(config))
+    assert train.main(["--resume", "run"]) == 0
+
+
+def test_the_summary_averages_the_curve(images, capsys):
+    train.main(["--data", str(images), "--norm", "bn", "--images", "20"])
+    table = [line.split() for line in capsys.readouterr().out.splitlines()[3:-1]]
+    metrics = read_lines(Path("runs/small-bn/metrics.jsonl"))
+    losses = [m["loss"] for m in metrics if "loss" in m]
+    assert table[0] == ["images", "loss", "train", "test"]
+    for k, row in enumerate(table[1:]):
+        mean = (losses[2 * k] + losses[2 * k + 1]) / 2
+        assert row[1] == f"{mean:.3f}"
+
+
+def test_half_precision_is_close_to_full_precision(images):
+    words = ["--data", str(images), "--ws", "--amp", "--images", "12"]
+    assert train.main([*words, "--out", "amp"]) == 0
+    assert train.main([*words[:-3], "--images", "12", "--out", "full"]) == 0
+    amp, full = (read_lines(Path(p) / "metrics.jsonl") for p in ("amp", "full"))
+    assert amp != full
+    for one, other in zip(amp, full, strict=True):
+        if "loss" in one:
+            assert one["loss"] == pytest.approx(other["loss"], abs=0.3)
+
+
+@pytest.mark.slow
+def test_a_compiled_step_is_the_same_step(images):
+    words = ["--data", str(images), "--ws", "--images", "2"]
+    assert train.main([*words, "--compile", "--out", "compiled"]) == 0
+    assert train.main([*words, "--out", "eager"]) == 0
+    assert_same_step(Path("compiled"), Path("eager"))
+
+
+def test_tensorboard_shows_what_the_metrics_say(images):
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
+    words = ["--data", str(images), "--images", "20", "--out", "run"]
+    assert train.main([*words, "--tensorboard"]) == 0
+    board = accumulator.EventAccumulator("run/tensorboard").Reload()
+    metrics = read_lines(Path("run/metrics.jsonl"))
+    for tag, key in (
+        ("train/loss", "loss"),
+        ("train/accuracy", "accuracy"),
+        ("test/accuracy", "test_accuracy"),
+    ):
+        shown, kept = board.Scalars(tag), [m for m in metrics if key in m]
+        assert [e.step for e in shown] == [m["images"] for m in kept]
+        values = [m[key] for m in kept]
+        assert [e.value for e in shown] == pytest.approx(values)
+    assert len(board.Scalars("images per second")) == 10
+
+
+def test_without_tensorboard_the_remedy_is_named(images, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    words = ["--data", str(images), "--images", "20", "--tensorboard"]
+    assert train.main(words) != 0
+    error = capsys.readouterr().err
+    assert "pip install 'labml-bcn[tensorboard]'" in error
+
+
+def test_a_loss_that_becomes_nan_ends_the_run_and_names_the_layer(images, capsys):
+    words = ["--data", str(images), "--norm", "none", "--lr", "1e30"]
+    assert train.main([*words, "--schedule", "constant"]) == 1
+    error = capsys.readouterr().err
+    assert "error: in step 2 the loss is nan: it arose in features." in error
+    assert "(Conv2d)" in error
+    assert "The last good checkpoint is of step 0: runs/small-none" in error
+    assert error.endswith("with a lower --lr for instance\n")
+    outcome = read_outcome(Path("runs/small-none"))
+    assert (outcome.outcome, outcome.reason) == ("failed", "nonfinite_loss")
+    assert (outcome.step, outcome.exit_status) == (2, 1)
+    assert f"error: {outcome.message}. The last good" in error

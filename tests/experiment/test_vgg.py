@@ -166,7 +166,7 @@ def test_building_leaves_the_global_random_state_alone():
         ({"seed": 2**64}, r"seed must be from 0"),
     ],
 )
-def test_what_does_not_fit_is_refused(options, message):
+def test_an_option_that_the_norm_does_not_have_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         vgg.build(**options)
 

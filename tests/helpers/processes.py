@@ -31,12 +31,12 @@ def _one_thread(target: Callable[..., object], *arguments: Any) -> None:
     target(*arguments)
 
 
-def together(target: Callable[..., Any], size: int, *arguments: Any) -> list:
+def run_in_group(target: Callable[..., Any], size: int, *arguments: Any) -> list:
     """Run `target(rank, *arguments)` in a gloo group; return the results."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         processes = [
-            start(_member, folder, rank, size, target, arguments)
+            start(_run_member, folder, rank, size, target, arguments)
             for rank in range(size)
         ]
         for process in processes:
@@ -47,7 +47,7 @@ def together(target: Callable[..., Any], size: int, *arguments: Any) -> list:
         return [torch.load(folder / f"{rank}.pt") for rank in range(size)]
 
 
-def _member(
+def _run_member(
     folder: Path,
     rank: int,
     size: int,

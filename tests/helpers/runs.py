@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from labml_bcn.experiment import cifar10, options
-from labml_bcn.experiment.run_folder import Folder
+from labml_bcn.experiment import cifar10, train
+from labml_bcn.experiment.run_folder import RunFolder
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +30,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def command(*arguments: Any, log: Path) -> None:
+def run_command(*arguments: Any, log: Path) -> None:
     """Run the command in this process, and leave with its exit status."""
     torch.set_num_threads(1)
     with (
@@ -38,13 +38,13 @@ def command(*arguments: Any, log: Path) -> None:
         contextlib.redirect_stdout(file),
         contextlib.redirect_stderr(file),
     ):
-        status = options.main([str(each) for each in arguments])
+        status = train.main([str(each) for each in arguments])
     sys.exit(status)
 
 
-def end(folder: Path) -> dict[str, Any]:
+def read_last_checkpoint(folder: Path) -> dict[str, Any]:
     """What the newest checkpoint of a run holds."""
-    found = Folder(folder).load()
+    found = RunFolder(folder).load()
     assert found is not None
     step, state = found
     return {"step": step} | state
@@ -52,7 +52,7 @@ def end(folder: Path) -> dict[str, Any]:
 
 def assert_same_end(one: Path, other: Path) -> None:
     """Two runs have ended with the same bits, and the same metrics."""
-    a, b = end(one), end(other)
+    a, b = read_last_checkpoint(one), read_last_checkpoint(other)
     assert a["step"] == b["step"]
     for name, value in a["model"].items():
         assert torch.equal(value, b["model"][name]), name
@@ -73,9 +73,9 @@ def assert_same_step(one: Path, other: Path) -> None:
     agree to the last digits. A gradient jumps where rounding puts a value on
     the other side of a ReLU's kink: that was up to 1.4 % when it was tried.
     """
-    a, b = end(one), end(other)
+    a, b = read_last_checkpoint(one), read_last_checkpoint(other)
     assert a["step"] == b["step"] == 1
-    (loss, *_), (twin, *_) = (lines(p / "metrics.jsonl") for p in (one, other))
+    (loss, *_), (twin, *_) = (read_lines(p / "metrics.jsonl") for p in (one, other))
     assert loss["loss"] == pytest.approx(twin["loss"], rel=1e-5)
     for name, value in b["model"].items():
         error = (a["model"][name] - value).norm()
@@ -87,7 +87,7 @@ def assert_same_step(one: Path, other: Path) -> None:
         assert (twin - gradient).norm() <= 0.05 * gradient.norm(), key
 
 
-def lines(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path) -> list[dict[str, Any]]:
     """The lines of a file of JSON lines."""
     return [json.loads(line) for line in path.read_text().splitlines()]
 

@@ -46,7 +46,7 @@ def edit(path: Path, old: str, new: str) -> None:
     [
         ("batch_norm.py", "momentum: float = 0.1", "momentum: float = 0.2"),
         ("weight_standardization.py", "factor**0.5", "factor**0.6"),
-        ("experiment/train.py", "lr: float = 0.005", "lr: float = 0.006"),
+        ("experiment/state.py", "5e-4", "6e-4"),
         ("experiment/vgg.py", "padding=1", "padding=2"),
     ],
 )

@@ -1,24 +1,34 @@
-"""The page of results: made of records, whole or in part, and no more."""
+"""The page of results: made of records, and no more."""
 
 import re
-from dataclasses import replace
-from functools import partial
+from dataclasses import asdict, replace
 
 import pytest
 from helpers.paths import ROOT
 
-from facing import fill
-from labml_bcn.experiment import options, runner
+from labml_bcn.experiment.records import is_recorded, read_records
+from labml_bcn.experiment.settings import Settings
 from labml_bcn.experiment.study import (
     AT_MICRO,
     METHODS,
     MICRO,
     STUDIES,
     plan,
-    recorded,
 )
-from website import results_page
-from website.results_page import NOT_YET, Results
+from website import (
+    results_page,
+    results_plots,
+    results_sentences,
+    results_tables,
+)
+from website.results import (
+    MICRO_SIZES,
+    VARIANCES,
+    Results,
+    best_methods,
+    is_above,
+    spread,
+)
 
 CPU = STUDIES["cpu"]
 PAGE = (ROOT / "docs" / "results.md").read_text()
@@ -33,14 +43,14 @@ LEVELS = {
 }
 
 
-def record(point, accuracy):
+def record(trial, accuracy):
     return {
-        "name": point.name,
-        "command": point.command,
+        "name": trial.name,
+        "command": trial.command,
         "commit": "c" * 40,
         "images": "a 7,728-image part of CIFAR-10",
         "counts": {"train": 7728, "test": 1000},
-        "settings": options.SETTINGS | point.settings | {"digest": "d" * 64},
+        "settings": asdict(Settings()) | trial.settings | {"digest": "d" * 64},
         "accuracy": accuracy,
         "error": None,
         "weights": "e" * 64,
@@ -51,18 +61,18 @@ def record(point, accuracy):
     }
 
 
-def results(levels=LEVELS, limit=10**9, noise=0.004, grid=CPU):
+def results(levels=LEVELS, noise=0.004, grid=CPU):
     """A study in which each method has its level, and a seed its noise."""
     records = {}
     while True:
-        left = [p for p in plan(grid, records) if not recorded(p, records)]
+        left = [p for p in plan(grid, records) if not is_recorded(p, records)]
         ready = [p for p in left if p.settings["lr"] is not None]
-        if not ready or len(records) >= limit:
+        if not ready:
             return Results(grid, records)
-        for point in ready[: limit - len(records)]:
-            level = levels[point.method]
-            level += noise * (point.settings["seed"] - 1)
-            records[point.name] = record(point, level)
+        for trial in ready:
+            level = levels[trial.method]
+            level += noise * (trial.settings["seed"] - 1)
+            records[trial.name] = record(trial, level)
 
 
 @pytest.fixture(scope="module")
@@ -70,62 +80,44 @@ def whole():
     return results()
 
 
-@pytest.fixture(scope="module", params=[0, 1, 30, 120, 200])
-def part(request):
-    return results(limit=request.param)
-
-
-def test_what_is_told_apart_has_every_seed_above_every_seed(whole):
-    study = whole
-    assert results_page.above(study, [3, 4, 5], [1, 2, 2.9])
-    assert not results_page.above(study, [3, 4, 5], [1, 2, 3])
-    assert not results_page.above(study, [4, 5], [1, 2, 3])
-    assert not results_page.above(study, [4, 5, 6], [1, 2])
+def test_what_is_told_apart_has_every_seed_above_every_seed():
+    assert is_above([3, 4, 5], [1, 2, 2.9])
+    assert not is_above([3, 4, 5], [1, 2, 3])
 
 
 def test_the_best_comes_with_what_is_not_told_apart():
     close = LEVELS | {"GN+WS": 0.5}
-    assert results_page.best(results(), 2) == ["BCN+WS"]
-    assert set(results_page.best(results(close), 2)) == {"BCN+WS", "GN+WS"}
+    assert best_methods(results(), 2) == ["BCN+WS"]
+    assert set(best_methods(results(close), 2)) == {"BCN+WS", "GN+WS"}
 
 
 def test_the_answer_follows_the_figures():
-    said = results_page.answer(results())
+    said = results_sentences.answer(results())
     for size in (1, 2, 4):
         assert f"**Batch size {size}: BCN+WS**, " in said
     assert said.count("Every other method is below it, seed for seed.") == 3
     assert said.endswith("is BCN+WS alone.**")
-    said = results_page.answer(results(LEVELS | {"GN": 0.7}))
+    said = results_sentences.answer(results(LEVELS | {"GN": 0.7}))
     assert said.endswith(
         "**Among the best at 1, 2 and 4 alike is GN alone.** BCN+WS is among"
         " them at 0 of the three."
     )
-    said = results_page.answer(results(LEVELS | {"GN": 0.5}))
+    said = results_sentences.answer(results(LEVELS | {"GN": 0.5}))
     assert "alike are GN and BCN+WS.** The first of these has" in said
 
 
-def test_without_all_seeds_nothing_is_compared():
-    said = results_page.answer(results(limit=100))
-    assert said.count(NOT_YET) == 3
-    assert "best" not in said
-    assert "**" not in results_page.table(results(limit=100))
-    said = results_page.papers(results(limit=100))
-    assert "agrees" not in said
-    assert "told apart" not in said
-
-
 def test_the_papers_are_agreed_or_disagreed_with_by_the_figures():
-    agrees = results_page.papers(results())
+    agrees = results_sentences.papers(results())
     assert agrees.count("**agrees**") == 1 + 4 + 1 + 3 + 2
     backwards = {name: 1 - level for name, level in LEVELS.items()}
-    disagrees = results_page.papers(results(backwards))
+    disagrees = results_sentences.papers(results(backwards))
     assert disagrees.count("**disagrees**") == 1 + 4 + 1 + 3 + 2
-    level = results_page.papers(results(dict.fromkeys(LEVELS, 0.3)))
+    level = results_sentences.papers(results(dict.fromkeys(LEVELS, 0.3)))
     assert "agrees" not in level
 
 
 def test_the_table_has_means_and_ranges(whole):
-    table = results_page.table(whole)
+    table = results_tables.table(whole)
     values = whole.main("GN", 16)
     cell = (
         f"{sum(values) / 3:.1f}<br><small>{min(values):.1f}&nbsp;to&nbsp;"
@@ -137,49 +129,51 @@ def test_the_table_has_means_and_ranges(whole):
     assert table.count("\n") == 1 + 7
 
 
-def test_a_part_says_how_much_it_is(part):
-    said = results_page.state(part)
-    total = len(plan(CPU, {}))
-    assert f"{len(part.records)} of {total} runs are:" in said
-    assert "Not all of it is recorded yet" in said
-    assert results_page.count(part).startswith(f"{len(part.records)} of ")
-
-
-def test_a_whole_study_says_so(whole):
-    assert results_page.state(whole) == "All 223 runs are recorded."
+def test_a_study_says_how_much_of_it_is_recorded(whole):
+    assert results_sentences.count(Results(CPU, {})) == "0 of 223 runs are recorded"
+    assert results_sentences.count(whole) == "223 of 223 runs are recorded"
+    assert results_sentences.state(whole) == "All 223 runs are recorded."
 
 
 @pytest.mark.parametrize("kind", results_page.KINDS)
-def test_everything_can_be_made_of_a_part(part, kind):
-    made = results_page.KINDS[kind](part)
+def test_everything_is_made_of_numbers(whole, kind):
+    made = results_page.KINDS[kind](whole)
     assert "nan" not in made
     assert "None" not in made
 
 
-def test_a_loss_that_was_no_number_counts_as_guessing():
+def test_a_run_that_is_missing_is_named(whole):
+    name = CPU.main("GN", 2, whole.records)[1].name
+    records = {k: v for k, v in whole.records.items() if k != name}
+    for make in (results_sentences.state, results_tables.table, results_plots.plot):
+        with pytest.raises(ValueError, match=f"{name} is not recorded; `make results`"):
+            make(Results(CPU, records))
+
+
+def test_a_loss_that_became_nan_counts_as_guessing():
     found = results()
     name = CPU.main("GN", 2, found.records)[1].name
     found.records[name]["accuracy"] = None
     assert min(found.main("GN", 2)) == 10
-    assert "| runs whose loss became no number | 1 |" in results_page.facts(found)
+    assert "| runs whose loss became no number | 1 |" in results_tables.facts(found)
 
 
 def test_the_ablation_takes_what_the_comparison_has(whole):
     usual = whole.main("BCN+WS", 2)
     assert whole.estimate("running_mean", 0.01) == usual
     assert len(whole.estimate("batch_mean", 0.01)) == 3
-    table = results_page.momentum(whole)
-    assert results_page.spread(usual) in table
+    table = results_tables.momentum(whole)
+    assert spread(usual) in table
     assert table.count("%") == 2 * 5
-    groups = results_page.groups(whole)
-    assert f"8, as above | 4, 8, 16 | {results_page.spread(usual)}" in groups
-    slow = results_page.slow(whole)
-    assert results_page.spread(whole.main("BN", 2)) in slow
+    groups = results_tables.groups(whole)
+    assert f"8, as above | 4, 8, 16 | {spread(usual)}" in groups
+    slow = results_tables.slow(whole)
+    assert spread(whole.main("BN", 2)) in slow
     assert slow.count("%") == 2 * 3
 
 
 def test_a_rate_at_the_edge_has_a_star():
-    table = results_page.rates(results(noise=0))
+    table = results_tables.rates(results(noise=0))
     # Of equals the lowest is chosen, which is at the edge.
     low = min(CPU.rates[2])
     assert f"{low:g}*" in table
@@ -187,34 +181,28 @@ def test_a_rate_at_the_edge_has_a_star():
 
 
 def test_each_known_point_has_its_command_and_leads_to_its_record(whole):
-    made = results_page.commands(whole)
-    for point in plan(CPU, whole.records):
-        assert point.command in made
-        assert f'href="cpu/{point.name}.json">{point.name}<' in made
-
-
-def test_a_point_that_is_not_recorded_leads_nowhere():
-    made = results_page.commands(results(limit=0))
-    assert "href" not in made
-    assert made.count(NOT_YET) == 7 * (5 + 5)
+    made = results_tables.commands(whole)
+    for trial in plan(CPU, whole.records):
+        assert trial.command in made
+        assert f'href="cpu/{trial.name}.json">{trial.name}<' in made
 
 
 def test_the_plot_draws_each_method_in_its_colour_and_says_it(whole):
-    made = results_page.plot(whole)
+    made = results_plots.plot(whole)
     for variable in ("bn", "gn", "bcn-plain", "bcn"):
         assert f"var(--method-{variable}, " in made
     assert made.count("<svg") == 1
     label = re.search('aria-label="([^"]*)"', made)[1]
     for size in CPU.batch_sizes:
         assert f"At batch size {size}: BCN+WS 5" in label
-    assert results_page.plot(whole) == made
+    assert results_plots.plot(whole) == made
 
 
 def test_the_page_names_what_can_be_made():
     kinds = re.findall(r"<!-- (\w+): ([\w-]+) -->", PAGE)
     assert {kind for kind, _ in kinds} == set(results_page.KINDS)
     assert {name for _, name in kinds} == set(STUDIES)
-    made = fill(PAGE, results_page.kinds(ROOT / "docs" / "results"))
+    made = results_page.put(PAGE, ROOT / "docs" / "results")
     assert "<!--" not in made
 
 
@@ -244,9 +232,9 @@ def test_the_prose_says_what_the_grid_is():
 def test_all_that_is_recorded_here_is_a_point_and_from_one_set_of_images():
     folder = ROOT / "docs" / "results"
     for name in STUDIES:
-        records = runner.read(folder / name)
+        records = read_records(folder / name)
         found = Results(STUDIES[name], records)
-        assert len(found.kept) == len(records)
+        assert len(found.recorded) == len(records)
         digests = {
             (r["settings"]["hold_out"], r["settings"]["digest"])
             for r in records.values()
@@ -260,25 +248,24 @@ def test_all_that_is_recorded_here_is_a_point_and_from_one_set_of_images():
 def test_another_grid_has_a_page_of_its_own():
     grid = replace(CPU, seeds=(0, 1), batch_sizes=(1, 2, 4), momenta=(0.1,))
     found = results(grid=grid)
-    assert results_page.state(found).startswith("All ")
-    assert results_page.answer(found).count("BCN+WS") == 4
+    assert results_sentences.state(found).startswith("All ")
+    assert results_sentences.answer(found).count("BCN+WS") == 4
 
 
 def test_the_advice_is_compared_with_the_best_of_the_ablation(whole):
     found = whole.estimate("running_mean", 0.01)
-    assert "not told apart from the best" in results_page.advice(whole)
+    assert "not told apart from the best" in results_sentences.advice(whole)
     changed = Results(CPU, {k: dict(v) for k, v in whole.records.items()})
     for name, record in changed.records.items():
         if "batch_mean-r0.1-" in name:
             record["accuracy"] += 0.1
-    said = results_page.advice(changed)
+    said = results_sentences.advice(changed)
     assert said.endswith("is below `batch_mean` with momentum 0.1.")
     for name, record in changed.records.items():
         if name.startswith("main-bcn-ws-b2"):
             record["accuracy"] += 0.2
-    assert results_page.advice(changed).endswith("is the best of these.")
-    assert results_page.spread(found) in results_page.momentum(whole)
-    assert NOT_YET in results_page.advice(results(limit=200))
+    assert results_sentences.advice(changed).endswith("is the best of these.")
+    assert spread(found) in results_tables.momentum(whole)
 
 
 def test_the_advice_names_what_is_above_it_where_the_best_is_not(whole):
@@ -288,21 +275,17 @@ def test_the_advice_names_what_is_above_it_where_the_best_is_not(whole):
             record["accuracy"] += 0.01
         if "batch_mean-r0.003-" in name:
             record["accuracy"] += -0.1 if name.endswith("s0") else 0.2
-    said = results_page.advice(changed)
+    said = results_sentences.advice(changed)
     assert "the best, `batch_mean` with momentum 0.003, but each" in said
     assert said.endswith("below every one of `running_mean` with 0.003.")
 
 
-def test_the_readme_shows_the_plot_once_the_study_is_whole():
-    """And the file is the plot: `python website/results_page.py` makes it."""
-    records = runner.read(ROOT / "docs" / "results" / "cpu")
-    found = Results(CPU, records)
-    readme = (ROOT / "README.md").read_text()
-    complete = len(found.kept) == len(found.points)
-    assert ("docs/assets/accuracy.svg" in readme) == complete
-    if complete:
-        kept = results_page.README_PLOT.read_text("utf-8")
-        assert kept == results_page.for_readme(found)
+def test_the_readme_shows_the_plot():
+    """And the file is the plot: `python -m website.results_page` makes it."""
+    found = Results(CPU, read_records(results_page.FOLDER / "cpu"))
+    assert "docs/assets/accuracy.svg" in (ROOT / "README.md").read_text()
+    kept = results_page.README_PLOT.read_text("utf-8")
+    assert kept == results_plots.for_readme(found)
 
 
 def contrast(one, other):
@@ -322,7 +305,7 @@ def luminance(colour):
 
 
 def test_the_readmes_plot_stands_alone(whole):
-    made = results_page.for_readme(whole)
+    made = results_plots.for_readme(whole)
     assert made.startswith("<svg")
     assert "http://www.w3.org/2000/svg" in made
     assert "currentColor" not in made
@@ -336,31 +319,30 @@ def test_the_readmes_plot_stands_alone(whole):
 
 def test_what_the_readme_and_use_it_say_was_recorded():
     """Both say in words what came out; here is what they stand on."""
-    found = Results(CPU, runner.read(ROOT / "docs" / "results" / "cpu"))
-    above = partial(results_page.above, found)
+    found = Results(CPU, read_records(results_page.FOLDER / "cpu"))
     readme = " ".join((ROOT / "README.md").read_text().split())
     assert "batch norm is left with chance" in readme
     for method in ("BN", "BN+WS"):
         assert max(found.main(method, 1)) < 15
     assert "still classifies over half of the test images right" in readme
     assert "do not tell these two apart" in readme
-    for size in results_page.MICRO_SIZES:
+    for size in MICRO_SIZES:
         pair = found.main("BCN+WS", size), found.main("GN+WS", size)
         assert min(map(min, pair)) > 50
-        assert not above(*pair)
-        assert not above(*reversed(pair))
+        assert not is_above(*pair)
+        assert not is_above(*reversed(pair))
     use = " ".join((ROOT / "docs" / "use.md").read_text().split())
     assert "every seed with 0.01 or less was above" in use
-    for around in results_page.VARIANCES:
+    for around in VARIANCES:
         for small in (0.003, 0.01):
-            assert above(found.estimate(around, small), found.estimate(around, 0.1))
+            assert is_above(found.estimate(around, small), found.estimate(around, 0.1))
     assert "with 0.003 was above every seed with 0.01" in use
-    assert above(
+    assert is_above(
         found.estimate("running_mean", 0.003),
         found.estimate("running_mean", 0.01),
     )
     assert "told apart at no momentum" in use
     for r in CPU.momenta:
-        pair = [found.estimate(each, r) for each in results_page.VARIANCES]
-        assert not above(*pair)
-        assert not above(*reversed(pair))
+        pair = [found.estimate(each, r) for each in VARIANCES]
+        assert not is_above(*pair)
+        assert not is_above(*reversed(pair))

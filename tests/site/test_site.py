@@ -10,7 +10,9 @@ from urllib.parse import unquote, urljoin, urlsplit
 import nbformat
 import pytest
 from helpers.browsing import page_file, page_paths
-from helpers.paths import ROOT, mkdocs_settings
+from helpers.paths import ROOT
+
+from tools import style
 
 pytestmark = pytest.mark.slow
 
@@ -21,12 +23,10 @@ NOTEBOOKS = sorted(p.stem for p in (ROOT / "notebooks").glob("*.py"))
 
 
 def test_every_source_and_notebook_has_its_page(built_site):
-    [options] = (
-        each["facing"] for each in mkdocs_settings()["plugins"] if "facing" in each
-    )
-    assert len(options["sources"]) >= 10
+    sources = style.pages()
+    assert len(sources) >= 10
     assert {
-        *(f"{source.removesuffix('.py')}/" for source in options["sources"]),
+        *(f"{source.removesuffix('.py')}/" for source in sources),
         "use/",
         "glossary/",
         "reference/",

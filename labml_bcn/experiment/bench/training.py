@@ -42,14 +42,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labml_bcn.experiment import cifar10, ranks, vgg
+from labml_bcn.experiment import cifar10, vgg
 from labml_bcn.experiment.bench.naive import (
     NaiveBatchChannelNorm,
     NaiveWSConv2d,
 )
 from labml_bcn.experiment.cifar10 import CIFAR10
 from labml_bcn.experiment.environment import surroundings
-from labml_bcn.experiment.train import positive, shuffled
+from labml_bcn.experiment.loop import shuffled_batches
+from labml_bcn.experiment.machine import require_device
+from labml_bcn.experiment.settings import AT_LEAST_ONE, require, require_rule
 
 GROUPS = {"small": 8, "vgg": 32}
 
@@ -85,7 +87,7 @@ class Trainer:
     def __init__(self, model: nn.Module, data: CIFAR10, batch_size: int) -> None:
         self.model, self.data = model, data
         self.device = data.train_images.device
-        self.batches: Iterator[tuple[Tensor, Tensor]] = shuffled(
+        self.batches: Iterator[tuple[Tensor, Tensor]] = shuffled_batches(
             data, batch_size, seed=0
         )
         self.optimizer = torch.optim.SGD(
@@ -250,10 +252,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = command.parse_args(arguments)
     try:
         for size in options.batch_sizes:
-            positive("batch size", size)
-        ranks.usable(options.device)
+            require_rule("batch size", size, AT_LEAST_ONE)
+        require_device(options.device)
         if options.threads is not None:
-            torch.set_num_threads(positive("threads", options.threads))
+            require(threads=options.threads)
+            torch.set_num_threads(options.threads)
     except ValueError as error:
         command.error(str(error))
     data = cifar10.stand_in(max(512, *options.batch_sizes), 1)

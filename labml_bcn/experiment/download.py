@@ -1,0 +1,75 @@
+"""Downloads CIFAR-10's binary archive: 170,052,171 bytes, checked and unpacked."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from labml_bcn.experiment.extras import optional_package, progress_bar
+
+URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
+SIZE = 170_052_171
+# Seconds to wait for a connection, and for the next bytes.
+TIMEOUT = (4, 30)
+
+
+class DownloadError(OSError):
+    """The archive could not be had, or is not the one that was expected."""
+
+
+def fetch(
+    cache: Path,
+    folder: str,
+    *,
+    url: str = URL,
+    md5: str = MD5,
+    progress: bool | None = None,
+) -> Path:
+    """Download the archive and return its `folder`, unpacked into `cache`.
+
+    All happens in a folder beside the final one, which gets its name when it is
+    complete: whoever finds that name finds all files, and several downloads at once do
+    not meet. `progress` shows a bar; `None` does so if there is a terminal.
+
+    Raises `DownloadError` if the server cannot be reached, the archive is another one
+    than expected, or there is no room for it.
+    """
+    pooch = optional_package("pooch")
+    pooch.get_logger().setLevel("WARNING")
+    bar = progress_bar(SIZE, label="CIFAR-10", progress=progress, unit="B")
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as temporary:
+            pooch.retrieve(
+                url,
+                known_hash=f"md5:{md5}",
+                path=temporary,
+                downloader=pooch.HTTPDownloader(bar, timeout=TIMEOUT),
+                processor=pooch.Untar(extract_dir="unpacked"),
+            )
+            return _move(Path(temporary, "unpacked", folder), cache / folder)
+    # Pooch's word for another checksum. What is wrong on the way is an OSError, that
+    # of the package requests as well.
+    except ValueError as error:
+        raise DownloadError(
+            f"the archive from {url} must have the MD5 sum {md5}, but has another: it"
+            " was damaged on its way, or is another file. It was removed; try again."
+        ) from error
+    except OSError as error:
+        raise DownloadError(
+            f"CIFAR-10 could not be downloaded from {url} to {cache}: {error}. Try"
+            " again; or get it another way and set LABML_BCN_DATA to the folder that"
+            f" holds {folder}."
+        ) from error
+    finally:
+        bar.close()
+
+
+def _move(folder: Path, target: Path) -> Path:
+    try:
+        os.rename(folder, target)
+    except OSError:
+        # Another process may have been faster; its files are as good.
+        if not target.is_dir():
+            raise
+    return target

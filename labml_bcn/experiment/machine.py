@@ -1,0 +1,44 @@
+"""What a run computes on: the device, and the compiler that `torch.compile` needs."""
+
+import os
+import shutil
+import sys
+
+import torch
+from torch import nn
+
+
+def require_device(device: torch.device | str) -> None:
+    """Raise `ValueError` unless torch can use the device here."""
+    # Torch says in many ways that a device is not there: it has no such name, no such
+    # hardware, or was built without it.
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(
+            f"device must be one that torch can use here, got {device!r}:"
+            f" {str(error).splitlines()[0]}; use cpu"
+        ) from error
+
+
+def require_machine(device: torch.device | str, compile: bool) -> None:
+    """Raise `ValueError` unless the device is there, and the compiler if it is needed.
+
+    `torch.compile` needs a C++ compiler on a CPU.
+    """
+    require_device(device)
+    if not compile or torch.device(device).type != "cpu":
+        return
+    usual = {"win32": "cl", "darwin": "clang++"}.get(sys.platform, "g++")
+    name = os.environ.get("CXX", usual)
+    if shutil.which(name) is None:
+        raise ValueError(
+            f"compile needs a C++ compiler on a CPU, but {name} is not found; install"
+            " it, name another in the environment variable CXX, or do without compile"
+        )
+
+
+def compile_model(model: nn.Module) -> nn.Module:
+    """Return the model as `torch.compile` makes it. Both share their weights."""
+    compiled: nn.Module = torch.compile(model)  # type: ignore[assignment]
+    return compiled

@@ -1,0 +1,175 @@
+"""Which run a command means, and what the run's folder says about it.
+
+There is one rule for starting again: what is typed must agree with the run, and what
+is not typed is taken from it. Both of these go on with the same run,
+
+    python -m labml_bcn.experiment.train --resume runs/small-bcn-ws
+    python -m labml_bcn.experiment.train --norm bcn --ws --images 5000 \\
+        --out runs/small-bcn-ws --resume
+
+and the second one also starts it, if there is none yet. It is the one for schedulers,
+which repeat a command word by word.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from labml_bcn.experiment.cifar10 import CIFAR10
+from labml_bcn.experiment.durable import JSONLines, write_atomically
+from labml_bcn.experiment.environment import surroundings
+from labml_bcn.experiment.outcome import RunError
+from labml_bcn.experiment.settings import Settings, StartOptions
+
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What `config.json` holds: the settings, and the images that they are for.
+
+    `images` says what they are, `counts` how many, `data` where they were found.
+    """
+
+    settings: Settings
+    images: str = ""
+    counts: dict[str, int] = dataclasses.field(default_factory=dict)
+    data: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, settings: Settings, data: CIFAR10, options: StartOptions) -> Self:
+        """Return the configuration of a run that is to begin."""
+        return cls(
+            settings,
+            data.source,
+            {"train": len(data.train_images), "test": len(data.test_images)},
+            {"stand_in": data.is_stand_in, "data": options.data},
+        )
+
+
+def find_run(options: StartOptions, new: Settings) -> tuple[Path, RunConfig | None]:
+    """Return the folder of the run that a command means, and its configuration.
+
+    A run that is to begin, with the settings `new`, has none. Raises `ValueError` if
+    the folder holds a run and `--resume` was not typed, or there is none to go on with.
+    """
+    out, resume = options.out, options.resume
+    if resume and out and Path(resume) != Path(out):
+        raise ValueError(
+            f"--resume and --out must name one folder, got {resume} and {out}; leave"
+            " one of them out"
+        )
+    if resume == "" and not out:
+        raise ValueError(
+            "--resume needs the folder of a run: --resume FOLDER, or --out FOLDER"
+            " --resume"
+        )
+    path = Path(resume or out or free_folder(new))
+    if not (path / CONFIG).exists():
+        if resume:
+            raise ValueError(
+                f"--resume must name the folder of a run, but {path} holds none; to"
+                " start one, use --out"
+            )
+        return path, None
+    if resume is None:
+        raise ValueError(
+            f"{path} holds a run already; go on with it by --resume, or name another"
+            " folder with --out"
+        )
+    return path, read_config(path)
+
+
+def free_folder(settings: Settings) -> Path:
+    """Return a folder for a new run, named after the method."""
+    name = "-".join(describe(settings).split()).replace("=", "-")
+    numbers = ("", *(f"-{number}" for number in range(2, 10_000)))
+    paths = (Path("runs") / f"{name}{number}" for number in numbers)
+    return next(path for path in paths if not path.exists())
+
+
+def describe(settings: Settings) -> str:
+    """Return the method in a few words, with the options that were given."""
+    words = [settings.model, settings.norm]
+    words += ["ws"] if settings.ws else []
+    for name in ("groups", "momentum", "estimate", "variance_around"):
+        value = getattr(settings, name)
+        if value is not None:
+            words.append(f"{name}={value}")
+    return " ".join(words)
+
+
+def read_config(path: Path) -> RunConfig:
+    """Read the configuration of a run, or raise `ValueError` with the remedy.
+
+    A run from before there was an option has what is its default.
+    """
+    file = path / CONFIG
+    try:
+        found = json.loads(file.read_text("utf-8"))
+        return RunConfig(**(found | {"settings": Settings(**found["settings"])}))
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{file} must hold the settings of a run, but does not: {error}. Bring it"
+            " back, or start anew in another folder"
+        ) from error
+
+
+def write_config(path: Path, config: RunConfig) -> None:
+    """Write down the configuration of a new run, or raise `RunError`."""
+    text = json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+    try:
+        write_atomically(path / CONFIG, text.encode())
+    except OSError as error:
+        raise RunError(
+            f"{path / CONFIG} could not be written: {error.strerror}. Make room, and"
+            " start again",
+            reason="not_writable",
+        ) from error
+
+
+def require_same_settings(here: Settings, there: Settings, path: Path) -> None:
+    """Raise `ValueError`, with each difference, unless the run has these settings."""
+    new, old = dataclasses.asdict(here), dataclasses.asdict(there)
+    differences = [
+        f"{name.replace('_', '-')} is {old[name]!r} there and {value!r} here"
+        for name, value in new.items()
+        if old[name] != value
+    ]
+    if differences:
+        raise ValueError(
+            f"the run in {path} has other settings: {'; '.join(differences)}. Type its"
+            " own or none to go on with it, or start another run with another --out."
+            " Nothing was changed"
+        )
+
+
+def note_start(path: Path) -> list[str]:
+    """Add a line for this start, and return what has changed since the last one.
+
+    Settings decide the result, together with the versions of what computes it. If those
+    have changed, the run goes on, and the reader is told.
+    """
+    now = surroundings()
+    last = now | _add_start(path / "starts.jsonl", now)
+    return [
+        f"note: until now the run had {name} {last[name]}, and goes on with"
+        f" {now[name]}; its last digits may differ from those of a run that was never"
+        " stopped"
+        for name in ("labml_bcn", "torch", "cpu")
+        if last[name] != now[name]
+    ]
+
+
+def _add_start(file: Path, now: dict[str, Any]) -> dict[str, Any]:
+    # Returns the line before: empty if there is none.
+    starts = JSONLines(file)
+    before = file.read_bytes()
+    # A loss of power can leave the half of a line.
+    starts.cut(before.rfind(b"\n") + 1)
+    *_, last = {}, *starts
+    starts.add(**now)
+    starts.close()
+    return last

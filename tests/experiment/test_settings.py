@@ -1,0 +1,204 @@
+"""The settings: each fact once, and what was recorded with them stays readable."""
+
+import argparse
+import dataclasses
+import inspect
+import json
+import math
+import shlex
+
+import pytest
+from helpers.paths import ROOT
+
+from labml_bcn import BatchChannelNorm, BatchNorm
+from labml_bcn.experiment import loop, run_config, state, train, vgg
+from labml_bcn.experiment.settings import (
+    OPTIONS,
+    Settings,
+    StartOptions,
+    add_options,
+    require,
+)
+
+RECORDS = sorted((ROOT / "docs" / "results").rglob("*.json"))
+
+
+def parsed(words):
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    return vars(parser.parse_args(words))
+
+
+# --- One fact, one place ----------------------------------------------------
+
+
+def test_every_choice_has_something_that_carries_it_out():
+    for name, table in (
+        ("model", vgg.BLOCKS),
+        ("norm", vgg.OPTIONS),
+        ("optimizer", state.OPTIMIZERS),
+        ("schedule", loop.SCHEDULES),
+    ):
+        assert set(OPTIONS[name].metadata["rule"].choices) == table.keys()
+
+
+def test_what_the_help_calls_a_default_is_the_layers_own():
+    own = inspect.signature(BatchChannelNorm).parameters
+    assert inspect.signature(BatchNorm).parameters["momentum"].default == 0.1
+    for name in ("momentum", "variance_around"):
+        assert f"(default: {own[name].default})" in OPTIONS[name].metadata["help"]
+    assert own["estimate"].default is True
+    assert "(default: --estimate)" in OPTIONS["estimate"].metadata["help"]
+
+
+def test_what_is_not_typed_is_absent_and_has_its_default():
+    assert parsed([]) == {}
+    assert Settings().typed_over({}) == Settings()
+    assert StartOptions.of({}) == StartOptions()
+
+
+def test_every_option_is_read_as_its_type():
+    words = "--norm gn --no-ws --groups 4 --lr 0.1 --no-estimate --epochs 2 --stand-in"
+    typed = parsed(words.split())
+    assert typed == {
+        "norm": "gn",
+        "ws": False,
+        "groups": 4,
+        "lr": 0.1,
+        "estimate": False,
+        "epochs": 2.0,
+        "stand_in": True,
+    }
+    settings = Settings(ws=True, seed=3).typed_over(typed)
+    assert settings == Settings(norm="gn", groups=4, lr=0.1, estimate=False, seed=3)
+    assert StartOptions.of(typed) == StartOptions(epochs=2.0, stand_in=True)
+
+
+def test_the_function_keeps_its_keywords_and_defaults():
+    keywords = {
+        name: parameter.default
+        for name, parameter in inspect.signature(train.train).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    assert keywords == {
+        "batch_size": 2,
+        "accumulate": 1,
+        "images": None,
+        "optimizer": "sgd",
+        "lr": 0.005,
+        "schedule": "onecycle",
+        "warmup": None,
+        "seed": 0,
+        "device": "cpu",
+        "amp": False,
+        "compile": False,
+        "points": 100,
+        "tests": 5,
+        "progress": None,
+        "folder": None,
+        "checkpoint_every": 1000,
+        "tensorboard": False,
+    }
+
+
+def test_a_function_is_given_the_settings_that_it_has_defaults_for():
+    def one(model, lr=1.0, folder=None): ...
+    def other(norm="bn"): ...
+
+    settings = Settings(lr=0.1)
+    assert settings.arguments_of(one, other) == {"norm": "bcn", "lr": 0.1}
+
+
+# --- Rules ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("model", "big", "one of vgg, small, got 'big'"),
+        ("norm", "ln", "one of bn, gn, bcn, none, got 'ln'"),
+        ("variance_around", "mean", "one of batch_mean, running_mean"),
+        ("optimizer", "lion", "one of sgd, adam"),
+        ("schedule", "step", "one of onecycle, cosine, constant"),
+        ("batch_size", 0, "at least 1, got 0"),
+        ("accumulate", -1, "at least 1, got -1"),
+        ("threads", 0, "at least 1, got 0"),
+        ("checkpoint_every", 0, "at least 1, got 0"),
+        ("lr", 0.0, "positive and finite, got 0.0"),
+        ("lr", math.nan, "positive and finite, got nan"),
+        ("epochs", math.inf, "positive and finite, got inf"),
+        ("warmup", 1.0, "a share of the run, from 0 to below 1, got 1.0"),
+        ("seed", 2**63, "from 0 to"),
+    ],
+)
+def test_a_value_that_breaks_its_rule_is_refused(name, value, words):
+    options = Settings if hasattr(Settings, name) else StartOptions
+    for refuse in (require, options):
+        with pytest.raises(ValueError, match=f"{name} must be {words}"):
+            refuse(**{name: value})
+
+
+def test_none_keeps_every_rule_that_leaves_the_choice_open():
+    require(threads=None, warmup=None, variance_around=None, epochs=None)
+
+
+# --- What was written before ------------------------------------------------
+
+BEFORE = {
+    "settings": {
+        "model": "small",
+        "norm": "bcn",
+        "ws": True,
+        "groups": None,
+        "momentum": 0.01,
+        "estimate": None,
+        "variance_around": "running_mean",
+        "sync_statistics": False,
+        "batch_size": 2,
+        "accumulate": 1,
+        "images": 8000,
+        "optimizer": "sgd",
+        "lr": 0.001,
+        "schedule": "onecycle",
+        "warmup": None,
+        "seed": 0,
+        "amp": False,
+        "compile": False,
+        "device": "cpu",
+        "threads": 1,
+        "hold_out": None,
+        "processes": 1,
+        "digest": "1b54",
+    },
+    "images": "a 7,728-image part of CIFAR-10",
+    "counts": {"train": 7728, "test": 1000},
+    "data": {"stand_in": False, "data": None},
+}
+
+
+def test_a_configuration_is_written_as_ever(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(BEFORE))
+    config = run_config.read_config(tmp_path)
+    (tmp_path / "config.json").unlink()
+    run_config.write_config(tmp_path, config)
+    text = (tmp_path / "config.json").read_text()
+    assert text == json.dumps(BEFORE, indent=2) + "\n"
+
+
+def test_a_setting_that_is_not_known_here_is_refused(tmp_path):
+    later = BEFORE | {"settings": BEFORE["settings"] | {"dropout": 0.5}}
+    (tmp_path / "config.json").write_text(json.dumps(later))
+    with pytest.raises(ValueError, match=r"must hold the settings.*dropout"):
+        run_config.read_config(tmp_path)
+
+
+def test_every_recorded_command_means_the_recorded_settings():
+    assert len(RECORDS) == 223
+    for path in RECORDS:
+        record = json.loads(path.read_text("utf-8"))
+        _, _, module, *words = shlex.split(record["command"])
+        assert module == "labml_bcn.experiment.train"
+        settings = Settings().typed_over(parsed(words))
+        found = dataclasses.asdict(settings)
+        found |= {"digest": record["settings"]["digest"]}
+        assert list(found.items()) == list(record["settings"].items()), path.name
