@@ -9,6 +9,9 @@ from torch import nn
 
 from labml_bcn import FusedBatchChannelNorm, WSConv2d
 from labml_bcn.experiment.bench import layers as benchmark
+from labml_bcn.experiment.bench.convolutions import resnet50_convolutions
+from labml_bcn.experiment.bench.memory import peak_allocation, saved_for_backward
+from labml_bcn.experiment.bench.timing import race
 from labml_bcn.fused import Rows
 
 
@@ -27,7 +30,7 @@ class Waits(nn.Module):
 
 def test_a_ratio_is_to_the_first_of_the_rivals():
     layers = {"one": Waits(1), "thirty": Waits(30)}
-    lines = benchmark.measure(layers, torch.randn(1, 8, 64, 64), 0.1)
+    lines = benchmark.measure_rivals(layers, torch.randn(1, 8, 64, 64), 0.1)
     assert lines["one"].ratio == 1
     assert lines["thirty"].ratio > 2
     for line in lines.values():
@@ -37,16 +40,16 @@ def test_a_ratio_is_to_the_first_of_the_rivals():
 def test_steps_take_turns_and_each_at_least_five():
     order = []
     steps = {name: lambda n=name: order.append(n) for name in "ab"}
-    benchmark.in_turns(steps, 0.0)
+    race(steps, 0.0)
     assert order == ["a", "b"] * 6  # one more, not timed, at the start
 
 
 def test_what_is_saved_counts_each_memory_once():
     x = torch.randn(4, 64, 32, 32, requires_grad=True)
-    assert benchmark.saved(nn.ReLU(), x) == 1
-    assert benchmark.saved(lambda x: x * x, x) == 1
-    assert benchmark.saved(lambda x: x.exp() * x.sin(), x) == 3
-    assert benchmark.saved(benchmark.Copy(), x) == 0
+    assert saved_for_backward(nn.ReLU(), x) == 1
+    assert saved_for_backward(lambda x: x * x, x) == 1
+    assert saved_for_backward(lambda x: x.exp() * x.sin(), x) == 3
+    assert saved_for_backward(benchmark.Copy(), x) == 0
 
 
 def test_the_peak_is_the_most_at_one_time():
@@ -60,33 +63,33 @@ def test_the_peak_is_the_most_at_one_time():
         d = c + 1
         return b, c, d
 
-    assert round(benchmark.peak(two_then_three, x), 2) == 3
-    assert round(benchmark.peak(lambda: x + 1, x), 2) == 1
+    assert round(peak_allocation(two_then_three, x), 2) == 3
+    assert round(peak_allocation(lambda: x + 1, x), 2) == 1
 
 
 def test_the_fused_layer_keeps_one_input_and_the_pair_two():
     x = torch.randn(2, 32, 64, 64, requires_grad=True)
-    rivals = benchmark.rivals(32, 8)
-    assert benchmark.saved(rivals["fused"], x) == pytest.approx(1, abs=0.02)
-    assert benchmark.saved(rivals["pair"], x) == pytest.approx(2, abs=0.02)
+    rivals = benchmark.build_rivals(32, 8)
+    assert saved_for_backward(rivals["fused"], x) == pytest.approx(1, abs=0.02)
+    assert saved_for_backward(rivals["pair"], x) == pytest.approx(2, abs=0.02)
 
 
 def test_every_rival_normalizes_each_group():
     x = 3 + torch.randn(4, 16, 8, 8)
-    for name, layer in benchmark.rivals(16, 4).items():
+    for name, layer in benchmark.build_rivals(16, 4).items():
         y = layer(x)
         assert y.shape == x.shape
         if name not in ("passes", "copy"):
             grouped = y.view(4, 4, -1)
             assert grouped.mean().abs() < 0.1
             assert (grouped.var() - 1).abs() < 0.2
-    fused = benchmark.rivals(16, 4)["fused"]
+    fused = benchmark.build_rivals(16, 4)["fused"]
     assert isinstance(fused, FusedBatchChannelNorm)
 
 
 def test_the_passes_are_those_of_the_fused_layer(monkeypatch):
     x = torch.randn(2, 16, 8, 8, requires_grad=True)
-    fused, passes = (benchmark.rivals(16, 4)[n] for n in ("fused", "passes"))
+    fused, passes = (benchmark.build_rivals(16, 4)[n] for n in ("fused", "passes"))
     calls = {}
     for name in ("measure", "apply", "sums", "combine"):
         whole = getattr(Rows, name)
@@ -103,7 +106,7 @@ def test_the_passes_are_those_of_the_fused_layer(monkeypatch):
 
 
 def test_the_convolutions_are_those_of_resnet_50():
-    shapes = list(benchmark.convolutions())
+    shapes = list(resnet50_convolutions())
     assert len(shapes) == len(set(shapes)) == 23
     assert shapes[0] == (3, 64, 7, 2, 224)
     assert (512, 512, 3, 1, 7) in shapes
@@ -115,10 +118,10 @@ def test_the_convolutions_are_those_of_resnet_50():
 
 
 def test_an_input_is_four_sizes():
-    assert benchmark.shape("2,64,32,32") == (2, 64, 32, 32)
+    assert benchmark.parse_shape("2,64,32,32") == (2, 64, 32, 32)
     for text in ("2,64", "2,64,32,0", "a,b,c,d"):
         with pytest.raises(ArgumentTypeError, match="2,64,32,32"):
-            benchmark.shape(text)
+            benchmark.parse_shape(text)
 
 
 def test_the_command_prints_and_records(tmp_path, capsys):

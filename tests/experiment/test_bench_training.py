@@ -8,8 +8,7 @@ from torch.nn import functional as F
 
 from labml_bcn import BatchChannelNorm, WSConv2d
 from labml_bcn.experiment import cifar10
-from labml_bcn.experiment.bench import naive
-from labml_bcn.experiment.bench import training as speed
+from labml_bcn.experiment.bench import naive, training
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -50,13 +49,15 @@ def test_the_naive_convolution_is_the_convolution():
 @pytest.mark.parametrize("model", ["small", "vgg"])
 def test_the_two_networks_of_a_pair_learn_the_same(model):
     x, y = torch.randn(2, 3, 32, 32), torch.tensor([1, 2])
-    losses = [F.cross_entropy(network(x), y) for network in speed.pair(model)]
+    losses = [F.cross_entropy(network(x), y) for network in training.build_pair(model)]
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-3, atol=1e-4)
 
 
 def test_both_are_measured_on_the_same_batches():
     data = cifar10.stand_in(16, 1)
-    trainers = [speed.Trainer(network, data, 2) for network in speed.pair("small")]
+    trainers = [
+        training.Trainer(network, data, 2) for network in training.build_pair("small")
+    ]
     for _ in range(3):
         (x, y), (other, labels) = (next(t.batches) for t in trainers)
         assert torch.equal(x, other)
@@ -66,7 +67,7 @@ def test_both_are_measured_on_the_same_batches():
 def test_the_command_prints_a_table_and_writes_it(tmp_path, capsys):
     file = tmp_path / "speed.json"
     words = "--models small --batch-sizes 2 3 --seconds 0.1 --threads 1"
-    assert speed.main([*words.split(), "--out", str(file)]) == 0
+    assert training.main([*words.split(), "--out", str(file)]) == 0
     table = capsys.readouterr().out.splitlines()
     assert table[1].split() == [
         "model", "batch", "ours", "naive", "ratio", "data", "steps",
@@ -95,5 +96,5 @@ def test_the_command_prints_a_table_and_writes_it(tmp_path, capsys):
 )
 def test_what_cannot_be_measured_is_refused(capsys, arguments, message):
     with pytest.raises(SystemExit, match="2"):
-        speed.main(arguments)
+        training.main(arguments)
     assert message in capsys.readouterr().err

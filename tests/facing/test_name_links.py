@@ -325,5 +325,5 @@ def test_our_layers_lead_to_each_other_and_to_torch():
     body = build(sources[1], features=[names.on_page(sources[1])]).body
     line = 1 + sources[0].lines.index("class BatchNorm(nn.Module):")
     assert f'<a href="batch_norm.py#L{line}">BatchNorm</a>' in body
-    assert 'id="ChannelNorm.forward.var"' in body
+    assert 'id="batch_channel_norm_stepwise.group_var"' in body
     assert TORCH["torch.rsqrt"] in body

@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 import pytest
 from helpers.paths import ROOT
 
+from facing import fill
 from labml_bcn.experiment.records import is_recorded, read_records
 from labml_bcn.experiment.settings import Settings
 from labml_bcn.experiment.study import (
@@ -202,7 +203,7 @@ def test_the_page_names_what_can_be_made():
     kinds = re.findall(r"<!-- (\w+): ([\w-]+) -->", PAGE)
     assert {kind for kind, _ in kinds} == set(results_page.KINDS)
     assert {name for _, name in kinds} == set(STUDIES)
-    made = results_page.put(PAGE, ROOT / "docs" / "results")
+    made = fill(PAGE, results_page.kinds(ROOT / "docs" / "results"))
     assert "<!--" not in made
 
 

@@ -1,68 +1,46 @@
-r"""
----
-title: How fast the layers are
-summary: >
-  The layers against their rivals on this machine, in turns: time, memory
-  and ratios, for CPU or CUDA, eager or compiled.
----
-
-# How fast the layers are
-
-Milliseconds mean little: they are those of one machine at one moment. What
-lasts is a *ratio*, and only where both sides were measured alike. So this
-command lets the rivals take turns, step by step, in one process: whatever
-else the machine does, it does to all of them. Each time is the median of
-its steps.
+"""The layers against their rivals on this machine: time, memory and ratios.
 
     python -m labml_bcn.experiment.bench.layers
     python -m labml_bcn.experiment.bench.layers --compile --json compiled.json
     python -m labml_bcn.experiment.bench.layers --weights
 
-A step is forward and backward, in training. The yardstick is the *pair*,
-PyTorch's own `nn.BatchNorm2d` followed by `nn.GroupNorm`. It does not
-compute the same (its batch norm uses the batch's statistics, and its group
-norm has a scale for each channel), but it is what people would write down,
-and it does the same work. Besides it there are group norm alone, which the
-[fused layer](fused.py) would like to cost no more than, and a *copy*, which
-writes one output and one gradient: no layer can do less. The *passes* are
-what the fused layer does to the activation, without the arithmetic between:
-what it would cost if its small tables were free.
+A step is forward and backward, in training. The yardstick is the *pair*, PyTorch's own
+`nn.BatchNorm2d` followed by `nn.GroupNorm`. It does not compute the same (its batch
+norm uses the batch's statistics, and its group norm has a scale for each channel), but
+it is what people would write down, and it does the same work. Besides it there are
+group norm alone, which the fused layer would like to cost no more than, and a *copy*,
+which writes one output and one gradient: no layer can do less. The *passes* are what
+the fused layer does to the activation, without the arithmetic between: what it would
+cost if its small tables were free.
 """
 
 import argparse
 import copy
-import gc
-import json
 import math
-import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from labml_bcn import (
-    BatchChannelNorm,
-    FusedBatchChannelNorm,
-    WSConv2d,
-)
+from labml_bcn import BatchChannelNorm, FusedBatchChannelNorm
 from labml_bcn._autograd import below_autograd
-from labml_bcn.experiment.bench.naive import (
-    NaiveBatchChannelNorm,
-    NaiveWSConv2d,
+from labml_bcn.experiment.bench.convolutions import (
+    measure_convolution,
+    resnet50_convolutions,
 )
-from labml_bcn.experiment.environment import surroundings
+from labml_bcn.experiment.bench.memory import peak_allocation, saved_for_backward
+from labml_bcn.experiment.bench.naive import NaiveBatchChannelNorm
+from labml_bcn.experiment.bench.timing import race, write_record
 from labml_bcn.fused import choose_passes
 
-# What is normalized in VGG and ResNet, from a tensor that fits into a cache
-# to one that fits into none; the last ones have few positions a channel.
+# What is normalized in VGG and ResNet, from a tensor that fits into a cache to one that
+# fits into none; the last ones have few positions a channel.
 INPUTS = (
     (2, 64, 32, 32),
     (2, 256, 56, 56),
@@ -73,15 +51,11 @@ INPUTS = (
     (16, 2048, 7, 7),
 )
 
-CONVOLUTIONS = {"plain": nn.Conv2d, "ours": WSConv2d, "naive": NaiveWSConv2d}
-
 Rivals = dict[str, Callable[[Tensor], Tensor]]
 
 
 class Copy(nn.Module):
-    r"""
-    The least that a layer can do: read the input, and write an output.
-    """
+    """The least that a layer can do: read the input, and write an output."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Copy `x`."""
@@ -89,8 +63,7 @@ class Copy(nn.Module):
 
 
 class Passes(nn.Module):
-    r"""
-    The four passes of the fused layer over an activation, and no more.
+    """The four passes of the fused layer over an activation, and no more.
 
     The result is of no use: each table stands in for another one.
     """
@@ -102,9 +75,7 @@ class Passes(nn.Module):
 
 
 class FourPasses(Function):
-    r"""
-    [The passes](fused.py#Strided), in both directions.
-    """
+    """The fused layer's passes, in both directions."""
 
     @staticmethod
     @below_autograd
@@ -127,11 +98,9 @@ class FourPasses(Function):
         return dx
 
 
-def rivals(channels: int, groups: int) -> dict[str, nn.Module]:
-    r"""
-    ## The rivals
+def build_rivals(channels: int, groups: int) -> dict[str, nn.Module]:
+    """Return the layers, each with its default settings, for [B, C, H, W].
 
-    The layers, each with its default settings, for an input `[B, C, H, W]`.
     The pair comes first: it is what the others are divided by.
     """
     pair = nn.Sequential(nn.BatchNorm2d(channels), nn.GroupNorm(groups, channels))
@@ -148,13 +117,11 @@ def rivals(channels: int, groups: int) -> dict[str, nn.Module]:
 
 
 class Line(NamedTuple):
-    r"""
-    ## A line of the table
+    """A line of the table.
 
-    - `ms`: milliseconds of a step, the median.
-    - `ratio`: of the time to the pair's.
-    - `saved`: bytes kept for the backward pass, in multiples of the input.
-    - `peak`: the most bytes that a step allocates, likewise.
+    `ms` are the milliseconds of a step, the median, and `ratio` is that of the time to
+    the pair's. `saved` is what is kept for the backward pass, and `peak` the most that
+    a step allocates, both in multiples of the input's bytes.
     """
 
     ms: float
@@ -163,23 +130,13 @@ class Line(NamedTuple):
     peak: float
 
 
-def measure(
+def measure_rivals(
     layers: Rivals, x: Tensor, seconds: float, train: bool = True
 ) -> dict[str, Line]:
-    r"""
-    ## One input
+    """Let layers race on one input, for some seconds in all, and return their lines.
 
-    Let the layers take turns on `x` for some seconds, and at least five
-    times.
-
-    **Arguments**
-
-    - `layers`: by name; the first is what the others are divided by.
-    - `x`: the input.
-    - `seconds`: for all of them together.
-    - `train`: forward and backward; else forward alone, without gradient.
-
-    **Returns** a line for each.
+    Ratios are to the first. A step is forward and backward if `train`, else forward
+    alone and without a gradient.
     """
     g = torch.randn_like(x)
     x = x.detach().requires_grad_(train)
@@ -191,192 +148,22 @@ def measure(
                 y.backward(g)
         x.grad = None
 
-    kept = {}
+    memory = {}
     steps = {name: partial(step, layer) for name, layer in layers.items()}
     for name, layer in layers.items():
         steps[name]()  # compiles, and allocates what stays
-        kept[name] = saved(layer, x), peak(steps[name], x)
-    times = in_turns(steps, seconds, x.device)
-    first = next(iter(times.values()))
+        memory[name] = saved_for_backward(layer, x), peak_allocation(steps[name], x)
+    times = race(steps, seconds, x.device)
+    medians = {name: median(each) for name, each in times.items()}
+    first = next(iter(medians.values()))
     return {
-        name: Line(time * 1e3, time / first, *kept[name])
-        for name, time in times.items()
+        name: Line(time * 1e3, time / first, *memory[name])
+        for name, time in medians.items()
     }
 
 
-def in_turns(
-    steps: Mapping[str, Callable[[], None]],
-    seconds: float,
-    device: torch.device | str = "cpu",
-) -> dict[str, float]:
-    r"""
-    Return the median time of each step in seconds, all taking turns.
-    """
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for step in steps.values():
-        step()
-    # As `timeit` does, without Python's search for cycles of garbage.
-    gc.collect()
-    gc.disable()
-    end = perf_counter() + seconds
-    while perf_counter() < end or len(times[next(iter(steps))]) < 5:
-        for name, step in steps.items():
-            times[name].append(timed(step, device))
-    gc.enable()
-    return {name: median(values) for name, values in times.items()}
-
-
-def timed(step: Callable[[], None], device: torch.device | str) -> float:
-    r"""
-    Return the seconds of one step.
-
-    A GPU works on its own time: its clock is asked, not ours.
-    """
-    if torch.device(device).type != "cuda":
-        start = perf_counter()
-        step()
-        return perf_counter() - start
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in "be")
-    begin.record()
-    step()
-    end.record()
-    torch.cuda.synchronize()
-    milliseconds: float = begin.elapsed_time(end)
-    return milliseconds / 1e3
-
-
-def saved(layer: Callable[[Tensor], Tensor], x: Tensor) -> float:
-    r"""
-    ## Memory
-
-    Return what a forward pass keeps for the backward pass, in multiples of
-    the input. The input counts where it is kept.
-    """
-    storages: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        layer(x)
-    return sum(storages.values()) / x.nbytes
-
-
-def peak(step: Callable[[], None], x: Tensor) -> float:
-    r"""
-    Return the most that a step has allocated at any time, beyond what was
-    there before, in multiples of the input.
-    """
-    if x.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step()
-        return (torch.cuda.max_memory_allocated() - before) / x.nbytes
-    with silence(), torch.profiler.profile(profile_memory=True) as profile:
-        step()
-    held = highest = 0
-    kineto = profile.profiler.kineto_results
-    events = [e for e in kineto.events() if e.name() == "[memory]"]
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        held += event.nbytes()
-        highest = max(highest, held)
-    return highest / x.nbytes
-
-
-@contextmanager
-def silence() -> Iterator[None]:
-    r"""
-    Keep what the profiler says of itself from the screen.
-    """
-    screen = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(screen, 2)
-        os.close(nowhere)
-        os.close(screen)
-
-
-def convolutions() -> Iterator[tuple[int, int, int, int, int]]:
-    r"""
-    ## The weights of a ResNet-50
-
-    Its different convolutions at an image of 224 by 224: channels in and
-    out, kernel, stride, and height of the input.
-    """
-    seen = {(3, 64, 7, 2, 224)}
-    yield from seen
-    channels, size = 64, 56
-    for width, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
-        for first in (True, False):
-            into, step = (channels, stride) if first else (width * 4, 1)
-            after = size // step
-            block = [
-                (into, width, 1, 1, size),
-                (width, width, 3, step, size),
-                (width, width * 4, 1, 1, after),
-            ]
-            if first:
-                block.append((into, width * 4, 1, step, size))
-            for convolution in block:
-                if convolution not in seen:
-                    seen.add(convolution)
-                    yield convolution
-            size = after
-        channels = width * 4
-
-
-def weight_line(
-    convolution: tuple[int, int, int, int, int], seconds: float
-) -> dict[str, Any]:
-    r"""
-    Measure what standardizing its weight adds to a convolution at batch size
-    1, in shares of the plain one: forward and backward in training, and in
-    evaluation, where the result is kept.
-    """
-    into, out, kernel, stride, size = convolution
-    layers = {
-        name: kind(into, out, kernel, stride, kernel // 2, bias=False)
-        for name, kind in CONVOLUTIONS.items()
-    }
-    x = torch.randn(1, into, size, size, requires_grad=True)
-    dy = torch.randn_like(layers["plain"](x))
-
-    def train(layer: nn.Conv2d) -> None:
-        torch.autograd.grad(layer(x), (x, layer.weight), dy)
-
-    @torch.no_grad()
-    def evaluate(layer: nn.Conv2d) -> None:
-        layer(x)
-
-    def shares(step: Callable[[nn.Conv2d], None]) -> dict[str, float]:
-        steps = {name: partial(step, layers[name]) for name in layers}
-        times = in_turns(steps, seconds)
-        return {
-            name: time if name == "plain" else time / times["plain"] - 1
-            for name, time in times.items()
-        }
-
-    training = shares(train)
-    for layer in layers.values():
-        layer.eval()
-    return {
-        "convolution": convolution,
-        "ms": training["plain"] * 1e3,
-        "ours": training["ours"],
-        "naive": training["naive"],
-        "evaluation": shares(evaluate)["ours"],
-    }
-
-
-def shape(text: str) -> tuple[int, ...]:
-    r"""
-    Read an input's shape, such as `2,64,32,32`.
-    """
+def parse_shape(text: str) -> tuple[int, ...]:
+    """Read an input's shape, such as `2,64,32,32`."""
     try:
         sizes = tuple(int(size) for size in text.split(","))
     except ValueError:
@@ -389,12 +176,8 @@ def shape(text: str) -> tuple[int, ...]:
     return sizes
 
 
-def parser() -> argparse.ArgumentParser:
-    r"""
-    ## The command
-
-    Its options.
-    """
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command's options."""
     command = argparse.ArgumentParser(
         prog="python -m labml_bcn.experiment.bench.layers",
         description="Measure the layers against their rivals, in turns.",
@@ -404,7 +187,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--inputs",
         nargs="+",
-        type=shape,
+        type=parse_shape,
         default=INPUTS,
         metavar="B,C,H,W",
         help="what to normalize (default: seven, from VGG and ResNet)",
@@ -433,14 +216,13 @@ def parser() -> argparse.ArgumentParser:
     return command
 
 
-def prepared(options: argparse.Namespace, shape: Sequence[int]) -> Rivals:
-    r"""
-    Return the rivals for an input, as the options want them.
+def prepare_rivals(options: argparse.Namespace, shape: Sequence[int]) -> Rivals:
+    """Return the rivals for an input, as the options want them.
 
-    What the others are divided by stays the pair in eager mode, so that one
-    scale holds for all tables. Compiled, the pair is a rival as well.
+    What the others are divided by stays the pair in eager mode, so that one scale holds
+    for all tables. Compiled, the pair is a rival as well.
     """
-    layers = rivals(shape[1], options.groups)
+    layers = build_rivals(shape[1], options.groups)
     if options.channels_last:
         del layers["naive"]  # it wants contiguous inputs
     for layer in layers.values():
@@ -455,21 +237,17 @@ def prepared(options: argparse.Namespace, shape: Sequence[int]) -> Rivals:
     }
 
 
-def lines(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    r"""
-    Measure and print one input after the other.
-    """
+def measure_inputs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Measure and print one input after the other."""
     print(f"{'input':>18}{'':>16}{'ms':>10}{'ratio':>8}{'saved':>8}{'peak':>8}")
     for shape in options.inputs:
         torch.compiler.reset()
-        x = torch.randn(
-            *shape,
-            device=options.device,
-            dtype=getattr(torch, options.dtype),
-        )
+        dtype = getattr(torch, options.dtype)
+        x = torch.randn(*shape, device=options.device, dtype=dtype)
         if options.channels_last:
             x = x.to(memory_format=torch.channels_last)
-        table = measure(prepared(options, shape), x, options.seconds, not options.eval)
+        rivals = prepare_rivals(options, shape)
+        table = measure_rivals(rivals, x, options.seconds, not options.eval)
         label = ",".join(map(str, shape))
         for name, (ms, *ratios) in table.items():
             shown = "".join(f"{ratio:8.2f}" for ratio in ratios)
@@ -478,17 +256,15 @@ def lines(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         yield {
             "input": shape,
             "bytes": x.nbytes,
-            "rivals": {name: row._asdict() for name, row in table.items()},
+            "rivals": {name: line._asdict() for name, line in table.items()},
         }
 
 
-def weight_lines(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    r"""
-    Measure and print one convolution after the other.
-    """
+def measure_weights(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Measure and print one convolution after the other."""
     print(f"{'convolution':>24}{'ms':>9}{'ours':>8}{'naive':>8}{'eval':>8}")
-    for convolution in convolutions():
-        row = weight_line(convolution, options.seconds / 2)
+    for convolution in resnet50_convolutions():
+        row = measure_convolution(convolution, options.seconds / 2)
         into, out, kernel, stride, size = convolution
         label = f"{into}->{out} {kernel}x{kernel}/{stride} at {size}"
         ratios = (row["ours"], row["naive"], row["evaluation"])
@@ -498,45 +274,34 @@ def weight_lines(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def geometric_mean(values: Sequence[float]) -> float:
-    r"""
-    Return the mean for ratios: half and twice make one.
-    """
+    """Return the mean for ratios: half and twice make one."""
     return math.exp(sum(map(math.log, values)) / len(values))
 
 
-def of_activations(
+def options_without_effect(
     command: argparse.ArgumentParser, options: argparse.Namespace
 ) -> list[str]:
-    r"""
-    Return the options that were given and say nothing about weights.
-    """
-    names = [
-        *("inputs", "groups", "device", "dtype"),
-        *("compile", "channels_last", "eval"),
-    ]
+    """Return the options that were given and say nothing about weights."""
+    of_inputs = ("inputs", "groups", "device", "dtype")
+    of_layers = ("compile", "channels_last", "eval")
     return [
         f"--{name.replace('_', '-')}"
-        for name in names
+        for name in (*of_inputs, *of_layers)
         if getattr(options, name) != command.get_default(name)
     ]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    r"""
-    Measure, print, and write what was measured with what measured it.
-
-    **Returns** 0. What can't be measured ends the program with a message and
-    exit code 2, before anything is.
-    """
-    command = parser()
-    options = command.parse_args(arguments)
+def require_measurable(
+    command: argparse.ArgumentParser, options: argparse.Namespace
+) -> None:
+    """End the command with a message if the options cannot be measured."""
     for channels in {shape[1] for shape in options.inputs}:
         if options.groups < 1 or channels % options.groups:
             command.error(
                 f"--groups must divide the channels of every input, got"
                 f" {options.groups} for {channels} channels"
             )
-    if options.weights and (given := of_activations(command, options)):
+    if options.weights and (given := options_without_effect(command, options)):
         command.error(
             f"--weights measures convolutions at batch size 1, in float32 on"
             f" the CPU: leave out {', '.join(given)}"
@@ -545,9 +310,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.error("--device cuda: there is no CUDA device here")
     if options.json and not options.json.resolve().parent.is_dir():
         command.error(f"--json: there is no folder {options.json.parent}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, and write what was measured with what measured it.
+
+    What cannot be measured ends the program with a message and exit status 2, before
+    anything is.
+    """
+    command = build_parser()
+    options = command.parse_args(arguments)
+    require_measurable(command, options)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    results = list(weight_lines(options) if options.weights else lines(options))
+    measure = measure_weights if options.weights else measure_inputs
+    results = list(measure(options))
     if not options.weights:
         for name in results[0]["rivals"]:
             ratios = [each["rivals"][name]["ratio"] for each in results]
@@ -555,22 +332,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{'geometric mean':>18}{name:>16}{'':>10}{mean:8.2f}")
     if options.json:
         settings = {**vars(options), "json": None, "inputs": None}
-        record = {
-            "settings": {k: v for k, v in settings.items() if v is not None},
-            "threads": torch.get_num_threads(),
-            "surroundings": surroundings(),
-            # How the C library keeps memory shows in the times.
-            "environment": {
-                name: value
-                for name, value in os.environ.items()
-                if name.startswith("MALLOC_")
-            },
-            "results": results,
-        }
-        text = json.dumps(record, indent=1)
-        part = options.json.with_suffix(".part")
-        part.write_text(text + "\n", "utf-8")
-        part.replace(options.json)
+        settings = {k: v for k, v in settings.items() if v is not None}
+        write_record(options.json, settings=settings, results=results)
     return 0
 
 

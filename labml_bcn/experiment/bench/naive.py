@@ -13,10 +13,9 @@ after the other, every gradient left to autograd, and the variance as
 
 $$v = E[x^2] - E[x]^2$$ {.notation}
 
-It is here to be measured against, by itself (`bench/layers.py`) and in
-training (`bench/training.py`), and not to be used: it loses its digits where
-the mean is large, and it wants contiguous inputs. Where nothing is lost, it
-computes what the layers compute.
+It is here to be measured against, by the benchmarks beside it, and not to be
+used: it loses its digits where the mean is large, and it wants contiguous
+inputs. Where nothing is lost, it computes what the layers compute.
 """
 
 import torch
@@ -38,7 +37,7 @@ class NaiveBatchChannelNorm(BatchChannelNorm):
         """
         Normalize `x` of shape `[B, C, *]`, contiguous.
         """
-        y = batch_normed(self.batch_norm, x)
+        y = naive_batch_norm(self.batch_norm, x)
         norm = self.channel_norm
         grouped = y.view(len(x), self.groups, -1)
         mean = grouped.mean(2, keepdim=True)
@@ -50,9 +49,9 @@ class NaiveBatchChannelNorm(BatchChannelNorm):
         return grouped.view(x.shape)
 
 
-def batch_normed(norm: BatchNorm, x: Tensor) -> Tensor:
+def naive_batch_norm(norm: BatchNorm, x: Tensor) -> Tensor:
     r"""
-    The first half: batch norm, with estimated statistics or the batch's.
+    Normalize each channel, with estimated statistics or the batch's.
     """
     rows = x.view(len(x), norm.channels, -1)
     assert norm.exp_mean is not None
@@ -86,13 +85,13 @@ class NaiveWSConv2d(WSConv2d):
         """
         Convolve `x` with the standardized weight.
         """
-        weight = standardized(self.weight, self.eps)
+        weight = naive_standardization(self.weight, self.eps)
         return self._conv_forward(x, weight, self.bias)  # type: ignore[no-any-return]
 
 
-def standardized(weight: Tensor, eps: float) -> Tensor:
+def naive_standardization(weight: Tensor, eps: float) -> Tensor:
     r"""
-    The weight, standardized.
+    Standardize a weight, filter by filter.
     """
     filters = weight.view(weight.shape[0], -1)
     mean = filters.mean(1, keepdim=True)

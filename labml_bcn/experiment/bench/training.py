@@ -1,36 +1,22 @@
-r"""
----
-title: How fast a step is
-summary: >
-  Images per second in training, with our layers and with the naive form of
-  the same layers, side by side in one run.
----
+"""Images per second in training, with our layers and with their naive form.
 
-# How fast a step is
-
-A norm is a small part of a network's arithmetic and a large part of its
-time: it does little with each number, and reads all of them. So what do
-[one affine map](../fused.py) and
-[fast weight standardization](../weight_standardization.py) save in a
-training step? This command finds out on your machine:
+A norm is a small part of a network's arithmetic and a large part of its time: it does
+little with each number, and reads all of them. So what do one affine map and fast
+weight standardization save in a training step? This command finds out on your machine:
 
     python -m labml_bcn.experiment.bench.training
 
-It trains two networks that start from the same weights, one with our layers
-and one with [their naive form](../naive.py), on the same batches. The two
-take turns, step by step: whatever else the machine does, it does to both.
-Their times are medians over the steps.
+It trains two networks that start from the same weights, one with our layers and one
+with their naive form, on the same batches. The two take turns, step by step, and their
+times are medians over the steps.
 
-**Where the data comes in.** A batch is made by indexing a tensor that lies
-in memory, flipping half of it, and standardizing it. The table says how
-large a part of our step that takes.
-
-**Threads.** With two images a step, the work between two synchronizations of
-the CPU's threads is small. Try `--threads 1` too.
+A batch is made by indexing a tensor that lies in memory, flipping half of it, and
+standardizing it. The table says how large a part of our step that takes. With two
+images a step, the work between two synchronizations of the CPU's threads is small: try
+`--threads 1` too.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -43,12 +29,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from labml_bcn.experiment import cifar10, vgg
-from labml_bcn.experiment.bench.naive import (
-    NaiveBatchChannelNorm,
-    NaiveWSConv2d,
-)
+from labml_bcn.experiment.bench.naive import NaiveBatchChannelNorm, NaiveWSConv2d
+from labml_bcn.experiment.bench.timing import race, write_record
 from labml_bcn.experiment.cifar10 import CIFAR10
-from labml_bcn.experiment.environment import surroundings
 from labml_bcn.experiment.loop import shuffled_batches
 from labml_bcn.experiment.machine import require_device
 from labml_bcn.experiment.settings import AT_LEAST_ONE, require, require_rule
@@ -57,14 +40,11 @@ GROUPS = {"small": 8, "vgg": 32}
 
 
 class Speed(NamedTuple):
-    r"""
-    ## A line of the table
+    """A line of the table.
 
-    - `model`, `batch_size`: what was trained.
-    - `ours`, `naive`: images per second.
-    - `ratio`: of the two.
-    - `data`: share of our step that went into making the batch.
-    - `steps`: how many of each were measured.
+    `ours` and `naive` are images per second, `ratio` is that of the two, `data` the
+    share of our step that went into making the batch, and `steps` says how many of each
+    were measured.
     """
 
     model: str
@@ -77,12 +57,7 @@ class Speed(NamedTuple):
 
 
 class Trainer:
-    r"""
-    ## A step
-
-    The step of [the loop](train.py), with a look at the clock after the
-    batch is made and at the end.
-    """
+    """The step of the training loop, with a look at the clock after the batch."""
 
     def __init__(self, model: nn.Module, data: CIFAR10, batch_size: int) -> None:
         self.model, self.data = model, data
@@ -93,35 +68,28 @@ class Trainer:
         self.optimizer = torch.optim.SGD(
             model.parameters(), lr=1e-4, momentum=0.9, nesterov=True
         )
+        self.batch_seconds: list[float] = []
 
-    def step(self) -> tuple[float, float]:
-        r"""
-        Take a step, and return its seconds: for the batch, and in all.
-        """
+    def step(self) -> None:
+        """Take a step, and note the seconds that the batch took."""
         began = self.now()
         x, y = next(self.batches)
         x = self.data.standardize(x)
-        made = self.now()
+        self.batch_seconds.append(self.now() - began)
         loss = F.cross_entropy(self.model(x), y)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        return made - began, self.now() - began
 
     def now(self) -> float:
-        r"""
-        The time, once all work on a GPU is done.
-        """
+        """Return the time, once all work on a GPU is done."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return perf_counter()
 
 
 def naive_block(groups: int) -> vgg.Block:
-    r"""
-    A convolution, a norm with `groups` and a ReLU in the naive form, for
-    [the network](vgg.py).
-    """
+    """Return a maker of blocks: a convolution, a norm and a ReLU in the naive form."""
 
     def make(in_channels: int, out_channels: int) -> nn.Module:
         return nn.Sequential(
@@ -133,80 +101,58 @@ def naive_block(groups: int) -> vgg.Block:
     return make
 
 
-def pair(model: str) -> tuple[nn.Module, nn.Module]:
-    r"""
-    The network with our layers and with the naive ones, of one set of first
-    weights.
-    """
+def build_pair(model: str) -> tuple[nn.Module, nn.Module]:
+    """Return the network with our layers and with the naive ones, of equal weights."""
     ours = vgg.build(model, "bcn", ws=True, groups=GROUPS[model])
     theirs = vgg.VGG(vgg.BLOCKS[model], naive_block(GROUPS[model]))
     theirs.load_state_dict(ours.state_dict())
     return ours, theirs
 
 
-def measured(model: str, batch_size: int, data: CIFAR10, seconds: float) -> Speed:
-    r"""
-    ## Taking turns
-
-    Measure one network at one batch size.
-
-    **Arguments**
-
-    - `model`: `"small"` or `"vgg"`.
-    - `batch_size`: images a step.
-    - `data`: to train on, on its device.
-    - `seconds`: how long to measure; at least five steps of each.
-
-    **Returns** medians.
-    """
+def measure_speed(model: str, batch_size: int, data: CIFAR10, seconds: float) -> Speed:
+    """Measure one network at one batch size, for some seconds."""
     device = data.train_images.device
-    ours, theirs = (
-        Trainer(network.to(device), data, batch_size) for network in pair(model)
+    ours, naive = (
+        Trainer(network.to(device), data, batch_size) for network in build_pair(model)
     )
     # The first steps find out which kernels to use, and get memory.
-    for _ in range(3):
-        ours.step(), theirs.step()
-    times: list[tuple[float, float, float]] = []
-    end = perf_counter() + seconds
-    while perf_counter() < end or len(times) < 5:
-        making, whole = ours.step()
-        times.append((making, whole, theirs.step()[1]))
-    making, fast, slow = (median(column) for column in zip(*times, strict=True))
+    steps = {"ours": ours.step, "naive": naive.step}
+    times = race(steps, seconds, device, warm_up=3)
+    count = len(times["ours"])
+    fast, slow = median(times["ours"]), median(times["naive"])
     return Speed(
         model,
         batch_size,
-        batch_size / fast,
-        batch_size / slow,
-        slow / fast,
-        making / fast,
-        len(times),
+        ours=batch_size / fast,
+        naive=batch_size / slow,
+        ratio=slow / fast,
+        data=median(ours.batch_seconds[-count:]) / fast,
+        steps=count,
     )
 
 
-def row(*cells: object) -> str:
-    r"""
-    A line of the table.
-    """
+def format_row(*cells: object) -> str:
+    """Return a line of the table."""
     widths = (6, 6, 10, 10, 8, 8, 7)
     pairs = zip(cells, widths, strict=True)
     return "".join(f"{cell!s:>{width}}" for cell, width in pairs)
 
 
-def shown(speed: Speed) -> str:
-    r"""
-    A measurement as a line of the table.
-    """
-    return row(
-        *(speed.model, speed.batch_size),
-        *(f"{speed.ours:.1f}", f"{speed.naive:.1f}", f"{speed.ratio:.2f}x"),
-        *(f"{speed.data:.1%}", speed.steps),
+def format_speed(speed: Speed) -> str:
+    """Return a measurement as a line of the table."""
+    return format_row(
+        speed.model,
+        speed.batch_size,
+        f"{speed.ours:.1f}",
+        f"{speed.naive:.1f}",
+        f"{speed.ratio:.2f}x",
+        f"{speed.data:.1%}",
+        speed.steps,
     )
 
 
-def parser() -> argparse.ArgumentParser:
-    r"""
-    ## The command line
-    """
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command's options."""
     command = argparse.ArgumentParser(
         prog="python -m labml_bcn.experiment.bench.training",
         description="Measure images per second in training, with our layers"
@@ -243,12 +189,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    r"""
-    ## The command
-
-    Measure, print a table, and write the results where `--out` asks for it.
-    """
-    command = parser()
+    """Measure, print a table, and write the results if `--out` asks for it."""
+    command = build_parser()
     options = command.parse_args(arguments)
     try:
         for size in options.batch_sizes:
@@ -262,20 +204,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     data = cifar10.stand_in(max(512, *options.batch_sizes), 1)
     data = data.to(options.device)
     print("images per second in training, forward and backward")
-    print(row("model", "batch", "ours", "naive", "ratio", "data", "steps"))
-    lines = []
+    print(format_row("model", "batch", "ours", "naive", "ratio", "data", "steps"))
+    speeds = []
     for model in options.models:
         for size in options.batch_sizes:
-            lines.append(measured(model, size, data, options.seconds))
-            print(shown(lines[-1]), flush=True)
+            speeds.append(measure_speed(model, size, data, options.seconds))
+            print(format_speed(speeds[-1]), flush=True)
     if options.out:
-        results = {
-            "surroundings": surroundings(),
-            "threads": torch.get_num_threads(),
-            "speeds": [speed._asdict() for speed in lines],
-        }
-        text = json.dumps(results, indent=2) + "\n"
-        Path(options.out).write_text(text, "utf-8")
+        write_record(Path(options.out), speeds=[speed._asdict() for speed in speeds])
     return 0
 
 
