@@ -136,7 +136,7 @@ def facts(results: Results) -> str:
         row("PyTorch", _all(records, lambda r: r["surroundings"]["torch"])),
         row("processor, one core a run", _all(records, _processor)),
         row("commit", _all(records, lambda r: _code(str(r["commit"])[:12]))),
-        row("runs whose loss became no number", str(lost)),
+        row("runs whose loss became NaN", str(lost)),
     ]
     return "\n".join(lines)
 

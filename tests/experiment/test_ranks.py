@@ -157,16 +157,13 @@ def edges(rank):
         (dx,) = torch.autograd.grad(loss_of(norm(x)), x, create_graph=True)
         dx.square().sum().backward()
         found[name, "twice"] = x.grad
-    # Images of other sizes in each process; and a traced layer.
+    # Images of other sizes in each process.
     x = batches(1, 4)[0].double().flatten(2)[:, :, : 9 + rank]
     for name in ("plain", "running", ""):
         tail = f"-{name}" if name else ""
         for other in ("bcn", "fused"):
             norm = layer(other + tail, world, dtype=torch.float64)
             found[name, other] = seen(x, norm, loss_of)
-    norm = layer("fused-plain", world, dtype=torch.float64)
-    traced = torch.compile(norm, backend="aot_eager")
-    found["plain", "traced"] = seen(x, traced, loss_of)
     return found
 
 
@@ -231,9 +228,19 @@ def test_the_fused_layer_counts_values_of_images_of_other_sizes(found, name):
         )
 
 
-def test_a_traced_layer_talks_to_the_other_processes(found):
-    for result in found:
-        torch.testing.assert_close(result["plain", "traced"], result["plain", "fused"])
+def eager_and_traced(rank):
+    x = batches(1, 4)[0].double().flatten(2)[:, :, : 9 + rank]
+    norms = [
+        layer("fused-plain", dist.group.WORLD, dtype=torch.float64) for _ in range(2)
+    ]
+    traced = torch.compile(norms[1], backend="aot_eager")
+    return seen(x, norms[0], loss_of), seen(x, traced, loss_of)
+
+
+@pytest.mark.slow
+def test_a_traced_layer_talks_to_the_other_processes():
+    for eager, traced in run_in_group(eager_and_traced, 2):
+        torch.testing.assert_close(traced, eager)
 
 
 @pytest.mark.parametrize("kind", ["bn", "estimated", "bcn", "fused"])
@@ -392,12 +399,10 @@ def test_accumulating_leaves_statistics_to_each_batch():
 
 
 def torchrun(*words, count=2, program=MODULE, cwd, **options):
-    launcher = ("-m", "torch.distributed.run", "--standalone")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    launcher += ["--nproc-per-node", str(count)]
     return subprocess.Popen(
-        [
-            *(sys.executable, *launcher, "--nproc-per-node", str(count)),
-            *(*program, "--threads", "1", *map(str, words)),
-        ],
+        [*launcher, *program, "--threads", "1", *map(str, words)],
         env=clean_environment(GLOO_SOCKET_IFNAME="lo"),
         cwd=cwd,
         stdout=subprocess.PIPE,

@@ -40,11 +40,8 @@ METHOD = ("--norm", "bcn", "--ws", "--variance-around", "running_mean")
 
 def arguments(images, folder, *more, steps=STEPS):
     """A run that keeps a checkpoint after each step."""
-    return (
-        *(*METHOD, "--data", images, "--images", 2 * steps),
-        *("--threads", 1, "--checkpoint-every", 1),
-        *("--out", folder, "--resume", *more),
-    )
+    words = f"--images {2 * steps} --threads 1 --checkpoint-every 1".split()
+    return (*METHOD, *words, "--data", images, "--out", folder, "--resume", *more)
 
 
 def start_run(*arguments, folder):
@@ -225,8 +222,11 @@ class Signalling(nn.Module):
 @pytest.mark.parametrize(
     ("training", "call", "optimizer"),
     [
-        *((True, 1, "sgd"), (True, 9, "sgd"), (True, 9, "adam")),
-        *((False, 1, "sgd"), (False, 5, "sgd")),
+        (True, 1, "sgd"),
+        (True, 9, "sgd"),
+        (True, 9, "adam"),
+        (False, 1, "sgd"),
+        (False, 5, "sgd"),
     ],
 )
 def test_a_run_with_dropout_and_a_test_cut_short_resumes_to_the_same_end(
@@ -237,7 +237,8 @@ def test_a_run_with_dropout_and_a_test_cut_short_resumes_to_the_same_end(
     def learn(folder, model):
         torch.manual_seed(4)
         return train.train(
-            *(model, data),
+            model,
+            data,
             images=40,
             tests=3,
             optimizer=optimizer,

@@ -35,8 +35,11 @@ def own_folder(tmp_path, monkeypatch):
 def command(*arguments: str, **environment: str):
     return subprocess.run(
         [
-            *(sys.executable, "-W", "error"),
-            *("-m", "labml_bcn.experiment.train"),
+            sys.executable,
+            "-W",
+            "error",
+            "-m",
+            "labml_bcn.experiment.train",
             *arguments,
         ],
         capture_output=True,

@@ -16,7 +16,7 @@ import torch.distributed as dist
 # has run nothing yet, so nothing can be copied half-way. The first optimizer
 # imports the compiler.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch._dynamo", "labml_bcn.experiment"])
+CONTEXT.set_forkserver_preload(["torch._dynamo", "labml_bcn.experiment.train"])
 
 
 def start(target: Callable[..., object], *arguments: Any) -> BaseProcess:

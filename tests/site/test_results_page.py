@@ -156,7 +156,7 @@ def test_a_loss_that_became_nan_counts_as_guessing():
     name = CPU.main("GN", 2, found.records)[1].name
     found.records[name]["accuracy"] = None
     assert min(found.main("GN", 2)) == 10
-    assert "| runs whose loss became no number | 1 |" in results_tables.facts(found)
+    assert "| runs whose loss became NaN | 1 |" in results_tables.facts(found)
 
 
 def test_the_ablation_takes_what_the_comparison_has(whole):
