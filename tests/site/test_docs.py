@@ -16,12 +16,33 @@ def test_the_python_on_a_page_runs(path: Path) -> None:
     exec(compile("\n".join(blocks), path.name, "exec"), {})
 
 
+def listed_paths(tree: str) -> set[str]:
+    """The paths of a tree drawn with indentation, of files and folders."""
+    found: set[str] = set()
+    folders: list[tuple[int, str]] = []
+    for line in tree.splitlines():
+        indent = len(line) - len(line.lstrip())
+        names = re.match(r"[\w./, -]+?(?=  |$)", line.strip())
+        while folders and folders[-1][0] >= indent:
+            folders.pop()
+        above = folders[-1][1] if folders else ""
+        for name in names[0].split(", ") if names else ():
+            found.add(above + name)
+            if name.endswith("/"):
+                folders.append((indent, above + name))
+    return found
+
+
 def test_the_readmes_tree_is_the_tree() -> None:
     text = (ROOT / "README.md").read_text()
-    tree = text.split("## The tree")[1].split("```")[1]
-    named = set(re.findall(r"[\w./-]+\.py\b", tree))
-    package = ROOT / "labml_bcn"
-    modules = {p.name for p in package.rglob("*.py") if not p.name.startswith("__")}
-    assert modules <= {Path(name).name for name in named}
-    for name in named:
-        assert list(ROOT.glob(f"**/{Path(name).name}")), name
+    listed = listed_paths(text.split("## The tree")[1].split("```")[1])
+    rooms = ("labml_bcn", "facing/src", "website", "tools")
+    modules = {
+        path.relative_to(ROOT).as_posix()
+        for room in rooms
+        for path in (ROOT / room).rglob("*.py")
+        if not path.name.startswith("__")
+    }
+    assert {name for name in listed if name.endswith(".py")} == modules
+    for name in listed:
+        assert (ROOT / name).exists(), name
