@@ -2,6 +2,8 @@
 # Narrow the tests with ARGS: make test ARGS="-k channel"
 PYTHON ?= python3
 PY := .venv/bin/python
+# Two processes, a file of tests at a time, in the order of tests/conftest.py.
+PYTEST := $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 INSTALL := $(PY) -m pip install --quiet -c constraints.txt -e ./facing
 ARGS ?=
 export NO_MKDOCS_2_WARNING := 1
@@ -39,10 +41,10 @@ lab: .venv/installed-lab
 	$(PY) -m jupyterlab --notebook-dir notebooks $(ARGS)
 
 quick: .venv/installed
-	$(PY) -m pytest -n 2 --dist loadgroup -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 test: .venv/installed
-	$(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(PYTEST) $(ARGS)
 
 mutants: .venv/installed
 	$(PY) tools/mutants.py $(ARGS)

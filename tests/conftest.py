@@ -23,20 +23,14 @@ from helpers.browsing import (  # noqa: F401
     visit,
 )
 
-# What takes long to make is made in one process, for all tests that use it.
-SHARED = ("site", "standalone", "wheel")
+# The file that takes longest, and builds the site for all others. Of two processes
+# one begins with it, and neither waits for it at the end.
+LONGEST = "test_accessibility.py"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give tests that share something expensive to one process."""
-    for item in items:
-        used = {*getattr(item, "fixturenames", ())}
-        case = getattr(item, "callspec", None)
-        used |= {v for v in case.params.values() if v in SHARED} if case else set()
-        for fixture in SHARED:
-            if fixture in used:
-                item.add_marker(pytest.mark.xdist_group(fixture))
-                break
+    """Begin with the file that takes longest."""
+    items.sort(key=lambda item: item.path.name != LONGEST)
 
 
 @pytest.fixture(autouse=True)

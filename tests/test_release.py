@@ -72,5 +72,5 @@ def test_pins_are_one_a_line_in_order_and_torch_is_kept():
     pinned = [line for line in text.splitlines() if not line.startswith("#")]
     assert all(re.fullmatch(r"[\w.-]+==[\w.+]+", line) for line in pinned)
     assert renew_constraints.render(pinned) == text
-    (torch,) = renew_constraints.chosen_by_hand(text)
+    (torch,) = renew_constraints.hand_pinned(text)
     assert torch in pinned

@@ -19,7 +19,7 @@ HEAD = """\
 """
 
 
-def chosen_by_hand(text: str) -> list[str]:
+def hand_pinned(text: str) -> list[str]:
     """Return the lines of the packages that are not renewed."""
     return re.findall(r"^torch==.+$", text, re.MULTILINE)
 
@@ -29,10 +29,10 @@ def render(pinned: list[str]) -> str:
     return HEAD + "".join(f"{line}\n" for line in sorted(pinned, key=str.lower))
 
 
-def newest(by_hand: list[str]) -> list[str]:
+def freeze_newest(by_hand: list[str]) -> list[str]:
     """Install everything into a new environment, and list what is in it."""
     with tempfile.TemporaryDirectory() as folder:
-        python = Path(folder) / "bin" / "python"
+        python = str(Path(folder) / "bin" / "python")
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         everything = ["-e", "./facing", "-e", ".[test,lab]", *by_hand]
         install = [python, "-m", "pip", "install", "--quiet", *everything]
@@ -43,5 +43,5 @@ def newest(by_hand: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    pinned = newest(chosen_by_hand(FILE.read_text("utf-8")))
+    pinned = freeze_newest(hand_pinned(FILE.read_text("utf-8")))
     FILE.write_text(render(pinned), "utf-8")

@@ -36,7 +36,8 @@ import torch
 from torch import Tensor
 
 from labml_bcn.experiment import stripes
-from labml_bcn.experiment.download import DownloadError, fetch
+from labml_bcn.experiment.download import DownloadError as DownloadError
+from labml_bcn.experiment.download import fetch as fetch
 from labml_bcn.experiment.extras import optional_package
 
 FOLDER = "cifar-10-batches-bin"
