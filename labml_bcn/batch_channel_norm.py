@@ -123,15 +123,15 @@ def batch_channel_norm_stepwise(
     # all positions, and a variance $v_c$ around that mean, or around
     # [the running one](#EstimatedBatchNorm.measure). To the gradient, these
     # and all that follows from them are constants.
-    with torch.no_grad():
-        dims = [d for d in range(x.dim()) if d != 1]
-        m = x.mean(dims)
-        around = m if variance_around == "batch_mean" else mean
-        v = (x - per_channel(around, x)).square().mean(dims)
-        # **Learn from it.** The running $\mu_c$ and $\sigma^2_c$ move
-        # [toward $m_c$ and $v_c$](#estimate-update), $r$ of the way.
-        mean = (1 - r) * mean + r * m
-        var = (1 - r) * var + r * v
+    batch = x.detach()
+    dims = [d for d in range(x.dim()) if d != 1]
+    m = batch.mean(dims)
+    around = m if variance_around == "batch_mean" else mean
+    v = (batch - per_channel(around, x)).square().mean(dims)
+    # **Learn from it.** The running $\mu_c$ and $\sigma^2_c$ move
+    # [toward $m_c$ and $v_c$](#estimate-update), $r$ of the way.
+    mean = (1 - r) * mean + r * m
+    var = (1 - r) * var + r * v
     # **Normalize every channel** with [what was learned](#estimated), and
     # give it its own scale and shift.
     inverse_std = per_channel(torch.rsqrt(var + eps), x)
@@ -257,7 +257,7 @@ class EstimatedBatchNorm(BatchNorm):
         #
         # **From the paper**: estimate-based batch normalization.
         mean, var = self.running_statistics()
-        if self.training and (new := self.measure(values)) is not None:
+        if self.training and (new := self.measure(values.detach())):
             mean, var = self.update(*new)
         return self.normalize(values, mean, var).to(x.dtype)
 
