@@ -319,11 +319,8 @@ def test_activation_checkpointing_updates_the_statistics_twice(name):
 
 
 @every_form
-@pytest.mark.parametrize("training", [True, False])
-def test_function_transforms_give_what_eager_gives(name, training):
-    if training and name != "ChannelNorm":
-        pytest.skip("a transform may not write to the running statistics")
-    layer = make(name, dtype=F64).train(training)
+def test_function_transforms_give_what_eager_gives(name):
+    layer = make(name, dtype=F64).eval()
     x, tangent = inputs(3, C, 5, dtype=F64), inputs(3, C, 5, dtype=F64)
     expected = leaf(x)
     y = layer(expected)
