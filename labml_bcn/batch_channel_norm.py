@@ -47,9 +47,9 @@ The papers combine it with
 Lipschitz constants of the loss and of its gradients. In this project's
 notes "BCN+WS" means both.
 
-**When not to use it.** Where the batch is large enough for its own
+**When not to use it.** If the batch is large enough for its own
 statistics, plain [batch norm](batch_norm.py) has what it needs, and costs
-less. Where the data drift quickly, running statistics come late; a norm
+less. When the data drift quickly, running statistics come late; a norm
 without them, such as group norm with weight standardization, is the calmer
 choice. And a trained network keeps the norm that it was trained with.
 
@@ -123,15 +123,15 @@ def batch_channel_norm_stepwise(
     # all positions, and a variance $v_c$ around that mean, or around
     # [the running one](#EstimatedBatchNorm.measure). To the gradient, these
     # and all that follows from them are constants.
-    with torch.no_grad():
-        dims = [d for d in range(x.dim()) if d != 1]
-        m = x.mean(dims)
-        around = m if variance_around == "batch_mean" else mean
-        v = (x - per_channel(around, x)).square().mean(dims)
-        # **Learn from it.** The running $\mu_c$ and $\sigma^2_c$ move
-        # [toward $m_c$ and $v_c$](#estimate-update), $r$ of the way.
-        mean = (1 - r) * mean + r * m
-        var = (1 - r) * var + r * v
+    batch = x.detach()
+    dims = [d for d in range(x.dim()) if d != 1]
+    m = batch.mean(dims)
+    around = m if variance_around == "batch_mean" else mean
+    v = (batch - per_channel(around, x)).square().mean(dims)
+    # **Learn from it.** The running $\mu_c$ and $\sigma^2_c$ move
+    # [toward $m_c$ and $v_c$](#estimate-update), $r$ of the way.
+    mean = (1 - r) * mean + r * m
+    var = (1 - r) * var + r * v
     # **Normalize every channel** with [what was learned](#estimated), and
     # give it its own scale and shift.
     inverse_std = per_channel(torch.rsqrt(var + eps), x)
@@ -257,7 +257,7 @@ class EstimatedBatchNorm(BatchNorm):
         #
         # **From the paper**: estimate-based batch normalization.
         mean, var = self.running_statistics()
-        if self.training and (new := self.measure(values)) is not None:
+        if self.training and (new := self.measure(values.detach())):
             mean, var = self.update(*new)
         return self.normalize(values, mean, var).to(x.dtype)
 
@@ -282,7 +282,7 @@ class EstimatedBatchNorm(BatchNorm):
 
         The second is the first plus $(m_c - \mu_c)^2$. With large batches
         that term is small. With one image a batch it is the whole
-        difference between images: where half of a channel's variance lies
+        difference between images: if half of a channel's variance lies
         between images, the first settles at half of the total variance, and
         the second at all of it, as $r$ goes to 0.
         """
@@ -438,7 +438,7 @@ class ChannelNorm(nn.Module):
         # PyTorch's group norm takes a scale and a shift for each channel:
         # those of a group, $D$ times.
         weight, bias = self.weights_per_channel(values)
-        # Where channels come last in memory, its kernel squares before it
+        # When channels come last in memory, its kernel squares before it
         # subtracts, and a large mean would take the digits of the rest.
         if not values.is_contiguous():
             values = values - self.group_means(values)
@@ -514,7 +514,7 @@ class BatchChannelNorm(nn.Module):
       batch's (`False`).
     - `variance_around`: `"batch_mean"` or `"running_mean"`; see
       [the update](#EstimatedBatchNorm.measure). It has no effect, and is
-      refused, where `estimate` is off.
+      refused, if `estimate` is off.
     - `process_group`: as in [batch
       norm](batch_norm.py#BatchNorm.batch_statistics). The channel norm needs
       none: it looks at one sample at a time.

@@ -95,7 +95,7 @@ class BatchNorm(nn.Module):
     **Raises**
 
     - `ValueError`: an argument out of its range, an input of another shape,
-      or one value per channel where the batch's variance is needed.
+      or one value per channel if the batch's variance is needed.
     - `TypeError`: an input that is not floating point, or a process group
       that is none.
 
@@ -127,7 +127,7 @@ class BatchNorm(nn.Module):
         self.affine = affine
         self.track_running_stats = track_running_stats
         self.process_group = require_process_group(process_group)
-        # Scale $\gamma$ and shift $\beta$ are learned by gradients. Where
+        # Scale $\gamma$ and shift $\beta$ are learned by gradients. If
         # they are not wanted, they are registered as `None`, so that the
         # names exist all the same.
         for name in ("scale", "shift"):
@@ -303,7 +303,7 @@ class BatchNorm(nn.Module):
         # The buffers take the values and keep their storage. What is
         # returned are tensors of their own, which no later update changes: a
         # backward pass may still need them. Their values are those that the
-        # buffers hold, rounded where the buffers are of low precision.
+        # buffers hold, rounded if the buffers are of low precision.
         stored_mean, stored_var = self.exp_mean, self.exp_var
         assert stored_mean is not None
         assert stored_var is not None
@@ -331,7 +331,7 @@ class BatchNorm(nn.Module):
         training, this layer hands in $m_c$ and $v_c$ in their place.
 
         The mean is subtracted before anything is scaled. Folding both into
-        $a x + b$ would be one operation less, and lose digits where the mean
+        $a x + b$ would be one operation less, and lose digits when the mean
         is large.
         """
         # Each channel is centred for itself, so that about half of its values

@@ -44,7 +44,7 @@ $\gamma_c, \beta_c$ belong to the batch norm, $\gamma_g, \beta_g$ to the
 channel norm.
 
 **When not to use it.** Forward hooks on the two inner norms do not fire, for
-they are not called. Where these are wanted, or where each step is to be
+they are not called. If these are wanted, or if each step is to be
 looked at, the composed layer computes the same.
 """
 
@@ -130,7 +130,7 @@ class FusedBatchChannelNorm(BatchChannelNorm):
             return self._forward(x)
         if self.batch_norm.process_group is None or not self.training:
             return super().forward(x)
-        # Where processes share their statistics, the others wait for the
+        # When processes share their statistics, the others wait for the
         # part of this one, be it none.
         return self._forward(x.reshape(0, self.channels, 1)).reshape(x.shape)
 
@@ -486,7 +486,7 @@ def backward(ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor) -> Gradients:
     # \qquad Q \mathrel{+}= q
     # \qquad R \mathrel{+}= q u - \frac{a}{B L} \sum_b S^z$$ {#plain-terms}
     #
-    # The two sums are those of the parameters' gradients; where processes
+    # The two sums are those of the parameters' gradients; when processes
     # share their statistics, they go over the samples of all.
     if plain:
         count: Any = length * shape[0]
@@ -509,7 +509,7 @@ def double_backward(
     r"""
     ## Gradients of gradients
 
-    Where the backward pass is itself to be differentiated (for a gradient
+    When the backward pass is itself to be differentiated (for a gradient
     penalty, say), it is left to autograd: the layer is restated in plain
     operations, with the statistics that it had.
     """
@@ -582,8 +582,8 @@ class Strided:
     ## The passes, in any memory format
 
     Everything that touches whole activations is here, in four functions.
-    These work on any strides: for channels-last inputs and the like, where
-    PyTorch's element-wise operations run along the channels.
+    These work on any strides: on channels-last inputs and the like, which
+    PyTorch's element-wise operations go through along the channels.
     """
 
     @staticmethod
@@ -639,7 +639,7 @@ class Rows(Strided):
     r"""
     ## The passes over contiguous rows
 
-    Where the positions of a sample and channel lie side by side, the input
+    If the positions of a sample and channel lie side by side, the input
     is a matrix of $BC$ rows. PyTorch's own kernels for group norm and batch
     norm go through such rows at the speed of memory, and each of the passes
     is what one of them does on the way to something else.
@@ -740,7 +740,7 @@ def affine_map(
 
 def choose_passes(x: Tensor) -> type[Strided]:
     r"""
-    Choose the passes: rows, where $x$ is made of contiguous ones.
+    Return the passes to use: rows if $x$ is made of contiguous ones.
     """
     rows = x.is_contiguous() and x.shape[2:].numel() > 1
     return Rows if rows else Strided

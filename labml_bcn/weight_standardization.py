@@ -188,7 +188,7 @@ class StandardizeFunction(Function):
 
 def require_several_weights(weight: Tensor) -> int:
     r"""
-    Return $I$, the elements of a filter, where there are two or more.
+    Return $I$, the elements of a filter; raise unless there are two or more.
     """
     per_filter = weight.shape[1:].numel() if weight.dim() > 1 else 1
     if per_filter < 2:
@@ -212,7 +212,7 @@ class WeightCache:
     looked at, too: the sums of its filters, each value times a number of its
     own, would be others. Values may go unnoticed that are too small to
     change a sum of the whole filter, as they would in the convolution. One
-    look reads the weight once, where standardizing it reads and writes.
+    look reads the weight once, and standardizing it reads and writes.
     """
 
     def __init__(self, weight: Tensor, eps: float, correction: int) -> None:
@@ -235,7 +235,7 @@ class WeightCache:
     @staticmethod
     def can_be_checked(weight: Tensor) -> bool:
         """
-        Say whether a weight can be looked at for free.
+        Return whether a weight can be looked at for free.
 
         On a GPU a look would have to wait for it, and standardizing costs
         little there.
@@ -249,7 +249,7 @@ class WeightCache:
     @staticmethod
     def identity_of(weight: Tensor, *settings: float) -> tuple[Any, ...]:
         """
-        Return what is counted or declared, rather than looked at.
+        Return what tells two weights apart without a look at their values.
         """
         place = weight.data_ptr(), weight._version
         return *place, weight.dtype, weight.shape, weight.stride(), *settings
@@ -263,7 +263,7 @@ class WeightCache:
 
     def is_current(self, weight: Tensor, eps: float, correction: int) -> bool:
         """
-        Say whether this was made of `weight`, as it is now.
+        Return whether the cache was made of `weight` as it is now.
         """
         return self.identity == self.identity_of(
             weight, eps, correction
@@ -305,7 +305,7 @@ class _WSConv:
         """
         Return the weight as the convolution uses it.
         """
-        # Where the gradient of the weight is asked for, each call needs a
+        # When the gradient of the weight is asked for, each call needs a
         # result of its own. In evaluation nobody asks, and the weight stays
         # as it is: what was made of it is kept.
         weight, eps, correction = self.weight, self.eps, self.correction
@@ -326,7 +326,7 @@ class _WSConv:
         return super().train(mode)  # type: ignore[misc, no-any-return]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what is kept: a copy or a file needs it not."""
+        """Leave out the cache: a copy or a file does not need it."""
         return {**self.__dict__, "_cache": None}
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from tools import mutants
 
 
 def test_every_equation_has_edits_that_still_apply():
-    assert list(mutants.problems()) == []
+    assert list(mutants.find_problems()) == []
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_every_equation_has_edits_that_still_apply():
     ],
 )
 def test_an_edit_is_measured_in_tokens(edit, changed):
-    assert mutants.tokens_changed("y = a + b", edit) == changed
+    assert mutants.count_changed_tokens("y = a + b", edit) == changed
 
 
 # A project of one equation.

@@ -40,11 +40,11 @@ class Mutant:
     line: str
     edit: str
 
-    def applied(self, text: str) -> str:
+    def apply(self, text: str) -> str:
         """Return a file's text with the edit.
 
-        Raises ValueError where the line is not there exactly once, or the
-        edit is of more than a token.
+        Raises ValueError unless the line is there exactly once and the edit is of
+        one token.
         """
         lines = text.splitlines(keepends=True)
         places = [i for i, each in enumerate(lines) if each.strip() == self.line]
@@ -52,41 +52,43 @@ class Mutant:
             raise ValueError(
                 f"{self.file} has {len(places)} lines that read {self.line!r}"
             )
-        if tokens_changed(self.line, self.edit) != 1:
+        if count_changed_tokens(self.line, self.edit) != 1:
             raise ValueError(f"{self.edit!r} is no edit of one token")
         lines[places[0]] = lines[places[0]].replace(self.line, self.edit)
         return "".join(lines)
 
 
-def listed(root: Path = ROOT) -> list[Mutant]:
+def read_mutants(root: Path = ROOT) -> list[Mutant]:
     """Read the list."""
     text = (root / "tools" / "mutants.yml").read_text("utf-8")
     return [
-        Mutant(equation, edit.get("file") or _file(equation), **_lines(edit))
+        Mutant(
+            equation, edit.get("file") or default_file(equation), **strip_lines(edit)
+        )
         for equation, edits in yaml.safe_load(text).items()
         for edit in edits
     ]
 
 
-def _file(equation: str) -> str:
+def default_file(equation: str) -> str:
     module = equation.rpartition(".")[0].replace(".", "/")
     return f"{PACKAGE}/{module}.py"
 
 
-def _lines(edit: dict[str, str]) -> dict[str, str]:
+def strip_lines(edit: dict[str, str]) -> dict[str, str]:
     return {key: edit[key].strip() for key in ("line", "edit")}
 
 
-def tokens_changed(line: str, edit: str) -> int:
+def count_changed_tokens(line: str, edit: str) -> int:
     """Count the tokens in which two lines differ."""
-    one, other = map(_tokens, (line, edit))
+    one, other = map(tokenize_line, (line, edit))
     changes = difflib.SequenceMatcher(None, one, other, False).get_opcodes()
     return sum(
         max(i2 - i1, j2 - j1) for kind, i1, i2, j1, j2 in changes if kind != "equal"
     )
 
 
-def _tokens(line: str) -> list[str]:
+def tokenize_line(line: str) -> list[str]:
     found = []
     with_end = io.StringIO(line + "\n").readline
     # A statement that goes on in the next line ends in an error.
@@ -96,7 +98,7 @@ def _tokens(line: str) -> list[str]:
     return [each for each in found if each.strip()]
 
 
-def laws(root: Path = ROOT) -> list[tuple[str, ...]]:
+def find_equations(root: Path = ROOT) -> list[tuple[str, ...]]:
     """Return the full names of all equations that state a law."""
     from facing.page import build
     from facing.read.source import read
@@ -109,9 +111,9 @@ def laws(root: Path = ROOT) -> list[tuple[str, ...]]:
     ]
 
 
-def problems(root: Path = ROOT) -> Iterator[str]:
+def find_problems(root: Path = ROOT) -> Iterator[str]:
     """Say what is wrong with the list itself."""
-    mutants, known = listed(root), laws(root)
+    mutants, known = read_mutants(root), find_equations(root)
     full = {(PACKAGE, *m.equation.split(".")) for m in mutants}
     for parts in known:
         if parts not in full:
@@ -120,7 +122,7 @@ def problems(root: Path = ROOT) -> Iterator[str]:
         yield f"{'.'.join(parts[1:])}: no equation has this name"
     for mutant in mutants:
         try:
-            mutant.applied((root / mutant.file).read_text("utf-8"))
+            mutant.apply((root / mutant.file).read_text("utf-8"))
         except (OSError, ValueError) as error:
             yield f"{mutant.equation}: {error}"
 
@@ -128,7 +130,7 @@ def problems(root: Path = ROOT) -> Iterator[str]:
 # ---- Running tests in a copy -----------------------------------------------
 
 
-def forked(work: Callable[[], Any]) -> Any:
+def run_forked(work: Callable[[], Any]) -> Any:
     """Do some work in a process that has all that this one has imported."""
     reading, writing = os.pipe()
     child = os.fork()
@@ -172,7 +174,7 @@ class Watch:
         items[:] = chosen
 
     def _wants(self, name: str) -> bool:
-        return self.equation is None or is_named(self.equation, name)
+        return self.equation is None or names_equation(self.equation, name)
 
     def pytest_runtest_protocol(self, item: Any) -> bool | None:
         """Skip a test of which one case has failed."""
@@ -187,12 +189,12 @@ class Watch:
             self.failed[test] = words.strip().split("\n")[0]
 
 
-def is_named(equation: str, name: str) -> bool:
+def names_equation(equation: str, name: str) -> bool:
     """Tell whether a marker's name is an equation's, or the end of it."""
     return f".{PACKAGE}.{equation}".endswith(f".{name}")
 
 
-def run(copy: Path, files: list[str], equation: str | None) -> Watch:
+def run_tests(copy: Path, files: list[str], equation: str | None) -> Watch:
     """Run the marked tests of some files in the copy."""
 
     def work() -> Watch:
@@ -213,35 +215,35 @@ def run(copy: Path, files: list[str], equation: str | None) -> Watch:
             raise RuntimeError((copy / "output").read_text("utf-8"))
         return watch
 
-    result: Watch = forked(work)
+    result: Watch = run_forked(work)
     return result
 
 
 # ---- The report ------------------------------------------------------------
 
 
-def check(root: Path, wanted: list[str]) -> bool:
+def check_mutants(root: Path, wanted: list[str]) -> bool:
     """Run every mutant, print how it went, and say whether all is well."""
-    found = forked(lambda: list(problems(root)))
+    found = run_forked(lambda: list(find_problems(root)))
     print(*found, sep="\n", end="\n" if found else "")
-    mutants = forked(lambda: listed(root))
+    mutants = run_forked(lambda: read_mutants(root))
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder).resolve() / "project"
         for name in (PACKAGE, "tests", "docs", "website", "pyproject.toml"):
-            _copy(root / name, copy / name)
-        files = _marked(copy)
-        clean = run(copy, files, None)
+            copy_tree(root / name, copy / name)
+        files = find_marked_files(copy)
+        clean = run_tests(copy, files, None)
         for test, why in clean.failed.items():
             print(f"{test} fails without any edit: {why}")
         good = not found and not clean.failed
         for equation in dict.fromkeys(m.equation for m in mutants):
             if not wanted or equation in wanted:
                 edits = [m for m in mutants if m.equation == equation]
-                good &= _bites(copy, equation, edits, clean.tests)
+                good &= check_equation(copy, equation, edits, clean.tests)
     return good
 
 
-def _copy(source: Path, target: Path) -> None:
+def copy_tree(source: Path, target: Path) -> None:
     skip = shutil.ignore_patterns("__pycache__", "*.pyc")
     if source.is_dir():
         shutil.copytree(source, target, ignore=skip)
@@ -250,7 +252,7 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copy(source, target)
 
 
-def _marked(copy: Path) -> list[str]:
+def find_marked_files(copy: Path) -> list[str]:
     return [
         str(path.relative_to(copy))
         for path in sorted((copy / "tests").rglob("test_*.py"))
@@ -258,7 +260,7 @@ def _marked(copy: Path) -> list[str]:
     ]
 
 
-def _bites(
+def check_equation(
     copy: Path,
     equation: str,
     mutants: list[Mutant],
@@ -268,7 +270,7 @@ def _bites(
     tests = {
         test
         for name, tests in known.items()
-        if is_named(equation, name)
+        if names_equation(equation, name)
         for test in tests
     }
     files = sorted({test.partition("::")[0] for test in tests})
@@ -277,7 +279,7 @@ def _bites(
     if not tests:
         print(f"{equation}: no test asserts it")
     for mutant in mutants:
-        failed = _mutated(copy, mutant, files) if tests else {}
+        failed = run_mutant(copy, mutant, files) if tests else {}
         bitten |= failed.keys()
         good &= bool(failed)
         verdict = f"{len(failed)} of {len(tests)}" if failed else "SURVIVES"
@@ -288,15 +290,15 @@ def _bites(
     return good and tests <= bitten
 
 
-def _mutated(copy: Path, mutant: Mutant, files: list[str]) -> dict[str, str]:
+def run_mutant(copy: Path, mutant: Mutant, files: list[str]) -> dict[str, str]:
     path = copy / mutant.file
     text = path.read_text("utf-8")
     try:
-        path.write_text(mutant.applied(text), "utf-8")
+        path.write_text(mutant.apply(text), "utf-8")
     except ValueError:
-        return {}  # named by `problems`
+        return {}  # named by `find_problems`
     try:
-        return run(copy, files, mutant.equation).failed
+        return run_tests(copy, files, mutant.equation).failed
     finally:
         path.write_text(text, "utf-8")
 
@@ -319,7 +321,7 @@ def main() -> int:
         "playwright.sync_api",
     ):
         __import__(name)
-    good = check(options.root.resolve(), options.equation)
+    good = check_mutants(options.root.resolve(), options.equation)
     print("every edit makes a test fail" if good else "something to mend")
     return 0 if good else 1
 

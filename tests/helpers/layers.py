@@ -44,7 +44,7 @@ class StepwiseBatchChannelNorm(BatchChannelNorm):
             first.momentum if self.training else 0.0,
             first.variance_around,
         )
-        with torch.no_grad():
+        if self.training:
             first.exp_mean.copy_(mean)
             first.exp_var.copy_(var)
         return y.to(x.dtype)

@@ -1,11 +1,12 @@
 """BatchNorm is nn.BatchNorm, forward, backward and in what it stores.
 
 What all normalization layers share (dtypes, memory formats, messages, state
-dicts) is tested for BatchNorm too in test_batch_channel_norm.py.
+dicts) is tested for BatchNorm too in test_contract.py and its neighbours.
 """
 
 import pytest
 import torch
+from helpers.layers import assert_same_gradients
 from helpers.oracle import (
     Running,
     assert_close,
@@ -91,15 +92,6 @@ def test_batch_norm_is_pytorchs_over_training_steps_and_in_eval(
     ours.train()
     theirs.train()
     assert_same_step(ours, theirs, torch.randn(3, C, *trailing).double())
-
-
-def assert_same_gradients(actual, leaves, expected):
-    """Every leaf's gradient agrees, for one random gradient of the output."""
-    g = torch.randn_like(actual)
-    ours = torch.autograd.grad(actual, leaves, g)
-    theirs = torch.autograd.grad(expected, leaves, g)
-    for a, b in zip(ours, theirs, strict=True):
-        assert_close(a, b)
 
 
 def leaves(*shapes):

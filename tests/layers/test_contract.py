@@ -167,6 +167,17 @@ def test_an_expanded_input_and_gradient_are_taken(name, training):
     assert_close(x.grad, copied.grad)
 
 
+@every_layer
+@pytest.mark.parametrize("training", [True, False])
+def test_a_channels_last_input_gives_a_channels_last_output(name, training):
+    layer = make(name).train(training)
+    x = inputs(2, C, 4, 5).to(memory_format=torch.channels_last).requires_grad_()
+    y = layer(x)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    (g,) = torch.autograd.grad(y, x, torch.ones_like(y))
+    assert g.is_contiguous(memory_format=torch.channels_last)
+
+
 # Gradients, graphs and what is stored
 
 
@@ -302,6 +313,54 @@ def test_activation_checkpointing_updates_the_statistics_twice(name):
     twin(x)
     for a, b in zip(layer.buffers(), twin.buffers(), strict=True):
         assert_close(a, b)
+
+
+# Function transforms
+
+
+@every_form
+def test_function_transforms_give_what_eager_gives(name):
+    layer = make(name, dtype=F64).eval()
+    x, tangent = inputs(3, C, 5, dtype=F64), inputs(3, C, 5, dtype=F64)
+    expected = leaf(x)
+    y = layer(expected)
+    (g,) = torch.autograd.grad(y.sin().sum(), expected)
+    assert_close(torch.func.grad(lambda x: layer(x).sin().sum())(x), g)
+    one_by_one = torch.func.vmap(lambda sample: layer(sample.unsqueeze(0)))(x)
+    assert_close(one_by_one.squeeze(1), y)
+    jvp = torch.func.jvp(layer, (x,), (tangent,))[1]
+    by_differences = (layer(x + 1e-6 * tangent) - layer(x - 1e-6 * tangent)) / 2e-6
+    assert_close(jvp, by_differences, 1e-6, 1e-6)
+
+
+@tracking_form
+def test_forward_mode_in_training_is_what_reverse_mode_gives(name):
+    layer = make(name, dtype=F64, momentum=0)
+    x, tangent = inputs(3, C, 5, dtype=F64).requires_grad_(), inputs(3, C, 5, dtype=F64)
+    g = torch.randn(3, C, 5, dtype=F64)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, tangent)
+        along = torch.autograd.forward_ad.unpack_dual(layer(dual)).tangent
+    (gradient,) = torch.autograd.grad(layer(x), x, g)
+    assert_close((along * g).sum(), (gradient * tangent).sum())
+
+
+@pytest.mark.slow
+@every_layer
+@pytest.mark.parametrize("training", [True, False])
+def test_a_layer_is_exported_with_a_dynamic_batch(name, training):
+    layer = make(name).train(training)
+    program = torch.export.export(
+        copy.deepcopy(layer),
+        (inputs(3, C, 4, 4),),
+        dynamic_shapes=({0: torch.export.Dim("batch", min=2)},),
+    )
+    exported = program.module()
+    for b in (2, 5):
+        x = inputs(b, C, 4, 4)
+        assert_close(exported(x), layer(x), 1e-5, 1e-5)
+        for a, e in zip(exported.buffers(), layer.buffers(), strict=True):
+            assert_close(a, e, 1e-5, 1e-5)
 
 
 # Compiled

@@ -5,7 +5,9 @@ import copy
 import pytest
 import torch
 from helpers.layers import (
+    F64,
     FLOATS,
+    LAYOUTS,
     LOW,
     MAKE,
     MODES,
@@ -147,15 +149,16 @@ def test_a_low_precision_estimate_stands_a_mean_of_30(mode, dtype):
 HARD = [(1e4, 1.0), (1000.0, 0.1), (-3e4, 2.0)]
 
 
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("mean", "std"), HARD)
 @tracking_form
-def test_a_large_mean_leaves_float32_its_digits(name, mean, std, training):
+def test_a_large_mean_leaves_float32_its_digits(name, mean, std, training, layout):
     kind = name.split()[-1]
     layer = MAKE[name](momentum=1.0)
     norm = getattr(layer, "batch_norm", layer)
     norm.exp_mean.fill_(mean)
-    x = (mean + std * torch.randn(8, C, 16)).requires_grad_()
+    x = layout(mean + std * torch.randn(8, C, 16)).requires_grad_()
     x_oracle = double(x)
     running = Running.of(norm)
     around = kind if kind in MODES else "batch_mean"
@@ -196,10 +199,22 @@ def test_a_large_stored_mean_is_subtracted_before_anything_is_scaled(name):
     assert_close(layer(x), normalize(x, layer.exp_mean, layer.exp_var))
 
 
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("name", [k for k in MAKE if "BatchChannelNorm" in k])
+def test_an_estimate_that_lags_behind_a_large_mean_costs_no_digits(name, layout):
+    """The channel norm then finds a mean of thousands of deviations."""
+    layer = MAKE[name]()
+    x = layout(1e4 + torch.randn(4, C, 8, 8))
+    y, expected = layer(x), MAKE[name](dtype=F64)(x.double())
+    assert_close(y, expected, 2e-2, 2e-2)
+
+
+@pytest.mark.parametrize("trailing", [(16,), (4, 4), (2, 4, 2)], ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize(("mean", "std"), HARD)
-def test_a_large_mean_leaves_channel_norm_its_digits(mean, std):
+def test_a_large_mean_leaves_channel_norm_its_digits(mean, std, layout, trailing):
     layer = ChannelNorm(C, G)
-    x = (mean + std * torch.randn(4, C, 16)).requires_grad_()
+    x = layout(mean + std * torch.randn(4, C, *trailing)).requires_grad_()
     x_oracle = double(x)
     y, expected = layer(x), channel_norm(x_oracle, G)
     rounding = abs(mean) * torch.finfo(torch.float32).eps / std

@@ -1,13 +1,16 @@
 """FusedBatchChannelNorm against BatchChannelNorm and the float64 oracle.
 
 What it shares with the other layers (memory formats, dtypes, edges, errors,
-copies, compilation) is in test_batch_channel_norm.py, which runs on it too.
+copies, compilation) is in test_contract.py and its neighbours, which run on it too.
 """
 
 import copy
+from functools import partial
 
 import pytest
 import torch
+from helpers import layers
+from helpers.layers import F64, LAYOUTS, C, G, leaf, options_of, randomize
 from helpers.oracle import (
     Running,
     assert_close,
@@ -20,52 +23,22 @@ from torch import nn
 from labml_bcn import BatchChannelNorm, FusedBatchChannelNorm
 from labml_bcn.fused import Rows, Strided, choose_passes
 
-C, G = 12, 3
-F64 = torch.float64
-MODES = ["plain", "batch_mean", "running_mean"]
+MODES = ["plain", *layers.MODES]
 TRAILING = [(), (5,), (4, 3), (2, 3, 2), (1, 1)]
-LAYOUTS = {
-    "contiguous": lambda x: x,
-    "channels last": lambda x: x.movedim(1, -1).contiguous().movedim(-1, 1),
-    "batch last": lambda x: x.movedim(0, -1).contiguous().movedim(-1, 0),
-    "strided": lambda x: x.repeat_interleave(2, -1)[..., ::2],
-}
 every_mode = pytest.mark.parametrize("mode", MODES)
 every_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=list(LAYOUTS))
 training_and_eval = pytest.mark.parametrize("training", [True, False])
 
 
-def options(mode):
-    if mode == "plain":
-        return {"estimate": False}
-    return {"variance_around": mode}
-
-
-def randomized(layer):
-    with torch.no_grad():
-        for parameter in layer.parameters():
-            parameter.normal_(1, 0.5)
-        layer.batch_norm.exp_mean.normal_()
-        layer.batch_norm.exp_var.uniform_(0.5, 2)
-    return layer
-
-
 def pair(mode, channels=C, groups=G, **more):
     """The composed layer and the fused one, in the same state."""
-    composed = randomized(BatchChannelNorm(channels, groups, **options(mode), **more))
-    fused = FusedBatchChannelNorm(channels, groups, **options(mode), **more)
+    composed = randomize(BatchChannelNorm(channels, groups, **options_of(mode), **more))
+    fused = FusedBatchChannelNorm(channels, groups, **options_of(mode), **more)
     fused.load_state_dict(composed.state_dict())
     return composed, fused
 
 
-def inputs(*shape, dtype=F64, mean=1.5, std=2.0):
-    x = mean + std * torch.randn(shape, dtype=F64)
-    offset = torch.randn(shape[1], dtype=F64)
-    return (x + offset.view(-1, *[1] * (len(shape) - 2))).to(dtype)
-
-
-def leaf(x):
-    return x.detach().clone().requires_grad_()
+inputs = partial(layers.inputs, dtype=F64)
 
 
 def gradients(y, x, layer, g):
@@ -664,8 +637,8 @@ def test_it_learns_as_the_composed_layer_does_in_a_network():
     nets = []
     for kind in (BatchChannelNorm, FusedBatchChannelNorm):
         torch.manual_seed(1)
-        layers = [nn.Conv2d(3, 8, 3), kind(8, 2), nn.ReLU()]
-        nets.append(nn.Sequential(*layers, nn.Conv2d(8, 4, 3), kind(4, 2)))
+        first = [nn.Conv2d(3, 8, 3), kind(8, 2), nn.ReLU()]
+        nets.append(nn.Sequential(*first, nn.Conv2d(8, 4, 3), kind(4, 2)))
     optimizers = [torch.optim.SGD(n.parameters(), lr=0.05) for n in nets]
     for _ in range(5):
         x, target = torch.randn(2, 3, 8, 8), torch.randn(2, 4, 4, 4)
