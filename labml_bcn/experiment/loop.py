@@ -153,7 +153,7 @@ def train(
     # the folder; the order of the images follows from the step.
     state = State(model, device, amp, optimizer)
     log = RunLog(folder, steps, per_step, tensorboard, progress)
-    with log, StopSignal(listen=folder is not None) as stop:
+    with StopSignal(listen=folder is not None) as stop, log:
         step = log.resume(state)
         network = compile_model(model) if compile else model
         network = ranks.average_gradients(network)
