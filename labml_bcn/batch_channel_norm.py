@@ -457,8 +457,9 @@ class ChannelNorm(nn.Module):
         """
         dims = list(range(2, x.dim()))
         of_channels = x.mean(dims, keepdim=True) if dims else x
-        grouped = of_channels.unflatten(1, (self.groups, -1))
-        means: Tensor = grouped.mean(2, keepdim=True).expand_as(grouped)
+        of_channels = of_channels.unflatten(1, (self.groups, -1))
+        means: Tensor = of_channels.mean(2, keepdim=True)
+        means = means.expand_as(of_channels)
         return means.flatten(1, 2)
 
     def weights_per_channel(self, x: Tensor) -> tuple[Tensor, Tensor]:

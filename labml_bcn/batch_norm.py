@@ -328,7 +328,7 @@ class BatchNorm(nn.Module):
         y_{b,c,l} = \gamma_c \hat x_{b,c,l} + \beta_c$$ {#normalization}
 
         $\mu_c$ and $\sigma^2_c$ are the running ones in evaluation; in
-        training, this layer hands in $m_c$ and $v_c$ in their place.
+        training, $m_c$ and $v_c$ take their place.
 
         The mean is subtracted before anything is scaled. Folding both into
         $a x + b$ would be one operation less, and lose digits when the mean

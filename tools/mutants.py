@@ -71,11 +71,13 @@ def read_mutants(root: Path = ROOT) -> list[Mutant]:
 
 
 def default_file(equation: str) -> str:
+    """Return the file of the page that an equation stands on."""
     module = equation.rpartition(".")[0].replace(".", "/")
     return f"{PACKAGE}/{module}.py"
 
 
 def strip_lines(edit: dict[str, str]) -> dict[str, str]:
+    """Return an edit's two lines without the space around them."""
     return {key: edit[key].strip() for key in ("line", "edit")}
 
 
@@ -89,6 +91,7 @@ def count_changed_tokens(line: str, edit: str) -> int:
 
 
 def tokenize_line(line: str) -> list[str]:
+    """Return the tokens of a line that are not only space."""
     found = []
     with_end = io.StringIO(line + "\n").readline
     # A statement that goes on in the next line ends in an error.
@@ -244,6 +247,7 @@ def check_mutants(root: Path, wanted: list[str]) -> bool:
 
 
 def copy_tree(source: Path, target: Path) -> None:
+    """Copy a file or a folder, without what Python compiled."""
     skip = shutil.ignore_patterns("__pycache__", "*.pyc")
     if source.is_dir():
         shutil.copytree(source, target, ignore=skip)
@@ -253,6 +257,7 @@ def copy_tree(source: Path, target: Path) -> None:
 
 
 def find_marked_files(copy: Path) -> list[str]:
+    """Return the test files that mark a test with an equation."""
     return [
         str(path.relative_to(copy))
         for path in sorted((copy / "tests").rglob("test_*.py"))
@@ -291,6 +296,7 @@ def check_equation(
 
 
 def run_mutant(copy: Path, mutant: Mutant, files: list[str]) -> dict[str, str]:
+    """Make one edit, and return the tests that fail, with their messages."""
     path = copy / mutant.file
     text = path.read_text("utf-8")
     try:

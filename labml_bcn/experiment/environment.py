@@ -14,9 +14,9 @@ from labml_bcn import __version__
 
 
 def surroundings() -> dict[str, Any]:
-    """
-    Return when and with what this process was started: the command, the
-    versions, the hardware.
+    """Return when and with what this process was started.
+
+    That is the command, the versions and the hardware.
     """
     gpu = torch.cuda.is_available()
     return {
@@ -26,7 +26,7 @@ def surroundings() -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "system": platform.platform(),
-        "cpu": processor(),
+        "cpu": processor_name(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "machine": platform.machine(),
         "cores": os.cpu_count(),
@@ -34,8 +34,8 @@ def surroundings() -> dict[str, Any]:
     }
 
 
-def processor() -> str:
-    """Return the processor's name, where the system tells it."""
+def processor_name() -> str:
+    """Return the processor's name if the system tells it, else an empty string."""
     try:
         text = Path("/proc/cpuinfo").read_text("utf-8")
     except OSError:

@@ -11,7 +11,7 @@ from labml_bcn import FusedBatchChannelNorm, WSConv2d
 from labml_bcn.experiment.bench import layers as benchmark
 from labml_bcn.experiment.bench.convolutions import resnet50_convolutions
 from labml_bcn.experiment.bench.memory import peak_allocation, saved_for_backward
-from labml_bcn.experiment.bench.timing import race
+from labml_bcn.experiment.bench.timing import race, write_record
 from labml_bcn.fused import Rows
 
 
@@ -42,6 +42,22 @@ def test_steps_take_turns_and_each_at_least_five():
     steps = {name: lambda n=name: order.append(n) for name in "ab"}
     race(steps, 0.0)
     assert order == ["a", "b"] * 6  # one more, not timed, at the start
+
+
+def test_first_steps_are_not_timed():
+    calls = []
+    times = race({"a": lambda: calls.append(1)}, 0.0, warm_up=3)
+    assert len(calls) == 3 + len(times["a"]) == 8
+
+
+def test_a_record_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    file = tmp_path / "record.json"
+    write_record(file, results=[1])
+    before = file.read_bytes()
+    with pytest.raises(TypeError):
+        write_record(file, results=object())
+    assert file.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_what_is_saved_counts_each_memory_once():

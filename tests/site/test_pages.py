@@ -57,7 +57,7 @@ def in_formula(page: Page, definition: str) -> Locator:
 
 
 def test_pointing_at_code_lights_up_code_and_formulas(page):
-    in_code(page, "ChannelNorm.forward.var").hover()
+    in_code(page, "batch_channel_norm_stepwise.group_var").hover()
     tags = page.evaluate(
         "[...document.querySelectorAll('.lit-same')].map((e) => e.localName)"
     )
@@ -70,26 +70,28 @@ def test_pointing_at_code_lights_up_code_and_formulas(page):
 def test_pointing_at_a_formula_lights_up_code(page):
     symbol = in_formula(page, "ChannelNorm").filter(has_text="σ").first
     symbol.hover()
-    var = in_code(page, "ChannelNorm.forward.var")
+    var = in_code(page, "batch_channel_norm_stepwise.group_var")
     assert "lit-same" in (var.get_attribute("class") or "")
     assert "sigma squared of sample b, group g" in card(page).inner_text()
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "formulas"),
     [
-        "ChannelNorm.forward.var",
-        "EstimatedBatchNorm.measure.var",
-        "EstimatedBatchNorm.forward.var",
+        ("batch_channel_norm_stepwise.group_var", "ChannelNorm"),
+        ("EstimatedBatchNorm.measure.var", "EstimatedBatchNorm"),
+        ("EstimatedBatchNorm.forward.var", "EstimatedBatchNorm"),
     ],
 )
-def test_var_in_one_function_is_not_var_in_another(page, name):
+def test_var_in_one_function_is_not_var_in_another(page, name, formulas):
     in_code(page, name).hover()
     scopes = Scopes(read(SOURCE))
-    around = {scopes.scope_at(line).partition(".")[0] for line in lit_lines(page)}
-    assert around == {name.partition(".")[0]}
-    functions = {scopes.scope_at(line) for line in lit_lines(page)} - around
-    assert functions == {name.rpartition(".")[0]}
+    # The stepwise form has all symbols of the page.
+    found = {scopes.scope_at(line) for line in lit_lines(page)} - {
+        "batch_channel_norm_stepwise"
+    }
+    function = {name.rpartition(".")[0]} - {"batch_channel_norm_stepwise"}
+    assert found == {formulas} | function
 
 
 @pytest.fixture
@@ -122,7 +124,7 @@ def point(at: Locator, by: str) -> None:
 @pytest.mark.parametrize("leave", ["Escape", "elsewhere"])
 def test_a_symbol_lights_up_by_any_input_and_goes_out(touch_page, place, by, leave):
     symbol = (
-        in_code(touch_page, "ChannelNorm.forward.var")
+        in_code(touch_page, "batch_channel_norm_stepwise.group_var")
         if place == "code"
         else in_formula(touch_page, "ChannelNorm").filter(has_text="σ").first
     )
@@ -146,7 +148,7 @@ def test_a_symbol_lights_up_by_any_input_and_goes_out(touch_page, place, by, lea
 
 def test_the_card_stays_while_it_is_pointed_at_and_goes_after(page):
     page.clock.install()
-    in_code(page, "ChannelNorm.forward.var").hover()
+    in_code(page, "batch_channel_norm_stepwise.group_var").hover()
     card(page).hover()
     page.clock.run_for(1000)
     assert card(page).is_visible()
@@ -268,7 +270,10 @@ def copied_link(page: Page) -> str:
     ("place", "fragment"),
     [
         (f"#L{LINE} > a >> nth=0", f"#L{LINE}"),
-        ('[id="ChannelNorm.forward.var"]', "#ChannelNorm.forward.var"),
+        (
+            '[id="batch_channel_norm_stepwise.group_var"]',
+            "#batch_channel_norm_stepwise.group_var",
+        ),
         ('[id="ChannelNorm"] .headerlink', "#ChannelNorm"),
         ('[id="group-statistics"] .proof a >> nth=0', "#group-statistics"),
     ],
@@ -306,13 +311,13 @@ def test_selected_code_has_neither_numbers_nor_hints(page):
     text = page.evaluate(
         """() => {
             const code = document.querySelector(
-                '.row:has([id="ChannelNorm.forward.var"]) .code pre');
+                '.row:has([id="batch_channel_norm_stepwise.group_var"]) .code pre');
             getSelection().selectAllChildren(code);
             return getSelection().toString();
         }"""
     )
     source = SOURCE.read_text()
-    assert "var = centred.square()" in text
+    assert "group_var = centred.square()" in text
     assert all(line in source.splitlines() for line in text.splitlines())
 
 
@@ -323,13 +328,15 @@ def test_without_script_code_and_legend_read_whole(browser: Browser, standalone_
     assert page.locator(".h", has_text="[B, G, D, L]").first.is_visible()
     page.locator(".symbols summary").click()
     assert page.locator(".symbols dd", has_text="group g").first.is_visible()
-    page.goto(f"{standalone_url}batch_channel_norm.html#ChannelNorm.forward.var")
+    page.goto(
+        f"{standalone_url}batch_channel_norm.html#batch_channel_norm_stepwise.group_var"
+    )
     assert page.evaluate("scrollY") > 0
     context.close()
 
 
 def test_print_shows_neither_the_card_nor_the_status_bar(page):
-    in_code(page, "ChannelNorm.forward.var").hover()
+    in_code(page, "batch_channel_norm_stepwise.group_var").hover()
     page.emulate_media(media="print")
     assert not card(page).is_visible()
     assert page.locator(".lit-bar").is_hidden()
