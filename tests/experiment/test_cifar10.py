@@ -10,21 +10,12 @@ from helpers.images import FILES, make_files, make_record, write_files
 
 from labml_bcn.experiment import cifar10
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 
 @pytest.fixture
 def root(tmp_path):
     return write_files(tmp_path / "data", make_files())
-
-
-@pytest.fixture(autouse=True)
-def cache(monkeypatch, tmp_path):
-    """Nothing configured, and an empty cache folder."""
-    monkeypatch.delenv("LABML_BCN_DATA", raising=False)
-    monkeypatch.delenv("LABML_BCN_DOWNLOAD", raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    folder = tmp_path / "cache"
-    monkeypatch.setattr(cifar10, "cache_folder", lambda: folder)
-    return folder
 
 
 # The format
@@ -331,6 +322,7 @@ def real(real_images):
     return cifar10.load(real_images)
 
 
+@pytest.mark.slow
 def test_real_images_fill_their_files(real, real_images):
     folder = cifar10.find(real_images)
     sizes = [(folder / name).stat().st_size // cifar10.RECORD for name in FILES]
@@ -339,6 +331,7 @@ def test_real_images_fill_their_files(real, real_images):
     assert f"{sum(sizes[:5]):,}" in real.source or sum(sizes) == 60_000
 
 
+@pytest.mark.slow
 def test_real_files_have_the_sums_beside_them(real_images):
     folder = cifar10.find(real_images)
     sums = folder / "SHA256SUMS"
@@ -350,6 +343,7 @@ def test_real_files_have_the_sums_beside_them(real_images):
         assert hashlib.sha256(data).hexdigest() == expected, name
 
 
+@pytest.mark.slow
 def test_real_images_look_like_photographs(real):
     assert real.classes == cifar10.CLASSES
     for images, labels in (
@@ -371,6 +365,7 @@ def test_real_images_look_like_photographs(real):
     assert (x[..., 1:, :] * x[..., :-1, :]).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_counting_pixel_values_is_the_mean_and_std(real):
     sample = real.train_images.double()
     mean, std = real.mean_and_std

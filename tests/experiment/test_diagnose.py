@@ -169,8 +169,8 @@ class NonfiniteGradientAt(nn.Module):
 
 def test_weights_that_are_not_finite_are_never_kept(data, tmp_path):
     folder = RunFolder(tmp_path)
+    model = network(NonfiniteGradientAt(3))
     with pytest.raises(RunError) as error:
-        model = network(NonfiniteGradientAt(3))
         learn(model, data, folder=folder, checkpoint_every=1)
     message = str(error.value)
     assert message.startswith("after step 3, ")

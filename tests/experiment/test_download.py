@@ -21,17 +21,6 @@ pytestmark = pytest.mark.usefixtures("cache")
 FOLDER = cifar10.FOLDER
 
 
-@pytest.fixture
-def cache(monkeypatch, tmp_path):
-    """Nothing configured, and an empty cache folder."""
-    monkeypatch.delenv("LABML_BCN_DATA", raising=False)
-    monkeypatch.delenv("LABML_BCN_DOWNLOAD", raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    folder = tmp_path / "cache"
-    monkeypatch.setattr(cifar10, "cache_folder", lambda: folder)
-    return folder
-
-
 def make_archive() -> bytes:
     """An archive of a few blocks, most of it a file that is not wanted."""
     noise = random.Random(0).randbytes(100_000)

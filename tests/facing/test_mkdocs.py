@@ -5,9 +5,7 @@ import logging
 from pathlib import Path
 
 import pytest
-import yaml
-from mkdocs.commands.build import build
-from mkdocs.config import load_config
+from helpers.small_sites import build_small_site
 from mkdocs.exceptions import Abort
 
 ANNOTATED = '''"""
@@ -72,13 +70,7 @@ class Site:
             "validation": self.validation,
             "nav": self.nav,
         }
-        self.write("mkdocs.yml", yaml.safe_dump(settings))
-        config = load_config(
-            str(self.root / "mkdocs.yml"), site_dir=str(self.root / "out")
-        )
-        config.plugins.on_startup(command="build", dirty=False)
-        build(config)
-        return self.root / "out"
+        return build_small_site(self.root, settings)
 
 
 @pytest.fixture

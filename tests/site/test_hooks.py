@@ -4,10 +4,8 @@ import logging
 from pathlib import Path
 
 import pytest
-import yaml
 from helpers.paths import ROOT, mkdocs_settings
-from mkdocs.commands.build import build
-from mkdocs.config import load_config
+from helpers.small_sites import build_small_site
 from mkdocs.exceptions import Abort
 
 from facing import MathError
@@ -55,13 +53,7 @@ class SmallSite:
             ],
             **settings,
         }
-        self.write("mkdocs.yml", yaml.safe_dump(config))
-        loaded = load_config(
-            str(self.root / "mkdocs.yml"), site_dir=str(self.root / "out")
-        )
-        loaded.plugins.on_startup(command="build", dirty=False)
-        build(loaded)
-        return self.root / "out"
+        return build_small_site(self.root, config)
 
 
 @pytest.fixture
