@@ -12,7 +12,7 @@ from pathlib import Path
 from labml_bcn.experiment.records import read_records
 from labml_bcn.experiment.study import STUDIES
 from website import results_plots, results_sentences, results_tables
-from website.results import Results
+from website.study_results import Results
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 FOLDER = DOCS / "results"

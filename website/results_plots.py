@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from labml_bcn.experiment import plotting
-from website.results import VARIANCES, Results
+from website.study_results import VARIANCES, Results
 
 README_STYLE = "<style>svg{font-family:sans-serif;--method-bcn:#9a63d6}</style>"
 

@@ -5,7 +5,7 @@ from statistics import mean
 
 from labml_bcn.experiment.records import accuracy
 from labml_bcn.experiment.study import AT_MICRO
-from website.results import (
+from website.study_results import (
     MICRO_SIZES,
     VARIANCES,
     Results,

@@ -8,7 +8,7 @@ from labml_bcn.experiment.records import Trial, Values
 from labml_bcn.experiment.study import AT_MICRO, learning_rate
 from labml_bcn.experiment.vgg import BLOCKS, groups_for
 from website.markdown_tables import row
-from website.results import VARIANCES, Results, best_methods, spread
+from website.study_results import VARIANCES, Results, best_methods, spread
 
 
 def table(results: Results) -> str:

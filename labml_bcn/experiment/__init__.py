@@ -13,7 +13,7 @@ makes the loop one that can be trusted has modules of its own:
 - `settings` holds each option of the command: default, help and rule;
 - `run_config` finds the run that a command means, and compares its settings;
 - `run_folder` keeps a run so that it can be killed at any moment, with checkpoints and
-  the files that `durable` writes;
+  the files that `atomic_files` writes;
 - `state` is what a checkpoint holds, and `run_log` what is measured on the way;
 - `outcome` says how a run has ended, to people and to programs;
 - `signals` answers Ctrl-C, and a scheduler that wants its machine back;
@@ -25,7 +25,7 @@ which `runner` runs, several at once; what came out is in `records`. `bench` mea
 layers and training steps, beside their naive form, and `environment` says on what.
 `plotting` draws figures for notebooks and pages.
 
-`download`, `stripes` and `extras` help `cifar10`: the archive, images to draw if there
+`download`, `stripes` and `optional_packages` help `cifar10`: the archive, images to draw if there
 are none, and the packages of the extra `train`: the progress bar, the cache folder and
 the download need them (`pip install 'labml-bcn[train]'`).
 

@@ -38,7 +38,7 @@ from torch import Tensor
 from labml_bcn.experiment import stripes
 from labml_bcn.experiment.download import DownloadError as DownloadError
 from labml_bcn.experiment.download import fetch as fetch
-from labml_bcn.experiment.extras import optional_package
+from labml_bcn.experiment.optional_packages import optional_package
 
 FOLDER = "cifar-10-batches-bin"
 TRAIN_FILES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))

@@ -4,7 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from labml_bcn.experiment.extras import optional_package, progress_bar
+from labml_bcn.experiment.optional_packages import optional_package, progress_bar
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 MD5 = "c32a1d4ab5d03f1284b67883e8d87530"

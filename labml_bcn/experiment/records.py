@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from labml_bcn.experiment.durable import write_atomically
+from labml_bcn.experiment.atomic_files import write_atomically
 
 Values = dict[str, Any]
 Records = Mapping[str, Values]

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from labml_bcn.experiment.atomic_files import JSONLines, write_atomically
 from labml_bcn.experiment.cifar10 import CIFAR10
-from labml_bcn.experiment.durable import JSONLines, write_atomically
 from labml_bcn.experiment.environment import surroundings
 from labml_bcn.experiment.outcome import RunError
 from labml_bcn.experiment.settings import Settings, StartOptions

@@ -37,7 +37,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from labml_bcn.experiment.durable import JSONLines, write_atomically
+from labml_bcn.experiment.atomic_files import JSONLines, write_atomically
 from labml_bcn.experiment.outcome import Outcome, RunError
 
 FORMAT = 1

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, Self
 
 from labml_bcn.experiment import ranks
-from labml_bcn.experiment.extras import progress_bar
+from labml_bcn.experiment.optional_packages import progress_bar
 from labml_bcn.experiment.outcome import RunError, outcome_of
 from labml_bcn.experiment.run_folder import RunFolder
 

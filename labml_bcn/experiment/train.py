@@ -21,9 +21,9 @@ from torch import nn
 
 from labml_bcn.experiment import cifar10, ranks, vgg
 from labml_bcn.experiment.cifar10 import CIFAR10
-from labml_bcn.experiment.extras import optional_package
 from labml_bcn.experiment.loop import count_steps, train
 from labml_bcn.experiment.machine import require_machine
+from labml_bcn.experiment.optional_packages import optional_package
 from labml_bcn.experiment.outcome import (
     USAGE_ERRORS,
     RunError,

@@ -22,7 +22,7 @@ from website import (
     results_sentences,
     results_tables,
 )
-from website.results import (
+from website.study_results import (
     MICRO_SIZES,
     VARIANCES,
     Results,
