@@ -6,7 +6,7 @@ from pathlib import Path
 
 DESCRIPTION = """\
 Record a study of normalization at micro-batch: seven methods, five batch
-sizes, three seeds, and an ablation. Each point is one training command, and
+sizes, three seeds, and an ablation. Each trial is one training command, and
 becomes one small file. What is recorded is not run again. Stopped or killed
 at any moment, the same command goes on.
 """
@@ -16,13 +16,13 @@ examples:
   All that is not recorded yet, a run on each core:
     python -m labml_bcn.experiment.study
 
-  What there is, and the command of each point:
+  What there is, and the command of each trial:
     python -m labml_bcn.experiment.study --list
 
   Batch size 2 alone:
     python -m labml_bcn.experiment.study --only 'sweep-*-b2-*' 'main-*-b2-*'
 
-  In doubt? Run a point's command again, and compare bit for bit:
+  In doubt? Run a trial's command again, and compare bit for bit:
     python -m labml_bcn.experiment.study --check main-bcn-ws-b2-s0
 
   The full VGG on a GPU; no records of these are here yet:
