@@ -190,12 +190,12 @@ draw(first, "at the first weights")
 
 
 # %%
-def trained(name):
+def train_network(name):
     train(models[name], data, batch_size=2, images=200, lr=0.003, tests=1)
     return rough(name)
 
 
-later = of_all(trained)
+later = of_all(train_network)
 draw(later, "after 100 steps")
 
 # %% [markdown]

@@ -50,7 +50,7 @@ def groups(results: Results) -> str:
     usual = groups_for(widths[0])
     for count in sorted((*results.study.groups, usual)):
         given = None if count == usual else count
-        values = results.ablated("BCN+WS", groups=given, **AT_MICRO)
+        values = results.ablation("BCN+WS", groups=given, **AT_MICRO)
         inside = ", ".join(str(width // count) for width in widths)
         mark = ", as above" if given is None else ""
         lines.append(row(f"{count}{mark}", inside, spread(values)))
@@ -62,8 +62,8 @@ def slow(results: Results) -> str:
     lines = _head("method", ["0.1, as above", f"{results.study.slow:g}"])
     for method, label, more in results.study.changes():
         if label == f"r{results.study.slow:g}":
-            usual = results.ablated(method, momentum=None)
-            changed = results.ablated(method, **more)
+            usual = results.ablation(method, momentum=None)
+            changed = results.ablation(method, **more)
             lines.append(row(method, spread(usual), spread(changed)))
     return "\n".join(lines)
 

@@ -37,7 +37,7 @@ class Results:
         """Return the accuracies of a method, one a seed."""
         return self.accuracies(self.study.main(method, batch_size, self.records))
 
-    def ablated(self, method: str, **settings: Any) -> list[float]:
+    def ablation(self, method: str, **settings: Any) -> list[float]:
         """Return accuracies at the ablation's batch size, by settings.
 
         Those of the comparison are found as well.
@@ -55,7 +55,7 @@ class Results:
 
     def estimate(self, around: str, momentum: float) -> list[float]:
         """Return accuracies of BCN+WS with a kind of variance."""
-        return self.ablated("BCN+WS", variance_around=around, momentum=momentum)
+        return self.ablation("BCN+WS", variance_around=around, momentum=momentum)
 
     @cached_property
     def sizes(self) -> list[int]:

@@ -346,11 +346,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             f"--{name.replace('_', '-')}",
             default=argparse.SUPPRESS,
             help=about["help"],
-            **(_reading(field.type) | about["argparse"]),
+            **(_argparse_keywords(field.type) | about["argparse"]),
         )
 
 
-def _reading(annotation: Any) -> dict[str, Any]:
+def _argparse_keywords(annotation: Any) -> dict[str, Any]:
     # How a word becomes a value of this type. A switch has a --no- as well, so that a
     # run's own value can be typed either way.
     kinds: Iterable[Any] = typing.get_args(annotation) or (annotation,)

@@ -100,7 +100,7 @@ class State:
             )
         own = ranks.gather_states(self._own())
         if ranks.rank() == 0:
-            folder.save(step, self._shared() | {"processes": own})
+            folder.save(step, self._shared_state() | {"processes": own})
 
     def load(self, checkpoint: dict[str, Any]) -> None:
         """Take over what a checkpoint holds.
@@ -131,7 +131,7 @@ class State:
         diagnose.set_random_states(own["random"])
         self.meter.sums.copy_(own["meter"])
 
-    def _shared(self) -> dict[str, Any]:
+    def _shared_state(self) -> dict[str, Any]:
         # What is the same in all processes.
         return {
             "model": self.model.state_dict(),

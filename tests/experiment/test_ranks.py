@@ -69,7 +69,7 @@ def batches(steps, size, mean=3.0):
     return x * scale + shift + torch.randn(steps, size, 8, 1, 1, generator=generator)
 
 
-def seen(x, norm, loss_of):
+def outputs_and_gradients(x, norm, loss_of):
     """Outputs, gradients and statistics of one forward and backward pass."""
     x = x.clone().requires_grad_()
     y = norm(x)
@@ -93,21 +93,25 @@ def shares_in_a_group(rank, dtype):
         for shares in SHARES:
             x = batches(1, 6)[0].to(dtype).split(shares)[rank]
             norm = layer(name, dist.group.WORLD, dtype=dtype)
-            results[name, shares] = seen(x, norm, loss_of)
+            results[name, shares] = outputs_and_gradients(x, norm, loss_of)
     return results
 
 
 @pytest.fixture(scope="module")
-def shared():
+def split_results():
     return run_in_group(shares_in_a_group, 3, torch.float64)
 
 
 @pytest.mark.parametrize("shares", SHARES)
 @pytest.mark.parametrize("name", NORMS)
-def test_any_split_of_a_batch_gives_what_the_whole_batch_gives(shared, name, shares):
+def test_any_split_of_a_batch_gives_what_the_whole_batch_gives(
+    split_results, name, shares
+):
     whole = layer(name, dtype=torch.float64)
-    y, dx, grads, buffers = seen(batches(1, 6)[0].double(), whole, loss_of)
-    parts = [result[name, shares] for result in shared]
+    y, dx, grads, buffers = outputs_and_gradients(
+        batches(1, 6)[0].double(), whole, loss_of
+    )
+    parts = [result[name, shares] for result in split_results]
     torch.testing.assert_close(torch.cat([p[0] for p in parts]), y)
     torch.testing.assert_close(torch.cat([p[1] for p in parts]), dx)
     for k, grad in enumerate(grads):
@@ -163,7 +167,7 @@ def edges(rank):
         tail = f"-{name}" if name else ""
         for other in ("bcn", "fused"):
             norm = layer(other + tail, world, dtype=torch.float64)
-            found[name, other] = seen(x, norm, loss_of)
+            found[name, other] = outputs_and_gradients(x, norm, loss_of)
     return found
 
 
@@ -234,7 +238,9 @@ def eager_and_traced(rank):
         layer("fused-plain", dist.group.WORLD, dtype=torch.float64) for _ in range(2)
     ]
     traced = torch.compile(norms[1], backend="aot_eager")
-    return seen(x, norms[0], loss_of), seen(x, traced, loss_of)
+    return outputs_and_gradients(x, norms[0], loss_of), outputs_and_gradients(
+        x, traced, loss_of
+    )
 
 
 @pytest.mark.slow

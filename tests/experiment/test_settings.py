@@ -23,7 +23,7 @@ from labml_bcn.experiment.settings import (
 RECORDS = sorted((ROOT / "docs" / "results").rglob("*.json"))
 
 
-def parsed(words):
+def parse_words(words):
     parser = argparse.ArgumentParser()
     add_options(parser)
     return vars(parser.parse_args(words))
@@ -52,14 +52,14 @@ def test_what_the_help_calls_a_default_is_the_layers_own():
 
 
 def test_what_is_not_typed_is_absent_and_has_its_default():
-    assert parsed([]) == {}
+    assert parse_words([]) == {}
     assert Settings().typed_over({}) == Settings()
     assert StartOptions.of({}) == StartOptions()
 
 
 def test_every_option_is_read_as_its_type():
     words = "--norm gn --no-ws --groups 4 --lr 0.1 --no-estimate --epochs 2 --stand-in"
-    typed = parsed(words.split())
+    typed = parse_words(words.split())
     assert typed == {
         "norm": "gn",
         "ws": False,
@@ -198,7 +198,7 @@ def test_every_recorded_command_means_the_recorded_settings():
         record = json.loads(path.read_text("utf-8"))
         _, _, module, *words = shlex.split(record["command"])
         assert module == "labml_bcn.experiment.train"
-        settings = Settings().typed_over(parsed(words))
+        settings = Settings().typed_over(parse_words(words))
         found = dataclasses.asdict(settings)
         found |= {"digest": record["settings"]["digest"]}
         assert list(found.items()) == list(record["settings"].items()), path.name

@@ -25,7 +25,7 @@ def read_markers(tmp_path: Path, text: str) -> EquationTests:
     return EquationTests([write(tmp_path / "tests" / "test_layer.py", text)])
 
 
-def named(body: str) -> list[str]:
+def equation_names(body: str) -> list[str]:
     return re.findall(r'<span class="equation" id="([^"]*)">', body)
 
 
@@ -55,7 +55,7 @@ def named(body: str) -> list[str]:
 )
 def test_a_name_behind_an_equation_is_its_id(tmp_path, note):
     made = page(tmp_path, note)
-    assert named(made.body) == ["sum"]
+    assert equation_names(made.body) == ["sum"]
     assert "sum" in made.ids
     assert '<a href="#sum"' in made.body
     assert "{" not in re.sub(r"<math.*?</math>", "", made.body)
@@ -75,7 +75,7 @@ def test_several_equations_in_one_note_each_have_their_line(tmp_path):
         ("", 11),
         ("third", 11),
     ]
-    assert named(made.body) == ["first", "second", "third"]
+    assert equation_names(made.body) == ["first", "second", "third"]
 
 
 def test_without_names_a_page_is_as_without_equations(tmp_path):
@@ -93,7 +93,7 @@ def test_without_names_a_page_is_as_without_equations(tmp_path):
 def test_braces_on_the_next_line_that_are_markdowns_stay_so(tmp_path, braces):
     made = page(tmp_path, f"One.\n\n$$a = b$$\n{braces}")
     assert messages(made.problems) == []
-    assert named(made.body) == []
+    assert equation_names(made.body) == []
     assert "{" not in re.sub(r"<math.*?</math>", "", made.body)
 
 
@@ -110,7 +110,7 @@ def test_a_name_with_odd_characters_is_refused(tmp_path, name):
     made = page(tmp_path, f"One:\n\n$$a$$ {{#{name}}}")
     (message,) = messages(made.problems)
     assert message.startswith(f"layer.py:6: {name!r} is no name")
-    assert named(made.body) == []
+    assert equation_names(made.body) == []
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_a_name_stands_once_on_a_page(tmp_path):
     made = page(tmp_path, "$$a$$ {#sum}\n\n$$b$$ {#sum}")
     (message,) = messages(made.problems)
     assert message == ("layer.py:6: 'sum' already names the equation at line 4")
-    assert named(made.body) == ["sum"]
+    assert equation_names(made.body) == ["sum"]
 
 
 def test_a_name_does_not_take_a_definitions_place(tmp_path):

@@ -352,7 +352,7 @@ def as_function(fused):
     return function
 
 
-def checked(mode, layout, trailing, training):
+def function_and_leaves(mode, layout, trailing, training):
     # The running statistics are constants to the gradient: r is 0.
     momentum = 0.1 if mode == "plain" else 0.0
     _, fused = pair(mode, 4, 2, momentum=momentum, dtype=F64)
@@ -367,7 +367,7 @@ def checked(mode, layout, trailing, training):
 @training_and_eval
 @pytest.mark.parametrize("trailing", [(), (3,), (2, 2)], ids=str)
 def test_gradcheck(mode, layout, trailing, training):
-    function, leaves = checked(mode, layout, trailing, training)
+    function, leaves = function_and_leaves(mode, layout, trailing, training)
     assert torch.autograd.gradcheck(function, leaves)
 
 
@@ -375,7 +375,7 @@ def test_gradcheck(mode, layout, trailing, training):
 @every_layout
 @training_and_eval
 def test_gradients_of_gradients(mode, layout, training):
-    function, leaves = checked(mode, layout, (3,), training)
+    function, leaves = function_and_leaves(mode, layout, (3,), training)
     assert torch.autograd.gradgradcheck(function, leaves)
 
 

@@ -462,7 +462,7 @@ def conv_in_eval(**options):
     return conv, torch.randn(1, 3, 5, 5)
 
 
-def expected(conv, x):
+def expected_output(conv, x):
     standard = standardize(conv.weight.detach().double(), 1e-5, 0).float()
     return F.conv2d(x, standard, conv.bias)
 
@@ -474,7 +474,7 @@ def test_in_evaluation_the_weight_is_standardized_once():
     first = conv.standardized_weight()
     conv(x)
     assert conv.standardized_weight() is first
-    assert_close(conv(x), expected(conv, x), 1e-5, 1e-5)
+    assert_close(conv(x), expected_output(conv, x), 1e-5, 1e-5)
 
 
 def step(conv):
@@ -525,8 +525,8 @@ def test_what_is_kept_follows_moves_and_copies():
     copied = copy.deepcopy(conv)
     assert copied._cache is None
     copied.weight.mul_(-1)
-    assert_close(copied(x), expected(copied, x), 1e-5, 1e-5)
-    assert_close(conv(x), expected(conv, x), 1e-5, 1e-5)
+    assert_close(copied(x), expected_output(copied, x), 1e-5, 1e-5)
+    assert_close(conv(x), expected_output(conv, x), 1e-5, 1e-5)
     assert conv.double()(x.double()).dtype == torch.float64
     conv.to(torch.bfloat16)
     assert conv(x.bfloat16()).dtype == torch.bfloat16

@@ -84,11 +84,11 @@ class EquationTests(BookFeature):
         """Hold equations and tests to each other."""
         return [
             *self.problems,
-            *(p for equation in equations for p in self._untested(equation)),
-            *(p for test in self.tests for p in _unresolved(test, equations)),
+            *(p for equation in equations for p in self._untested_problems(equation)),
+            *(p for test in self.tests for p in _unknown_equations(test, equations)),
         ]
 
-    def _untested(self, equation: Equation) -> Iterator[Problem]:
+    def _untested_problems(self, equation: Equation) -> Iterator[Problem]:
         name = ".".join(equation.parts[-2:])
         if not equation.law or self.of(equation):
             return
@@ -103,7 +103,9 @@ class EquationTests(BookFeature):
         yield Problem(equation.path, equation.line, message)
 
 
-def _unresolved(test: EquationTest, equations: list[Equation]) -> Iterator[Problem]:
+def _unknown_equations(
+    test: EquationTest, equations: list[Equation]
+) -> Iterator[Problem]:
     """Yield a problem unless exactly one equation is what a test names."""
     found = [e for e in equations if e.name and test.asserts(e)]
     if len(found) == 1:

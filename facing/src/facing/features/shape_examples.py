@@ -55,7 +55,7 @@ class Sizes:
     takes: dict[str, list[str]]
     derived: dict[str, str]
 
-    def explaining(self, example: str) -> dict[str, Shape]:
+    def letters_of(self, example: str) -> dict[str, Shape]:
         """Return each size that may explain what an example shows."""
         taken = set(self.takes[example])
         follow = {
@@ -73,7 +73,7 @@ class Sizes:
         """Return the one size that has these numbers in all runs, or them."""
         if len(set(numbers)) == 1:
             return str(numbers[0])
-        found = [n for n, seen in self.explaining(example).items() if seen == numbers]
+        found = [n for n, seen in self.letters_of(example).items() if seen == numbers]
         if len(found) == 1:
             return found[0]
         return "|".join(map(str, dict.fromkeys(numbers)))

@@ -73,7 +73,7 @@ class Shapes(BookFeature):
     def _sizes_in(self, seen: Observation) -> dict[str, int]:
         return {
             name: numbers[seen.run]
-            for name, numbers in self.sizes.explaining(seen.example).items()
+            for name, numbers in self.sizes.letters_of(seen.example).items()
         }
 
     def _contradiction(self, claim: Claim, seen: Observation) -> Problem:
