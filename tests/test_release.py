@@ -74,3 +74,9 @@ def test_pins_are_one_a_line_in_order_and_torch_is_kept():
     assert renew_constraints.render(pinned) == text
     (torch,) = renew_constraints.hand_pinned(text)
     assert torch in pinned
+
+
+def test_a_pin_made_by_hand_stays_as_it_is():
+    frozen = ["a==1", "torch==2.13.0+cpu", "torchmetrics==3"]
+    kept = renew_constraints.keep_hand_pinned(frozen, ["torch==2.13.0"])
+    assert kept == ["a==1", "torchmetrics==3", "torch==2.13.0"]

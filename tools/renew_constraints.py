@@ -29,6 +29,15 @@ def render(pinned: list[str]) -> str:
     return HEAD + "".join(f"{line}\n" for line in sorted(pinned, key=str.lower))
 
 
+def keep_hand_pinned(frozen: list[str], by_hand: list[str]) -> list[str]:
+    """Return what was frozen, with the pins made by hand as they were.
+
+    What is installed may be called more: `torch==2.13.0+cpu`, on a machine without GPU.
+    """
+    kept = {line.partition("==")[0] for line in by_hand}
+    return [line for line in frozen if line.partition("==")[0] not in kept] + by_hand
+
+
 def freeze_newest(by_hand: list[str]) -> list[str]:
     """Install everything into a new environment, and list what is in it."""
     with tempfile.TemporaryDirectory() as folder:
@@ -43,5 +52,6 @@ def freeze_newest(by_hand: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    pinned = freeze_newest(hand_pinned(FILE.read_text("utf-8")))
+    by_hand = hand_pinned(FILE.read_text("utf-8"))
+    pinned = keep_hand_pinned(freeze_newest(by_hand), by_hand)
     FILE.write_text(render(pinned), "utf-8")
