@@ -659,7 +659,11 @@ class Rows(Strided):
             x.view(1, rows, length), None, None, 1, rows, length, rows, TINY
         )
         unit = inverse.view(table).reciprocal()
-        return mu.view(table), unit * unit, distance.view(x.shape), unit
+        # The distances become the output, and that must not be a view: no
+        # view that a `Function` returns can be changed in place. So they
+        # get the input's shape themselves, instead of a view of them.
+        distance.resize_(x.shape)
+        return mu.view(table), unit * unit, distance, unit
 
     @staticmethod
     def apply(distance: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
