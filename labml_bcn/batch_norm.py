@@ -190,9 +190,9 @@ class BatchNorm(nn.Module):
         """
         # An empty batch has nothing to measure and nothing to normalize: it
         # goes through as it is, and leaves the running statistics alone.
-        mean, var = x.new_zeros(2, self.channels)
+        mean, var = x.new_zeros(self.channels), x.new_ones(self.channels)
         if self.is_empty_batch(x, x.numel() // self.channels):
-            return self.normalize(x, mean, var + 1)
+            return self.normalize(x, mean, var)
         # With a momentum of 1 the kernel leaves the batch's own statistics
         # in the two tensors that are meant for running ones.
         scale, shift = self.weights_in(x.dtype)
