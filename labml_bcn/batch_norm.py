@@ -291,26 +291,43 @@ class BatchNorm(nn.Module):
 
         Here $v_c$ is the variance that is handed in: the unbiased one from
         this layer, and the biased one from the estimated batch norm.
+
+        But a channel keeps *both* as they are if one of the two would
+        become infinite or NaN. An average never comes back from there: the
+        share $1 - r$ of infinity is infinity. In mixed precision such
+        batches are part of training. A step in which float16 overflowed is
+        skipped by the gradient scaler, so the weights never hear of it. But
+        this average has met the batch on its way forward, and would be
+        spoiled for ever, with all that follows from it in evaluation. Other
+        channels learn from the batch as usual. If several processes share
+        it, all of them see the same sums and come to the same decision.
         """
         # `lerp` goes from the old value $r$ of the way toward the new one.
         #
         # **From the paper**: running update of the statistics.
-        old_mean, old_var = self.running_statistics()
-        wide = torch.promote_types(old_mean.dtype, mean.dtype)
+        old_mean, old_var = self.exp_mean, self.exp_var
+        assert old_mean is not None
+        assert old_var is not None
+        wide = torch.promote_types(statistics_dtype(old_mean), mean.dtype)
         r = self.momentum
         new_mean = torch.lerp(cast(old_mean, wide), cast(mean, wide), r)
         new_var = torch.lerp(cast(old_var, wide), cast(var, wide), r)
+        # Buffers of low precision round the values, and large ones to
+        # infinity.
+        new_mean = cast(new_mean, old_mean.dtype)
+        new_var = cast(new_var, old_var.dtype)
+        # What is finite, minus itself, is zero. Infinity minus itself is
+        # NaN, as is NaN, and that equals nothing. The choice is made where
+        # the values are: the program does not wait to know it.
+        finite = new_mean - new_mean == new_var - new_var
+        new_mean = torch.where(finite, new_mean, old_mean)
+        new_var = torch.where(finite, new_var, old_var)
         # The buffers take the values and keep their storage. What is
         # returned are tensors of their own, which no later update changes: a
-        # backward pass may still need them. Their values are those that the
-        # buffers hold, rounded if the buffers are of low precision.
-        stored_mean, stored_var = self.exp_mean, self.exp_var
-        assert stored_mean is not None
-        assert stored_var is not None
-        stored_mean.copy_(new_mean)
-        stored_var.copy_(new_var)
-        if stored_mean.dtype != wide:
-            new_mean, new_var = stored_mean.to(wide), stored_var.to(wide)
+        # backward pass may still need them.
+        old_mean.copy_(new_mean)
+        old_var.copy_(new_var)
+        new_mean, new_var = cast(new_mean, wide), cast(new_var, wide)
         # A compiled backward pass may compute a value once more instead of
         # keeping it. Here it would start from buffers that have moved on
         # meanwhile. What went through a concatenation is always kept.
