@@ -76,7 +76,7 @@ from labml_bcn._checks import (
     require_positive_int,
     require_several_values_per_group,
 )
-from labml_bcn._numerics import cast, statistics_dtype
+from labml_bcn._numerics import cast, is_known_true, statistics_dtype
 from labml_bcn.batch_norm import BatchNorm, per_channel
 
 # The parameters $\gamma_c$, $\beta_c$, $\gamma_g$ and $\beta_g$.
@@ -313,8 +313,9 @@ class EstimatedBatchNorm(BatchNorm):
             around, _ = self.running_statistics()
         # One of PyTorch's kernels takes both, in two passes and in double
         # precision. It knows of one process only, and no compiler knows it.
-        alone = self.process_group is None and x.numel() > 0
-        if alone and not needs_plain_operations(x):
+        shared = self.process_group is not None
+        empty = is_known_true(x.numel() == 0)
+        if not (shared or empty or needs_plain_operations(x)):
             count: int | Tensor = x.numel() // self.channels
             mean, var = torch.batch_norm_update_stats(x, None, None, 0.0)
             # Around another point than the mean, the variance is larger by
@@ -333,7 +334,7 @@ class EstimatedBatchNorm(BatchNorm):
         # A batch of one value per channel has no spread within it. Around a
         # running mean it still says something.
         if self.variance_around == "running_mean":
-            return x.numel() == 0 and bool(count == 0)
+            return is_known_true(x.numel() == 0) and bool(count == 0)
         return super().is_empty_batch(x, count)
 
     def remedy_for_one_value(self) -> str:

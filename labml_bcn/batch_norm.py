@@ -42,7 +42,12 @@ from labml_bcn._checks import (
     require_several_values,
 )
 from labml_bcn._distributed import average, require_process_group
-from labml_bcn._numerics import cast, cast_or_none, statistics_dtype
+from labml_bcn._numerics import (
+    cast,
+    cast_or_none,
+    is_known_true,
+    statistics_dtype,
+)
 
 
 class BatchNorm(nn.Module):
@@ -255,8 +260,10 @@ class BatchNorm(nn.Module):
         value, which has no variance.
         """
         # The count may be a tensor on a device, and looking at it would wait
-        # for that. With two values of one's own there is no need to.
-        if x.numel() >= 2 * self.channels:
+        # for that. With two values of one's own there is no need to. Where
+        # sizes are symbols, in a program that is exported, they stand for
+        # inputs that are large enough.
+        if not is_known_true(x.numel() < 2 * self.channels):
             return False
         remedy = self.remedy_for_one_value()
         require_several_values(x, "the batch's variance", remedy, count)
