@@ -8,6 +8,8 @@ import math
 
 from torch import Tensor
 
+from labml_bcn._numerics import count_positions, is_known_true
+
 
 def require_positive_int(name: str, value: int) -> int:
     """Return `value`; raise unless it is a positive whole number."""
@@ -97,7 +99,7 @@ def require_several_values(
 
 def require_several_values_per_group(x: Tensor, groups: int) -> None:
     """Raise if a group of `x` has one value only, which is its own mean."""
-    if x.shape[1:].numel() == groups:
+    if is_known_true(x.shape[1] * count_positions(x) == groups):
         raise ValueError(
             f"expected more than one value per group, got groups={groups} "
             f"for an input of shape {list(x.shape)}: minus its own mean "

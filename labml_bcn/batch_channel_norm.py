@@ -76,7 +76,7 @@ from labml_bcn._checks import (
     require_positive_int,
     require_several_values_per_group,
 )
-from labml_bcn._numerics import cast, statistics_dtype
+from labml_bcn._numerics import cast, is_known_true, statistics_dtype
 from labml_bcn.batch_norm import BatchNorm, per_channel
 
 # The parameters $\gamma_c$, $\beta_c$, $\gamma_g$ and $\beta_g$.
@@ -130,8 +130,14 @@ def batch_channel_norm_stepwise(
     v = (batch - per_channel(around, x)).square().mean(dims)
     # **Learn from it.** The running $\mu_c$ and $\sigma^2_c$ move
     # [toward $m_c$ and $v_c$](#estimate-update), $r$ of the way.
-    mean = (1 - r) * mean + r * m
-    var = (1 - r) * var + r * v
+    new_mean = (1 - r) * mean + r * m
+    new_var = (1 - r) * var + r * v
+    # A channel whose new values are not finite [keeps the old
+    # ones](batch_norm.py#BatchNorm.update), or one batch that overflowed
+    # would spoil it for ever.
+    finite = new_mean.isfinite() & new_var.isfinite()
+    mean = torch.where(finite, new_mean, mean)
+    var = torch.where(finite, new_var, var)
     # **Normalize every channel** with [what was learned](#estimated), and
     # give it its own scale and shift.
     inverse_std = per_channel(torch.rsqrt(var + eps), x)
@@ -167,6 +173,9 @@ class EstimatedBatchNorm(BatchNorm):
     $$y_{b,c,l} = \gamma_c
     \frac{x_{b,c,l} - \mu_c}{\sqrt{\sigma^2_c + \epsilon}} + \beta_c$$
     {#estimated}
+
+    A channel for which these would not be finite keeps its
+    [estimates](batch_norm.py#BatchNorm.update), and is normalized with them.
 
     Evaluation does the same without the update. So training and evaluation
     agree, whatever the batch size: right after a step, the same input gives
@@ -256,9 +265,10 @@ class EstimatedBatchNorm(BatchNorm):
         # batch teaches nothing.
         #
         # **From the paper**: estimate-based batch normalization.
-        mean, var = self.running_statistics()
         if self.training and (new := self.measure(values.detach())):
             mean, var = self.update(*new)
+        else:
+            mean, var = self.running_statistics()
         return self.normalize(values, mean, var).to(x.dtype)
 
     @torch.no_grad()
@@ -298,12 +308,14 @@ class EstimatedBatchNorm(BatchNorm):
         #     labml's page.
         #
         # **From the paper**: running update of the statistics.
-        old_mean, _ = self.running_statistics()
-        around = None if self.variance_around == "batch_mean" else old_mean
+        around = None
+        if self.variance_around == "running_mean":
+            around, _ = self.running_statistics()
         # One of PyTorch's kernels takes both, in two passes and in double
         # precision. It knows of one process only, and no compiler knows it.
-        alone = self.process_group is None and x.numel() > 0
-        if alone and not needs_plain_operations(x):
+        shared = self.process_group is not None
+        empty = is_known_true(x.numel() == 0)
+        if not (shared or empty or needs_plain_operations(x)):
             count: int | Tensor = x.numel() // self.channels
             mean, var = torch.batch_norm_update_stats(x, None, None, 0.0)
             # Around another point than the mean, the variance is larger by
@@ -322,7 +334,7 @@ class EstimatedBatchNorm(BatchNorm):
         # A batch of one value per channel has no spread within it. Around a
         # running mean it still says something.
         if self.variance_around == "running_mean":
-            return x.numel() == 0 and bool(count == 0)
+            return is_known_true(x.numel() == 0) and bool(count == 0)
         return super().is_empty_batch(x, count)
 
     def remedy_for_one_value(self) -> str:

@@ -42,7 +42,12 @@ from labml_bcn._checks import (
     require_several_values,
 )
 from labml_bcn._distributed import average, require_process_group
-from labml_bcn._numerics import cast, cast_or_none, statistics_dtype
+from labml_bcn._numerics import (
+    cast,
+    cast_or_none,
+    is_known_true,
+    statistics_dtype,
+)
 
 
 class BatchNorm(nn.Module):
@@ -190,9 +195,9 @@ class BatchNorm(nn.Module):
         """
         # An empty batch has nothing to measure and nothing to normalize: it
         # goes through as it is, and leaves the running statistics alone.
-        mean, var = x.new_zeros(2, self.channels)
+        mean, var = x.new_zeros(self.channels), x.new_ones(self.channels)
         if self.is_empty_batch(x, x.numel() // self.channels):
-            return self.normalize(x, mean, var + 1)
+            return self.normalize(x, mean, var)
         # With a momentum of 1 the kernel leaves the batch's own statistics
         # in the two tensors that are meant for running ones.
         scale, shift = self.weights_in(x.dtype)
@@ -255,8 +260,10 @@ class BatchNorm(nn.Module):
         value, which has no variance.
         """
         # The count may be a tensor on a device, and looking at it would wait
-        # for that. With two values of one's own there is no need to.
-        if x.numel() >= 2 * self.channels:
+        # for that. With two values of one's own there is no need to. Where
+        # sizes are symbols, in a program that is exported, they stand for
+        # inputs that are large enough.
+        if not is_known_true(x.numel() < 2 * self.channels):
             return False
         remedy = self.remedy_for_one_value()
         require_several_values(x, "the batch's variance", remedy, count)
@@ -291,26 +298,43 @@ class BatchNorm(nn.Module):
 
         Here $v_c$ is the variance that is handed in: the unbiased one from
         this layer, and the biased one from the estimated batch norm.
+
+        But a channel keeps *both* as they are if one of the two would
+        become infinite or NaN. An average never comes back from there: the
+        share $1 - r$ of infinity is infinity. In mixed precision such
+        batches are part of training. A step in which float16 overflowed is
+        skipped by the gradient scaler, so the weights never hear of it. But
+        this average has met the batch on its way forward, and would be
+        spoiled for ever, with all that follows from it in evaluation. Other
+        channels learn from the batch as usual. If several processes share
+        it, all of them see the same sums and come to the same decision.
         """
         # `lerp` goes from the old value $r$ of the way toward the new one.
         #
         # **From the paper**: running update of the statistics.
-        old_mean, old_var = self.running_statistics()
-        wide = torch.promote_types(old_mean.dtype, mean.dtype)
+        old_mean, old_var = self.exp_mean, self.exp_var
+        assert old_mean is not None
+        assert old_var is not None
+        wide = torch.promote_types(statistics_dtype(old_mean), mean.dtype)
         r = self.momentum
         new_mean = torch.lerp(cast(old_mean, wide), cast(mean, wide), r)
         new_var = torch.lerp(cast(old_var, wide), cast(var, wide), r)
+        # Buffers of low precision round the values, and large ones to
+        # infinity.
+        new_mean = cast(new_mean, old_mean.dtype)
+        new_var = cast(new_var, old_var.dtype)
+        # What is finite, minus itself, is zero. Infinity minus itself is
+        # NaN, as is NaN, and that equals nothing. The choice is made where
+        # the values are: the program does not wait to know it.
+        finite = new_mean - new_mean == new_var - new_var
+        new_mean = torch.where(finite, new_mean, old_mean)
+        new_var = torch.where(finite, new_var, old_var)
         # The buffers take the values and keep their storage. What is
         # returned are tensors of their own, which no later update changes: a
-        # backward pass may still need them. Their values are those that the
-        # buffers hold, rounded if the buffers are of low precision.
-        stored_mean, stored_var = self.exp_mean, self.exp_var
-        assert stored_mean is not None
-        assert stored_var is not None
-        stored_mean.copy_(new_mean)
-        stored_var.copy_(new_var)
-        if stored_mean.dtype != wide:
-            new_mean, new_var = stored_mean.to(wide), stored_var.to(wide)
+        # backward pass may still need them.
+        old_mean.copy_(new_mean)
+        old_var.copy_(new_var)
+        new_mean, new_var = cast(new_mean, wide), cast(new_var, wide)
         # A compiled backward pass may compute a value once more instead of
         # keeping it. Here it would start from buffers that have moved on
         # meanwhile. What went through a concatenation is always kept.

@@ -61,7 +61,12 @@ from labml_bcn._checks import (
     require_several_values_per_group,
 )
 from labml_bcn._distributed import all_reduce_sums, average
-from labml_bcn._numerics import cast, statistics_dtype
+from labml_bcn._numerics import (
+    cast,
+    count_positions,
+    is_known_true,
+    statistics_dtype,
+)
 from labml_bcn.batch_channel_norm import (
     BatchChannelNorm,
     ChannelNorm,
@@ -126,7 +131,7 @@ class FusedBatchChannelNorm(BatchChannelNorm):
         # An input that is refused must not have moved the statistics.
         require_channels_first(x, self.channels)
         require_several_values_per_group(x, self.groups)
-        if x.numel() > 0:
+        if not is_known_true(x.numel() == 0):
             return self._forward(x)
         if self.batch_norm.process_group is None or not self.training:
             return super().forward(x)
@@ -221,7 +226,7 @@ def normalization_statistics(
         # pass may come after it.
         mean, var = norm.running_statistics()
         return mean.clone(), var.clone()
-    length = x.shape[2:].numel()
+    length = count_positions(x)
     mean, var, count = pool_moments(mu, v, length, norm.process_group)
     if norm.is_empty_batch(x, count):
         return norm.running_statistics()
@@ -407,7 +412,7 @@ def backward(ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor) -> Gradients:
     rho_c, a, u, delta, rho_g, kappa = saved[9:]
     dtype, shape, plain = mu.dtype, u.shape, ctx.config.plain
     values, dy = cast(x, dtype), cast(dy, dtype)
-    length = x.shape[2:].numel()
+    length = count_positions(x)
     # The sums run over the positions of each sample and channel:
     #
     # $$S_{b,c} = \sum_l dy_{b,c,l} \qquad
@@ -520,7 +525,7 @@ def double_backward(
     def statistics(mu: Tensor, v: Tensor) -> Pair:
         if not ctx.config.plain:
             return mean, var
-        length = x.shape[2:].numel()
+        length = count_positions(x)
         return pool_moments(mu, v, length, ctx.config.process_group)[:2]
 
     leaves = (x, *weights)
@@ -556,7 +561,7 @@ def normalize_in_turn(
         table.view(-1, 1).repeat(1, channels // config.groups).view(-1)
         for table in (gamma_g, beta_g)
     )
-    length = x.shape[2:].numel()
+    length = count_positions(x)
     y, *_ = torch.native_group_norm(
         z,
         gamma_g,
@@ -592,7 +597,7 @@ class Strided:
         Return $\mu_{b,c}$, $v_{b,c}$, the distances $x - \mu_{b,c}$ in some
         unit, and that unit.
         """
-        if x.shape[2:].numel() == 1:
+        if count_positions(x) == 1:
             zero = torch.zeros_like(x)
             mu = x.flatten(1)
             return mu, zero.flatten(1).clone(), zero, mu.new_ones(())
@@ -615,7 +620,7 @@ class Strided:
         r"""
         Return $S_{b,c}$ and $T_{b,c}$.
         """
-        if x.shape[2:].numel() == 1:
+        if count_positions(x) == 1:
             return dy.flatten(1), torch.zeros_like(mu)
         dims = list(range(2, x.dim()))
         product = (x - per_sample(mu, x)).mul_(dy)
@@ -654,12 +659,16 @@ class Rows(Strided):
         # Group norm with a group for each row returns its statistics along
         # with its result.
         table = x.shape[:2]
-        rows, length = table.numel(), x.shape[2:].numel()
+        rows, length = table.numel(), count_positions(x)
         distance, mu, inverse = torch.native_group_norm(
             x.view(1, rows, length), None, None, 1, rows, length, rows, TINY
         )
         unit = inverse.view(table).reciprocal()
-        return mu.view(table), unit * unit, distance.view(x.shape), unit
+        # The distances become the output, and that must not be a view: no
+        # view that a `Function` returns can be changed in place. So they
+        # get the input's shape themselves, instead of a view of them.
+        distance.resize_(x.shape)
+        return mu.view(table), unit * unit, distance, unit
 
     @staticmethod
     def apply(distance: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
@@ -742,5 +751,5 @@ def choose_passes(x: Tensor) -> type[Strided]:
     r"""
     Return the passes to use: rows if $x$ is made of contiguous ones.
     """
-    rows = x.is_contiguous() and x.shape[2:].numel() > 1
+    rows = x.is_contiguous() and count_positions(x) > 1
     return Rows if rows else Strided

@@ -159,11 +159,14 @@ class StandardizeFunction(Function):
         Standardize `filters` of shape `[O, I]`.
         """
         rows, inner = filters.shape
+        # The result has the shape of `filters`, and no dimension for the one
+        # sample has to be taken away from it: what that leaves would be a
+        # view, which can not be changed in place.
         standard, mean, inverse = torch.native_group_norm(
-            filters.unsqueeze(0), None, None, 1, rows, inner, rows, eps
+            filters, None, None, 1, rows, inner, rows, eps
         )
         ctx.save_for_backward(filters, mean.view(-1), inverse.view(-1))
-        return standard.squeeze(0)
+        return standard
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
@@ -230,6 +233,7 @@ class WeightCache:
             numbers = (numbers * 0.6180339887498949).frac() + 0.5
             self.numbers = numbers.to(statistics_dtype(weight))
             self.checksums = self.checksums_of(weight)
+            self.version = self.standard._version
             self.identity = self.identity_of(weight, eps, correction)
 
     @staticmethod
@@ -263,11 +267,15 @@ class WeightCache:
 
     def is_current(self, weight: Tensor, eps: float, correction: int) -> bool:
         """
-        Return whether the cache was made of `weight` as it is now.
+        Return whether the cache was made of `weight` as it is now, and is
+        still as it was made.
         """
-        return self.identity == self.identity_of(
-            weight, eps, correction
-        ) and torch.equal(self.checksums, self.checksums_of(weight))
+        identity = self.identity_of(weight, eps, correction)
+        return (
+            self.identity == identity
+            and self.version == self.standard._version
+            and torch.equal(self.checksums, self.checksums_of(weight))
+        )
 
 
 class _WSConv:

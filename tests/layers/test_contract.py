@@ -24,6 +24,7 @@ from helpers.layers import (
     make,
     state,
     tracking_form,
+    tracking_layer,
 )
 from helpers.oracle import (
     assert_close,
@@ -331,6 +332,23 @@ def test_function_transforms_give_what_eager_gives(name):
     jvp = torch.func.jvp(layer, (x,), (tangent,))[1]
     by_differences = (layer(x + 1e-6 * tangent) - layer(x - 1e-6 * tangent)) / 2e-6
     assert_close(jvp, by_differences, 1e-6, 1e-6)
+
+
+@tracking_layer
+def test_an_ensemble_under_vmap_learns_as_its_members_do(name):
+    layers = [make(name) for _ in range(3)]
+    parameters, buffers = torch.func.stack_module_state(layers)
+    base = make(name).to("meta")
+
+    def step(parameters, buffers, x):
+        return torch.func.functional_call(base, (parameters, buffers), (x,))
+
+    x = torch.stack([inputs(2, C, 5) for _ in layers])
+    y = torch.func.vmap(step)(parameters, buffers, x)
+    for i, layer in enumerate(layers):
+        assert_close(y[i], layer(x[i]), 1e-5, 1e-5)
+        for key, value in layer.named_buffers():
+            assert_close(buffers[key][i], value)
 
 
 @tracking_form
