@@ -230,6 +230,10 @@ def check_mutants(root: Path, wanted: list[str]) -> bool:
     found = run_forked(lambda: list(find_problems(root)))
     print(*found, sep="\n", end="\n" if found else "")
     mutants = run_forked(lambda: read_mutants(root))
+    unknown = set(wanted) - {m.equation for m in mutants}
+    if unknown:
+        print(f"no edit is listed for {', '.join(sorted(unknown))}")
+        return False
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder).resolve() / "project"
         for name in (PACKAGE, "tests", "docs", "website", "pyproject.toml"):

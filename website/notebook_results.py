@@ -8,6 +8,7 @@ import ast
 import hashlib
 import importlib.metadata
 import json
+import logging
 import os
 from collections.abc import Iterator
 from functools import cached_property
@@ -21,6 +22,8 @@ from nbclient.exceptions import CellExecutionError
 from nbconvert.filters import strip_ansi
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
+
+log = logging.getLogger("mkdocs.plugins.website")
 
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -51,6 +54,11 @@ class ResultCache:
         cached = self.folder / f"{path.stem}-{_code_digest(code)}.json"
         if not cached.exists():
             if code:
+                log.info(
+                    "Executing notebooks/%s, for a minute or two; what it prints is "
+                    "kept in .cache",
+                    path.name,
+                )
                 execute(notebook, path, self.data)
             _write(cached, json.dumps([cell.outputs for cell in code]))
         os.utime(cached)

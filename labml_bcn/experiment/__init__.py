@@ -25,9 +25,9 @@ which `runner` runs, several at once; what came out is in `records`. `bench` mea
 layers and training steps, beside their naive form, and `environment` says on what.
 `plotting` draws figures for notebooks and pages.
 
-`download`, `stripes` and `optional_packages` help `cifar10`: the archive, images to draw
-if there are none, and the packages of the extra `train`: the progress bar, the cache
-folder and the download need them (`pip install 'labml-bcn[train]'`).
+`download`, `stripes` and `optional_packages` help `cifar10`: the archive, images to
+draw if there are none, and the packages of the extra `train`: the progress bar, the
+cache folder and the download need them (`pip install 'labml-bcn[train]'`).
 
 All of this uses the layers and torch; the layers know nothing of it.
 """

@@ -264,12 +264,12 @@ def _require_folder(root: Path, origin: str) -> Path:
         return root
     raise FileNotFoundError(
         f"{origin} must be a folder that holds {FOLDER}, but {root}"
-        f" {_describe_missing_files(root)}. Name the folder into which cifar-10-binary.tar.gz was"
+        f" {_what_is_there(root)}. Name the folder into which cifar-10-binary.tar.gz was"
         " unpacked."
     )
 
 
-def _describe_missing_files(root: Path) -> str:
+def _what_is_there(root: Path) -> str:
     if not root.exists():
         return "does not exist"
     if (root / "cifar-10-batches-py").is_dir():

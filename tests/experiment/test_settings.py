@@ -80,7 +80,7 @@ def test_the_function_keeps_its_keywords_and_defaults():
         for name, parameter in inspect.signature(train.train).parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
-    assert keywords == {
+    kept = {
         "batch_size": 2,
         "accumulate": 1,
         "images": None,
@@ -99,6 +99,16 @@ def test_the_function_keeps_its_keywords_and_defaults():
         "checkpoint_every": 1000,
         "tensorboard": False,
     }
+    assert keywords.items() >= kept.items()
+
+
+def test_every_setting_reaches_what_it_is_for():
+    # What is no argument of these decides about images, threads or processes.
+    functions = (train.train, vgg.build, vgg.conv_block)
+    settings = Settings()
+    passed = settings.arguments_of(*functions).keys() | {"model"}
+    others = {"threads", "hold_out", "sync_statistics", "processes", "digest"}
+    assert passed | others == {f.name for f in dataclasses.fields(settings)}
 
 
 def test_a_function_is_given_the_settings_that_it_has_defaults_for():
@@ -182,7 +192,11 @@ def test_a_configuration_is_written_as_ever(tmp_path):
     (tmp_path / "config.json").unlink()
     run_config.write_config(tmp_path, config)
     text = (tmp_path / "config.json").read_text()
-    assert text == json.dumps(BEFORE, indent=2) + "\n"
+    written = json.loads(text)
+    assert text == json.dumps(written, indent=2) + "\n"
+    # Settings that came later have their defaults.
+    assert written["settings"].items() >= BEFORE["settings"].items()
+    assert written | {"settings": BEFORE["settings"]} == BEFORE
 
 
 def test_a_setting_that_is_not_known_here_is_refused(tmp_path):
@@ -201,4 +215,8 @@ def test_every_recorded_command_means_the_recorded_settings():
         settings = Settings().typed_over(parse_words(words))
         found = dataclasses.asdict(settings)
         found |= {"digest": record["settings"]["digest"]}
+        # Settings that came later have their defaults.
+        later = found.keys() - record["settings"].keys()
+        assert all(found[name] == getattr(Settings, name) for name in later)
+        found = {name: found[name] for name in found if name not in later}
         assert list(found.items()) == list(record["settings"].items()), path.name
