@@ -264,8 +264,8 @@ def _require_folder(root: Path, origin: str) -> Path:
         return root
     raise FileNotFoundError(
         f"{origin} must be a folder that holds {FOLDER}, but {root}"
-        f" {_what_is_there(root)}. Name the folder into which cifar-10-binary.tar.gz was"
-        " unpacked."
+        f" {_what_is_there(root)}. Name the folder into which cifar-10-binary.tar.gz"
+        " was unpacked."
     )
 
 
