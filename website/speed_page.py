@@ -31,9 +31,6 @@ LOOKS: dict[str, dict[str, Any]] = {
     "copy": {"method": "none", "marker": "|", "filled": True},
 }
 
-# Some of the records were made when the benchmark had another name.
-RENAMED = ("labml_bcn.benchmark ", "labml_bcn.experiment.bench.layers ")
-
 _MEMORY = ("saved", "peak")
 
 
@@ -111,7 +108,7 @@ def recorded_with(record: Record) -> str:
     place = made_with["gpu"] or f"{made_with['cpu']}, {made_with['instructions']}"
     settings = record.get("environment", {})
     words = [f"{name}={value}" for name, value in settings.items()]
-    command = " ".join([*words, made_with["command"].replace(*RENAMED)])
+    command = " ".join([*words, made_with["command"]])
     return (
         f"Recorded on {made_with['time'][:10]}: {place}, {made_with['cores']} cores, "
         f"{record['threads']} threads, PyTorch {made_with['torch']}, Python "
