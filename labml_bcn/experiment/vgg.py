@@ -222,7 +222,7 @@ def normalization(
         )
     if norm == "gn":
         return nn.GroupNorm(groups, channels)
-    # Computes what `BatchChannelNorm` does, and keeps less for the backward pass.
+    # The same as `BatchChannelNorm`, and keeps less for the backward pass.
     return FusedBatchChannelNorm(channels, groups, **options)
 
 
