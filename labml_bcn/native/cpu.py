@@ -1,0 +1,239 @@
+"""The C++ kernels as functions of tensors on the CPU.
+
+Each packs what src/interface.h asks for, and calls the library. Nothing here knows of
+gradients.
+"""
+
+import struct
+
+import torch
+from torch import Tensor
+
+from labml_bcn._numerics import cast, count_positions
+from labml_bcn.native.library import Kernel, Library
+
+# Rows of eight bytes: q is a whole number, Q an address, d a float64.
+SIZES, WEIGHTS = "6q", "4Q2d"
+FORWARD = struct.Struct(f"={SIZES}{WEIGHTS}5Qd2qQ")
+BACKWARD = struct.Struct(f"={SIZES}{WEIGHTS}10Q2q")
+STANDARDIZE = struct.Struct("=4Q3q2d")
+PASS = struct.Struct(f"={SIZES}11Q")
+
+address = Tensor.data_ptr
+
+
+def address_or_null(x: Tensor | None) -> int:
+    """Return where a tensor's values lie, or 0 if there is no tensor."""
+    return 0 if x is None else address(x)
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Return whether the channels of a position lie side by side, and densely."""
+    if x.dim() == 4:
+        return x.is_contiguous(memory_format=torch.channels_last)
+    if x.dim() == 5:
+        return x.is_contiguous(memory_format=torch.channels_last_3d)
+    return x.movedim(1, -1).is_contiguous()
+
+
+def has_a_known_layout(x: Tensor) -> bool:
+    """Return whether the kernels can go through a tensor as it lies in memory."""
+    return x.is_contiguous() or is_channels_last(x)
+
+
+def lay_out_as(x: Tensor, like: Tensor) -> Tensor:
+    """Return `x` in the dtype and the order in memory of another tensor."""
+    if x.dtype == like.dtype and x.stride() == like.stride():
+        return x
+    return torch.empty_like(like).copy_(x)
+
+
+def sizes_of(x: Tensor, groups: int) -> tuple[int, ...]:
+    """Return the fields of `Sizes`."""
+    samples, channels = x.shape[:2]
+    positions = count_positions(x)
+    # A single position is both: one row of channels is the shorter way.
+    last = positions == 1 or not x.is_contiguous()
+    low = x.dtype == torch.bfloat16
+    return samples, channels, positions, groups, low, last
+
+
+class CPU:
+    """The kernels on the CPU."""
+
+    dtypes = (torch.float32, torch.bfloat16)
+
+    def __init__(self, library: Library) -> None:
+        self.library = library
+
+    def takes(self, x: Tensor) -> bool:
+        """Return whether the kernels know this dtype and order in memory."""
+        return x.dtype in self.dtypes and has_a_known_layout(x)
+
+    def forward(
+        self,
+        x: Tensor,
+        residual: Tensor | None,
+        gamma_c: Tensor | None,
+        beta_c: Tensor | None,
+        gamma_g: Tensor | None,
+        beta_g: Tensor | None,
+        exp_mean: Tensor,
+        exp_var: Tensor,
+        groups: int,
+        eps_c: float,
+        eps_g: float,
+        momentum: float,
+        how: int,
+        relu: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the output and the tables for the backward pass."""
+        sizes = sizes_of(x, groups)
+        samples, channels = sizes[:2]
+        y = torch.empty_like(x)
+        saved = self.empty_tables(x, samples, channels)
+        weights = in_float32(gamma_c, beta_c, gamma_g, beta_g)
+        if residual is not None:
+            residual = lay_out_as(residual, x)
+        arguments = FORWARD.pack(
+            *sizes,
+            *map(address_or_null, weights),
+            eps_c,
+            eps_g,
+            address(x),
+            address_or_null(residual),
+            address(y),
+            address(exp_mean),
+            address(exp_var),
+            momentum,
+            how,
+            relu,
+            address(saved),
+        )
+        run(self.library.forward, arguments)
+        return y, saved
+
+    def backward(
+        self,
+        dy: Tensor,
+        x: Tensor,
+        output: Tensor | None,
+        gamma_c: Tensor | None,
+        beta_c: Tensor | None,
+        gamma_g: Tensor | None,
+        beta_g: Tensor | None,
+        saved: Tensor,
+        groups: int,
+        eps_c: float,
+        eps_g: float,
+        plain: bool,
+        relu: bool,
+        want_dx: bool,
+        want_residual: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the gradients of the input, the residual and the weights.
+
+        Those of the weights come in one row. What nobody wants is empty.
+        """
+        sizes = sizes_of(x, groups)
+        channels = sizes[1]
+        dy = lay_out_as(dy, x)
+        dx, d_residual = (
+            torch.empty_like(x) if want else x.new_empty(0)
+            for want in (want_dx, want_residual)
+        )
+        row = x.new_empty(2 * (channels + groups), dtype=torch.float32)
+        weights = in_float32(gamma_c, beta_c, gamma_g, beta_g)
+        start = address(row)
+        arguments = BACKWARD.pack(
+            *sizes,
+            *map(address_or_null, weights),
+            eps_c,
+            eps_g,
+            address(x),
+            address(dy),
+            address_or_null(output),
+            address(dx),
+            address(d_residual),
+            address(saved),
+            start,
+            start + 4 * channels,
+            start + 8 * channels,
+            start + 8 * channels + 4 * groups,
+            plain,
+            relu,
+        )
+        run(self.library.backward, arguments)
+        return dx, d_residual, row
+
+    @staticmethod
+    def empty_tables(x: Tensor, samples: int, channels: int) -> Tensor:
+        """Return a tensor of the form that `forward` saves."""
+        return x.new_empty(2 * (samples + 1) * channels, dtype=torch.float64)
+
+    @staticmethod
+    def empty_filter_tables(w: Tensor) -> Tensor:
+        """Return a tensor of the form that `standardize` saves."""
+        return w.new_empty((w.shape[0], 2), dtype=torch.float64)
+
+    @staticmethod
+    def statistics_of(saved: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+        """Return the mean that the batch norm subtracted, and 1 / std, in float64."""
+        mean, inverse = saved[-2 * channels :].split(channels)
+        return mean, inverse
+
+    def standardize(self, w: Tensor, eps: float, gain: float) -> tuple[Tensor, Tensor]:
+        """Return the standardized filters, and their means and variances."""
+        out = torch.empty_like(w)
+        saved = self.empty_filter_tables(w)
+        filters = self.pack_filters(w, None, out, saved, eps, gain)
+        run(self.library.standardize, filters)
+        return out, saved
+
+    def standardize_backward(
+        self, gradient: Tensor, w: Tensor, saved: Tensor, eps: float, gain: float
+    ) -> Tensor:
+        """Return the gradient of the filters."""
+        gradient, out = lay_out_as(gradient, w), torch.empty_like(w)
+        filters = self.pack_filters(w, gradient, out, saved, eps, gain)
+        run(self.library.standardize_backward, filters)
+        return out
+
+    @staticmethod
+    def pack_filters(
+        w: Tensor,
+        gradient: Tensor | None,
+        out: Tensor,
+        saved: Tensor,
+        eps: float,
+        gain: float,
+    ) -> bytes:
+        """Return the fields of `Standardize`."""
+        filters = w.shape[0]
+        return STANDARDIZE.pack(
+            address(w),
+            address_or_null(gradient),
+            address(out),
+            address(saved),
+            filters,
+            w.numel() // filters,
+            w.dtype == torch.bfloat16,
+            eps,
+            gain,
+        )
+
+
+def in_float32(*weights: Tensor | None) -> list[Tensor | None]:
+    """Return weights as the kernels read them."""
+    return [
+        None if weight is None else cast(weight, torch.float32).contiguous()
+        for weight in weights
+    ]
+
+
+def run(kernel: Kernel, arguments: bytes) -> None:
+    """Call a kernel on PyTorch's threads; raise if it has no memory for its tables."""
+    if kernel(arguments, torch.get_num_threads()):
+        raise MemoryError(
+            "the kernel has no memory for its tables; use a smaller batch"
+        )

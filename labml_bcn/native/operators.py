@@ -1,0 +1,111 @@
+"""The kernels as operators that PyTorch knows by name.
+
+In eager mode the kernels are called directly. A compiler calls them as operators,
+`torch.ops.labml_bcn.…`, without looking inside: it needs to know what shapes come out
+and which arguments change.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from labml_bcn.native import backends
+
+LIBRARY = torch.library.Library("labml_bcn", "DEF")
+WEIGHTS = "Tensor? gamma_c, Tensor? beta_c, Tensor? gamma_g, Tensor? beta_g"
+SCHEMAS = (
+    # The two differ in what changes: training moves the running statistics.
+    f"train(Tensor x, Tensor? residual, {WEIGHTS}, Tensor(a!) exp_mean, "
+    "Tensor(b!) exp_var, int groups, float eps_c, float eps_g, float momentum, "
+    "int how, bool relu) -> (Tensor, Tensor)",
+    f"evaluate(Tensor x, Tensor? residual, {WEIGHTS}, Tensor exp_mean, "
+    "Tensor exp_var, int groups, float eps_c, float eps_g, float momentum, "
+    "int how, bool relu) -> (Tensor, Tensor)",
+    f"backward(Tensor dy, Tensor x, Tensor? output, {WEIGHTS}, Tensor saved, "
+    "int groups, float eps_c, float eps_g, bool plain, bool relu, bool want_dx, "
+    "bool want_residual) -> (Tensor, Tensor, Tensor)",
+    "standardize(Tensor w, float eps, float gain) -> (Tensor, Tensor)",
+    "standardize_backward(Tensor gradient, Tensor w, Tensor saved, float eps, "
+    "float gain) -> Tensor",
+)
+
+
+def forward(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    """Run batch-channel norm; see `backends.Backend`."""
+    return backends.of(x).forward(x, *arguments)
+
+
+def backward(dy: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Run its backward pass."""
+    return backends.of(x).backward(dy, x, *arguments)
+
+
+def standardize(w: Tensor, eps: float, gain: float) -> tuple[Tensor, Tensor]:
+    """Run weight standardization."""
+    return backends.of(w).standardize(w, eps, gain)
+
+
+def standardize_backward(
+    gradient: Tensor, w: Tensor, saved: Tensor, eps: float, gain: float
+) -> Tensor:
+    """Run its backward pass."""
+    return backends.of(w).standardize_backward(gradient, w, saved, eps, gain)
+
+
+def fake_forward(x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    """Return tensors of the shapes that `forward` returns."""
+    saved = backends.of(x).empty_tables(x, x.shape[0], x.shape[1])
+    return torch.empty_like(x), saved
+
+
+def fake_backward(
+    dy: Tensor, x: Tensor, *arguments: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return tensors of the shapes that `backward` returns."""
+    groups, *_, want_dx, want_residual = arguments[6:]
+    dx, d_residual = (
+        torch.empty_like(x) if want else x.new_empty(0)
+        for want in (want_dx, want_residual)
+    )
+    row = x.new_empty(2 * (x.shape[1] + groups), dtype=torch.float32)
+    return dx, d_residual, row
+
+
+def fake_standardize(w: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    """Return tensors of the shapes that `standardize` returns."""
+    saved = backends.of(w).empty_filter_tables(w)
+    return torch.empty_like(w), saved
+
+
+def fake_standardize_backward(gradient: Tensor, w: Tensor, *_: Any) -> Tensor:
+    """Return a tensor of the shape that `standardize_backward` returns."""
+    return torch.empty_like(w)
+
+
+OPERATORS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "train": (forward, fake_forward),
+    "evaluate": (forward, fake_forward),
+    "backward": (backward, fake_backward),
+    "standardize": (standardize, fake_standardize),
+    "standardize_backward": (standardize_backward, fake_standardize_backward),
+}
+
+
+def register() -> None:
+    """Make the operators known to PyTorch."""
+    for schema in SCHEMAS:
+        LIBRARY.define(schema)
+    for name, (function, fake) in OPERATORS.items():
+        for key in ("CPU", "CUDA"):
+            LIBRARY.impl(name, function, key)
+        torch.library.register_fake(f"labml_bcn::{name}", fake, lib=LIBRARY)
+
+
+register()
+TRAIN = torch.ops.labml_bcn.train.default
+EVALUATE = torch.ops.labml_bcn.evaluate.default
+BACKWARD = torch.ops.labml_bcn.backward.default
+STANDARDIZE = torch.ops.labml_bcn.standardize.default
+STANDARDIZE_BACKWARD = torch.ops.labml_bcn.standardize_backward.default
