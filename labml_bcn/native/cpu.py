@@ -19,6 +19,11 @@ BACKWARD = struct.Struct(f"={SIZES}{WEIGHTS}10Q2q")
 STANDARDIZE = struct.Struct("=4Q3q2d")
 PASS = struct.Struct(f"={SIZES}11Q")
 
+# What the statuses of src/interface.h other than 0 mean.
+FAILURES = {
+    1: (MemoryError, "the kernel has no memory for its tables; use a smaller batch"),
+    2: (RuntimeError, "a thread of PyTorch's failed within the kernel"),
+}
 address = Tensor.data_ptr
 
 
@@ -232,8 +237,7 @@ def in_float32(*weights: Tensor | None) -> list[Tensor | None]:
 
 
 def run(kernel: Kernel, arguments: bytes) -> None:
-    """Call a kernel on PyTorch's threads; raise if it has no memory for its tables."""
-    if kernel(arguments, torch.get_num_threads()):
-        raise MemoryError(
-            "the kernel has no memory for its tables; use a smaller batch"
-        )
+    """Call a kernel on PyTorch's threads; raise if it could not finish."""
+    if failed := kernel(arguments, torch.get_num_threads()):
+        error, words = FAILURES[failed]
+        raise error(words)
