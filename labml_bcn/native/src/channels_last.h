@@ -193,8 +193,9 @@ class ChannelsLastForward {
 
   Status run() {
     const int64_t rows = n_.B * n_.C, groups = n_.B * n_.G;
-    Scratch scratch(rows + groups, 3 * rows + 3 * runs_.all() * n_.C);
+    Scratch scratch(2 * n_.C + rows + groups, 3 * rows + 3 * runs_.all() * n_.C);
     if (scratch.missing()) return NO_MEMORY;
+    n_.a = scratch.doubles(n_.C), n_.beta_c = scratch.doubles(n_.C);
     tables_.delta = {scratch.doubles(rows), n_.C};
     tables_.rho_g = {scratch.doubles(groups), n_.G};
     for (auto *line : {&tables_.mean, &tables_.slope, &tables_.offset})
@@ -293,8 +294,10 @@ class ChannelsLastBackward {
   Status run() {
     const int64_t rows = n_.B * n_.C, groups = n_.B * n_.G;
     const int64_t sums = 2 * (rows + groups);
-    Scratch scratch(5 * rows + groups + sums, 5 * rows + 2 * runs_.all() * n_.C);
+    Scratch scratch(2 * n_.C + 5 * rows + groups + sums,
+                    5 * rows + 2 * runs_.all() * n_.C);
     if (scratch.missing()) return NO_MEMORY;
+    n_.a = scratch.doubles(n_.C), n_.beta_c = scratch.doubles(n_.C);
     Tables &t = tables_;
     for (auto *table : {&t.delta, &t.s, &t.t, &t.q, &t.r, &t.by_channel,
                         &t.by_channel_sum})
@@ -342,6 +345,7 @@ class ChannelsLastBackward {
   bool input_wanted() const { return f_.dx || f_.d_residual; }
 
   void run_by_sample() {
+    prepare(n_, 0, n_.C);
     team_.each(n_.B, 2 * n_.L * n_.C, [&](int64_t b, int64_t end) {
       for (; b < end; b++) {
         const int64_t first = b * runs_.each(), last = first + runs_.each();
@@ -361,7 +365,8 @@ class ChannelsLastBackward {
   }
 
   void run_in_phases() {
-    team_.each(n_.G, n_.B * n_.D, [&](int64_t first, int64_t end) {
+    team_.each(n_.G, 4 * n_.B * n_.D, [&](int64_t first, int64_t end) {
+      prepare(n_, first * n_.D, end * n_.D);
       for (int64_t b = 0; b < n_.B; b++)
         for (int64_t g = first; g < end; g++) slope_and_offset(n_, b, g, tables_);
     });

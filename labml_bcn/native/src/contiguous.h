@@ -42,8 +42,9 @@ class ContiguousForward {
   Status run() {
     const bool by_group = enough_groups(n_, team_);
     const int64_t samples = by_group ? 1 : n_.B, rows = samples * n_.C;
-    Scratch scratch(rows + samples * n_.G, 3 * rows);
+    Scratch scratch(2 * n_.C + rows + samples * n_.G, 3 * rows);
     if (scratch.missing()) return NO_MEMORY;
+    n_.a = scratch.doubles(n_.C), n_.beta_c = scratch.doubles(n_.C);
     const int64_t stride = by_group ? 0 : n_.C;
     tables_.delta = {scratch.doubles(rows), stride};
     tables_.rho_g = {scratch.doubles(samples * n_.G), by_group ? 0 : n_.G};
@@ -149,8 +150,9 @@ class ContiguousBackward {
     // with it.
     const int64_t samples = by_group && !f_.plain ? 1 : n_.B, rows = samples * n_.C;
     const int64_t groups = samples * n_.G, parts = by_group ? 1 : n_.B;
-    Scratch scratch(5 * rows + groups + parts * 2 * (n_.C + n_.G), 5 * rows);
+    Scratch scratch(2 * n_.C + 5 * rows + groups + parts * 2 * (n_.C + n_.G), 5 * rows);
     if (scratch.missing()) return NO_MEMORY;
+    n_.a = scratch.doubles(n_.C), n_.beta_c = scratch.doubles(n_.C);
     const int64_t stride = samples > 1 ? n_.C : 0;
     Tables &t = tables_;
     for (auto *table : {&t.delta, &t.s, &t.t, &t.q, &t.r})
@@ -197,6 +199,7 @@ class ContiguousBackward {
     const int64_t values = n_.B * n_.D * n_.L;
     const int64_t near = at_least(1, NEAR / (2 * values * int64_t(sizeof(T))));
     team_.each(n_.G, 2 * values, [&](int64_t g, int64_t end) {
+      prepare(n_, g * n_.D, end * n_.D);
       if (!f_.plain) return through_estimates(g, end);
       for (; g < end; g += near) through_batch(g, at_most(g + near, end));
     });
@@ -225,6 +228,7 @@ class ContiguousBackward {
 
   void run_in_phases() {
     team_.each(n_.G, 4 * n_.B * n_.D, [&](int64_t first, int64_t end) {
+      prepare(n_, first * n_.D, end * n_.D);
       for (int64_t b = 0; b < n_.B; b++)
         for (int64_t g = first; g < end; g++) slope_and_offset(n_, b, g, tables_);
     });

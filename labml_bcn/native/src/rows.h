@@ -56,14 +56,14 @@ BCN_INLINE Block where_open(Block output, Block v) {
 }
 
 // Sums of x - pivot and of its square.
-struct Sums {
+struct Moments {
   double first, second;
 };
 
 template <class T>
-BCN_INLINE Sums sums_around(float pivot, const T *x, int64_t length) {
+BCN_INLINE Moments moments_around(float pivot, const T *x, int64_t length) {
   const Block p = both(pivot);
-  Sums result{};
+  Moments result{};
   by_pieces(length, LONG, [&](int64_t at, int64_t many) BCN_INLINE_LAMBDA {
     Block first{}, second{};
     by_pieces(many, SHORT, [&](int64_t start, int64_t few) BCN_INLINE_LAMBDA {
@@ -81,8 +81,9 @@ BCN_INLINE Sums sums_around(float pivot, const T *x, int64_t length) {
       });
       first = first + (odd + even), second = second + (odd_squares + even_squares);
     });
-    result.first += sum(first);
-    result.second += sum(second);
+    const Sums part = sums(first, second);
+    result.first += part.first;
+    result.second += part.second;
   });
   return result;
 }
@@ -92,7 +93,7 @@ BCN_INLINE Sums sums_around(float pivot, const T *x, int64_t length) {
 template <class T>
 BCN_ALONE void measure_again(const T *x, int64_t length, double *mu, double *v) {
   const float pivot = float(*mu);
-  const Sums sums = sums_around(pivot, x, length);
+  const Moments sums = moments_around(pivot, x, length);
   const double shift = sums.first / length;
   const double var = sums.second / length - shift * shift;
   *mu = pivot + shift;
@@ -109,7 +110,7 @@ BCN_ALONE void measure_rows(const T *x, int64_t rows, int64_t length, double *mu
   const double share = 1.0 / length;
   for (int64_t row = 0; row < rows; row++, x += length) {
     const float pivot = number(x[0]);
-    const Sums sums = sums_around(pivot, x, length);
+    const Moments sums = moments_around(pivot, x, length);
     const double shift = sums.first * share;
     mu[row] = pivot + shift;
     v[row] = sums.second * share - shift * shift;
@@ -166,8 +167,9 @@ BCN_ALONE void sum_rows(const T *x, const T *dy, const T *y, int64_t rows,
         });
         first = first + some, second = second + products;
       });
-      s[row] += sum(first);
-      t[row] += sum(second);
+      const Sums part = sums(first, second);
+      s[row] += part.first;
+      t[row] += part.second;
     });
     x += length, dy += length;
     if (GATE == Gate::BY_Y) y += length;

@@ -12,6 +12,8 @@ struct Layer {
   int64_t B, C, L, G, D;
   Weights weights;
   double *mu, *v, *m = nullptr, *rho_c = nullptr;
+  // a and beta of each channel, in scratch memory.
+  double *a = nullptr, *beta_c = nullptr;
 
   Layer(const Sizes &sizes, const Weights &given)
       : B(sizes.samples), C(sizes.channels), L(sizes.positions), G(sizes.groups),
@@ -26,12 +28,8 @@ struct Layer {
     mu = pass.mu, v = pass.v;
   }
 
-  double gamma_c(int64_t c) const { return weights.gamma_c ? weights.gamma_c[c] : 1; }
-  double beta_c(int64_t c) const { return weights.beta_c ? weights.beta_c[c] : 0; }
   double gamma_g(int64_t g) const { return weights.gamma_g ? weights.gamma_g[g] : 1; }
   double beta_g(int64_t g) const { return weights.beta_g ? weights.beta_g[g] : 0; }
-  double a(int64_t c) const { return gamma_c(c) * rho_c[c]; }
-  double u(int64_t b, int64_t c) const { return mu[b * C + c] - m[c]; }
 };
 
 // A table [B, C], or one row [C] of it that the samples use in turn.
@@ -54,12 +52,32 @@ struct Tables {
   }
 };
 
+// A sum over channels in eight parts, so that it can go in vectors.
+template <class F>
+BCN_INLINE double sum_over(int64_t c, int64_t end, F &&f) {
+  double part[8] = {};
+  for (; c + 8 <= end; c += 8)
+    for (int64_t i = 0; i < 8; i++) part[i] += f(c + i);
+  for (int64_t i = 0; c + i < end; i++) part[i] += f(c + i);
+  return ((part[0] + part[4]) + (part[2] + part[6])) +
+         ((part[1] + part[5]) + (part[3] + part[7]));
+}
+
+// The slope of the batch norm: a = gamma rho.
+BCN_ALONE inline void prepare(const Layer &n, int64_t c, int64_t end) {
+  const Weights &given = n.weights;
+  for (int64_t i = c; i < end; i++)
+    n.a[i] = (given.gamma_c ? given.gamma_c[i] : 1) * n.rho_c[i];
+  for (int64_t i = c; i < end; i++) n.beta_c[i] = given.beta_c ? given.beta_c[i] : 0;
+}
+
 inline bool finite(float value) { return value - value == 0; }
 
 // What the batch norm normalizes with: m and rho of the channels c to end, and before
 // that, in training, the update of their running statistics.
 BCN_ALONE inline void find_statistics(const Forward &f, const Layer &n, int64_t c,
                                       int64_t end) {
+  const int64_t first = c;
   double *const mean = n.m, *const var = n.rho_c;
   if (f.how != EVALUATION) {
     for (int64_t i = c; i < end; i++) mean[i] = var[i] = 0;
@@ -95,6 +113,7 @@ BCN_ALONE inline void find_statistics(const Forward &f, const Layer &n, int64_t 
     }
     n.rho_c[c] = 1 / __builtin_sqrt(var[c] + n.weights.eps_c);
   }
+  prepare(n, first, end);
 }
 
 // A pass takes the mean in float32. What that leaves of it goes into the offset.
@@ -106,24 +125,22 @@ BCN_ALONE inline void slope_and_offset(const Layer &n, int64_t b, int64_t g,
                                        const Tables &tables) {
   const int64_t first = g * n.D, end = first + n.D;
   const double *const mu = n.mu + b * n.C, *const v = n.v + b * n.C;
+  const double *const a = n.a, *const m = n.m, *const beta_c = n.beta_c;
   double *const delta = tables.delta(b);
-  double eta_mean = 0, V = 0;
-  for (int64_t c = first; c < end; c++) {
-    delta[c] = n.a(c) * n.u(b, c) + n.beta_c(c);
-    eta_mean += delta[c];
-  }
-  eta_mean /= n.D;
-  for (int64_t c = first; c < end; c++) {
+  const double share = 1.0 / n.D;
+  const double eta_mean = share * sum_over(first, end, [&](int64_t c) {
+    return delta[c] = a[c] * (mu[c] - m[c]) + beta_c[c];
+  });
+  const double V = share * sum_over(first, end, [&](int64_t c) {
     delta[c] -= eta_mean;
-    V += n.a(c) * n.a(c) * v[c] + delta[c] * delta[c];
-  }
-  V /= n.D;
+    return a[c] * a[c] * v[c] + delta[c] * delta[c];
+  });
   const double rho_g = 1 / __builtin_sqrt(V + n.weights.eps_g);
   const double kappa = n.gamma_g(g) * rho_g, beta_g = n.beta_g(g);
   *tables.rho_g(b, g) = rho_g;
   const Lines lines = tables.lines(b, 0);
   for (int64_t c = first; c < end; c++) {
-    const double slope = kappa * n.a(c), offset = kappa * delta[c] + beta_g;
+    const double slope = kappa * a[c], offset = kappa * delta[c] + beta_g;
     lines.mean[c] = whole(mu[c]);
     lines.slope[c] = float(slope);
     lines.offset[c] = float(offset - slope * left(mu[c]));
@@ -136,33 +153,32 @@ BCN_ALONE inline void back_through_group(const Layer &n, int64_t b, int64_t g,
                                          const Tables &tables) {
   const int64_t first = g * n.D, end = first + n.D;
   const double *const mu = n.mu + b * n.C, *const v = n.v + b * n.C;
+  const double *const a = n.a, *const m = n.m;
   const double *const delta = tables.delta(b), rho_g = *tables.rho_g(b, g);
   double *const s = tables.s(b), *const t = tables.t(b);
   double *const q = tables.q(b), *const r = tables.r(b);
   double *const by_channel = tables.by_channel(b);
   double *const by_channel_sum = tables.by_channel_sum(b);
-  double U = 0, sum_s = 0;
-  for (int64_t c = first; c < end; c++) {
+  const double U = sum_over(first, end, [&](int64_t c) {
     t[c] -= left(mu[c]) * s[c];
-    U += n.a(c) * t[c] + delta[c] * s[c];
-    sum_s += s[c];
-  }
+    return a[c] * t[c] + delta[c] * s[c];
+  });
+  const double sum_s = sum_over(first, end, [&](int64_t c) { return s[c]; });
   const double kappa = n.gamma_g(g) * rho_g, phi = rho_g * rho_g * U;
-  const double share = 1.0 / n.D, share_of_all = share / n.L;
+  const double share = 1.0 / n.D, scale = -kappa * share / n.L;
   // Samples that share a row of a table add to it. The others have theirs alone.
-  const bool add = b > 0 && !tables.by_channel.stride;
+  const bool before = b > 0 && !tables.by_channel.stride;
   double &by_group = *tables.by_group(b, g), &by_group_sum = *tables.by_group_sum(b, g);
-  by_group = (add ? by_group : 0) + rho_g * U;
-  by_group_sum = (add ? by_group_sum : 0) + sum_s;
+  by_group = (before ? by_group : 0) + rho_g * U;
+  by_group_sum = (before ? by_group_sum : 0) + sum_s;
   for (int64_t c = first; c < end; c++) {
-    const double omega = sum_s + phi * delta[c], along = phi * n.a(c);
+    const double omega = sum_s + phi * delta[c], along = phi * a[c];
     const double sz = kappa * (s[c] - omega * share);
     const double tz = kappa * (t[c] - along * v[c] * share);
-    by_channel[c] = (add ? by_channel[c] : 0) + (tz + n.u(b, c) * sz);
-    by_channel_sum[c] = (add ? by_channel_sum[c] : 0) + sz;
-    const double scale = -kappa * n.a(c) * share_of_all;
-    q[c] = along * scale;
-    r[c] = omega * scale;
+    by_channel[c] = (before ? by_channel[c] : 0) + (tz + (mu[c] - m[c]) * sz);
+    by_channel_sum[c] = (before ? by_channel_sum[c] : 0) + sz;
+    q[c] = scale * a[c] * along;
+    r[c] = scale * a[c] * omega;
   }
 }
 
@@ -197,9 +213,9 @@ BCN_ALONE inline void back_through_statistics(const Layer &n, int64_t b, int64_t
   double *const q = tables.q(b), *const r = tables.r(b);
   const double share = 1 / (double(n.B) * n.L);
   for (int64_t c = g * n.D; c < (g + 1) * n.D; c++) {
-    const double more = -n.a(c) * n.rho_c[c] * n.rho_c[c] * y[c] * share;
+    const double more = -n.a[c] * n.rho_c[c] * n.rho_c[c] * y[c] * share;
     q[c] += more;
-    r[c] += more * n.u(b, c) - n.a(c) * sz[c] * share;
+    r[c] += more * (n.mu[b * n.C + c] - n.m[c]) - n.a[c] * sz[c] * share;
   }
 }
 

@@ -176,13 +176,33 @@ BCN_INLINE void gather(float *p, int n, Block v) {
   n == BLOCK ? store(p, v) : store(p, n, v);
 }
 
-BCN_INLINE float sum(Vector v) {
-  float part[LANES];
-  *(Floats *)part = v;
-  for (int half = LANES / 2; half; half /= 2)
-    for (int i = 0; i < half; i++) part[i] += part[i + half];
-  return part[0];
+// A vector folded in half until four lanes are left.
+typedef float Four __attribute__((vector_size(16)));
+typedef float Eight __attribute__((vector_size(32)));
+typedef float Sixteen __attribute__((vector_size(64)));
+BCN_INLINE Four folded(Four v) { return v; }
+#if defined(__AVX2__)
+BCN_INLINE Four folded(Eight v) {
+  return __builtin_shufflevector(v, v, 0, 1, 2, 3) +
+         __builtin_shufflevector(v, v, 4, 5, 6, 7);
 }
-BCN_INLINE float sum(Block v) { return sum(v.a + v.b); }
+#endif
+#if defined(__AVX512F__)
+BCN_INLINE Four folded(Sixteen v) {
+  return folded(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+                __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15));
+}
+#endif
+
+struct Sums {
+  float first, second;
+};
+// The sums of two blocks at once.
+BCN_INLINE Sums sums(Block first, Block second) {
+  const Four a = folded(first.a + first.b), b = folded(second.a + second.b);
+  const Four c = __builtin_shufflevector(a, b, 0, 1, 4, 5) +
+                 __builtin_shufflevector(a, b, 2, 3, 6, 7);
+  return {c[0] + c[1], c[2] + c[3]};
+}
 
 }  // namespace bcn::BCN_KERNELS
