@@ -75,6 +75,18 @@ struct Pass {
   const double *q, *r;                  // combine: slope dy + q (x - mu) + r
 };
 
+// How a call ended. After anything but DONE what it should have written is undefined.
+enum Status : int64_t { DONE = 0, NO_MEMORY = 1, THREADS_FAILED = 2 };
+
+// torch_parallel_for: calls body(begin, end, context) for ranges that make up the whole
+// one, each of at least `grain` items. Not zero: an error.
+typedef int (*ParallelFor)(int64_t begin, int64_t end, int64_t grain,
+                           void (*body)(int64_t, int64_t, void *), void *context);
+struct Threads {
+  ParallelFor run;
+  int64_t count;
+};
+
 }  // namespace bcn
 
 #if defined(_WIN32)
@@ -90,11 +102,12 @@ BCN_API int64_t bcn_interface();
 BCN_API const char *bcn_instructions();
 // torch_parallel_for of libtorch_cpu: the kernels run in PyTorch's own threads.
 BCN_API void bcn_use_threads_of(void *parallel_for);
-BCN_API void bcn_forward(const bcn::Forward *, int64_t threads);
-BCN_API void bcn_backward(const bcn::Backward *, int64_t threads);
-BCN_API void bcn_standardize(const bcn::Standardize *, int64_t threads);
-BCN_API void bcn_standardize_backward(const bcn::Standardize *, int64_t threads);
-BCN_API void bcn_measure(const bcn::Pass *, int64_t threads);
-BCN_API void bcn_apply(const bcn::Pass *, int64_t threads);
-BCN_API void bcn_sums(const bcn::Pass *, int64_t threads);
-BCN_API void bcn_combine(const bcn::Pass *, int64_t threads);
+// These return a Status. `threads` of one or less: all in the calling thread.
+BCN_API int64_t bcn_forward(const bcn::Forward *, int64_t threads);
+BCN_API int64_t bcn_backward(const bcn::Backward *, int64_t threads);
+BCN_API int64_t bcn_standardize(const bcn::Standardize *, int64_t threads);
+BCN_API int64_t bcn_standardize_backward(const bcn::Standardize *, int64_t threads);
+BCN_API int64_t bcn_measure(const bcn::Pass *, int64_t threads);
+BCN_API int64_t bcn_apply(const bcn::Pass *, int64_t threads);
+BCN_API int64_t bcn_sums(const bcn::Pass *, int64_t threads);
+BCN_API int64_t bcn_combine(const bcn::Pass *, int64_t threads);

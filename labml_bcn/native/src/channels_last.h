@@ -1,0 +1,426 @@
+// Inputs [B, L, C]: the channels of a position side by side.
+//
+// A piece of work is a run of positions of one sample. Within it a pass goes down a
+// strip of channels, one block wide, whose tables and sums stay in registers. How a
+// sample is cut into runs depends on sizes alone, and runs are merged in order. Where
+// samples do not wait for each other, a sample goes through all passes at once, while it
+// is in cache.
+#pragma once
+#include "tables.h"
+
+namespace bcn::BCN_KERNELS {
+
+// Down a strip: f(value, channels) for the values of successive positions.
+template <class F>
+BCN_INLINE void down(int64_t positions, int64_t C, F &&f) {
+  for (int64_t i = 0; i < positions * C; i += C) f(i);
+}
+
+// In which lanes the pivot lies near the mean.
+BCN_INLINE Inside near_mean(Block shift, Block square) {
+  const Block far = both(float(FAR + 1)) * shift * shift;
+  return {far.a <= float(FAR) * square.a, far.b <= float(FAR) * square.b};
+}
+BCN_INLINE bool everywhere(Inside which) {
+  const Mask each = which.a & which.b;
+  int32_t result = -1;
+  for (int i = 0; i < LANES; i++) result &= each[i];
+  return result;
+}
+
+// Sums of x - pivot and its square over a run, for each channel.
+template <class T>
+BCN_ALONE void measure_run(const T *x, int64_t positions, int64_t C, float *pivots,
+                           float *firsts, float *seconds) {
+  by_block(C, [&](int64_t c, int n) BCN_INLINE_LAMBDA {
+    Block pivot = read(x + c, n), first, second;
+    const auto sum_up = [&]() BCN_INLINE_LAMBDA {
+      first = second = Block{};
+      by_pieces(positions, FEW, [&](int64_t at, int64_t few) BCN_INLINE_LAMBDA {
+        Block some{}, squares{};
+        down(few, C, [&](int64_t i) BCN_INLINE_LAMBDA {
+          const Block d = read(x + at * C + i + c, n, pivot) - pivot;
+          some = some + d, squares = squares + d * d;
+        });
+        first = first + some, second = second + squares;
+      });
+    };
+    sum_up();
+    // A pivot far from the mean loses digits. The mean itself loses none.
+    const Block share = both(1.0f / positions), shift = first * share;
+    const Inside near = near_mean(shift, second * share);
+    if (!everywhere(near)) {
+      pivot = choose(near, pivot, pivot + shift);
+      sum_up();
+    }
+    gather<T>(pivots + c, n, pivot);
+    gather<T>(firsts + c, n, first);
+    gather<T>(seconds + c, n, second);
+  });
+}
+
+template <class T, bool RELU, bool RESIDUAL>
+BCN_ALONE void apply_run(const T *x, const T *residual, T *y, int64_t positions,
+                         int64_t C, Lines lines) {
+  by_block(C, [&](int64_t c, int n) BCN_INLINE_LAMBDA {
+    const Block mean = spread<T>(lines.mean + c, n);
+    const Block slope = spread<T>(lines.slope + c, n);
+    const Block offset = spread<T>(lines.offset + c, n);
+    down(positions, C, [&](int64_t i) BCN_INLINE_LAMBDA {
+      Block v = affine(read(x + i + c, n) - mean, slope, offset);
+      if (RESIDUAL) v = v + read(residual + i + c, n);
+      if (RELU) v = where_open(v, v);
+      write(y + i + c, n, v);
+    });
+  });
+}
+
+template <class T, Gate GATE>
+BCN_ALONE void sum_run(const T *x, const T *dy, const T *y, int64_t positions,
+                       int64_t C, Lines lines, float *s, float *t) {
+  by_block(C, [&](int64_t c, int n) BCN_INLINE_LAMBDA {
+    const Block mean = spread<T>(lines.mean + c, n);
+    const Block slope = spread<T>(lines.slope + c, n);
+    const Block offset = spread<T>(lines.offset + c, n);
+    Block first{}, second{};
+    by_pieces(positions, FEW, [&](int64_t at, int64_t few) BCN_INLINE_LAMBDA {
+      Block some{}, products{};
+      down(few, C, [&](int64_t j) BCN_INLINE_LAMBDA {
+        const int64_t i = at * C + c + j;
+        const Block d = read(x + i, n) - mean;
+        const Block g = gradient<T, GATE>(dy, y, i, n, d, slope, offset);
+        some = some + g, products = products + g * d;
+      });
+      first = first + some, second = second + products;
+    });
+    gather<T>(s + c, n, first);
+    gather<T>(t + c, n, second);
+  });
+}
+
+template <class T, Gate GATE>
+BCN_ALONE void combine_run(const T *x, const T *dy, const T *y, T *dx, T *d_residual,
+                           int64_t positions, int64_t C, Lines lines) {
+  by_block(C, [&](int64_t c, int n) BCN_INLINE_LAMBDA {
+    const Block mean = spread<T>(lines.mean + c, n);
+    const Block slope = spread<T>(lines.slope + c, n);
+    const Block offset = spread<T>(lines.offset + c, n);
+    const Block q = spread<T>(lines.q + c, n), r = spread<T>(lines.r + c, n);
+    down(positions, C, [&](int64_t i) BCN_INLINE_LAMBDA {
+      const Block d = read(x + i + c, n) - mean;
+      const Block g = gradient<T, GATE>(dy, y, i + c, n, d, slope, offset);
+      if (GATE == Gate::BY_Y && d_residual) write(d_residual + i + c, n, g);
+      if (dx) write(dx + i + c, n, slope * g + (q * d + r));
+    });
+  });
+}
+
+template <class T>
+auto apply_run_for(bool relu, bool residual) {
+  if (residual) return relu ? apply_run<T, true, true> : apply_run<T, false, true>;
+  return relu ? apply_run<T, true, false> : apply_run<T, false, false>;
+}
+template <class T>
+auto sum_run_for(bool relu, bool by_y) {
+  return by_y ? sum_run<T, Gate::BY_Y>
+         : relu ? sum_run<T, Gate::BY_X> : sum_run<T, Gate::OPEN>;
+}
+template <class T>
+auto combine_run_for(bool relu, bool by_y) {
+  return by_y ? combine_run<T, Gate::BY_Y>
+         : relu ? combine_run<T, Gate::BY_X> : combine_run<T, Gate::OPEN>;
+}
+
+// How the positions of each sample are cut into runs.
+class Runs {
+ public:
+  explicit Runs(const Layer &n) : n_(n) {
+    const int64_t positions = at_least(64, at_most(1024, GRAIN / n.C));
+    each_ = (n.L + positions - 1) / positions;
+  }
+  int64_t each() const { return each_; }
+  int64_t all() const { return n_.B * each_; }
+  int64_t values() const { return n_.L * n_.C / each_; }
+  int64_t sample(int64_t run) const { return run / each_; }
+  int64_t start(int64_t run) const { return n_.L * (run % each_) / each_; }
+  int64_t positions(int64_t run) const {
+    return n_.L * (run % each_ + 1) / each_ - start(run);
+  }
+  // The first value of a run.
+  int64_t at(int64_t run) const { return (sample(run) * n_.L + start(run)) * n_.C; }
+
+ private:
+  const Layer &n_;
+  int64_t each_;
+};
+
+// From the sums of a sample's runs to its mu and v, for channels c to end: Chan's
+// formula, which takes the mean and the sum of squares around it of two parts to those
+// of the whole.
+BCN_ALONE inline void merge_moments(const Layer &n, const Runs &runs, const float *sums,
+                                    int64_t b, int64_t c, int64_t end) {
+  double *const mu = n.mu + b * n.C, *const v = n.v + b * n.C;
+  double before = 0;
+  for (int64_t k = 0; k < runs.each(); k++) {
+    const int64_t run = b * runs.each() + k;
+    const float *const pivot = sums + 3 * run * n.C;
+    const float *const first = pivot + n.C, *const second = first + n.C;
+    const double count = runs.positions(run), share = 1 / count;
+    const double part = count / (before + count), weight = before * part;
+    for (int64_t i = c; i < end; i++) {
+      const double shift = first[i] * share, mean = pivot[i] + shift;
+      const double squares = second[i] - shift * first[i];
+      const double step = before ? mean - mu[i] : 0;
+      mu[i] = before ? mu[i] + step * part : mean;
+      v[i] = (before ? v[i] : 0) + (squares + step * step * weight);
+    }
+    before += count;
+  }
+  for (int64_t i = c; i < end; i++) v[i] = v[i] < 0 ? 0 : v[i] / n.L;
+}
+
+// Samples can take turns on the threads, each as a whole.
+inline bool enough_samples(const Layer &n, const Team &team) {
+  return n.B % team.size() == 0 || n.B >= 4 * team.size();
+}
+
+template <class T>
+class ChannelsLastForward {
+ public:
+  ChannelsLastForward(const Forward &f, const Layer &n, Threads threads)
+      : f_(f), n_(n), runs_(n_), team_(threads),
+        apply_(apply_run_for<T>(f.relu, f.residual)) {}
+
+  Status run() {
+    const int64_t rows = n_.B * n_.C, groups = n_.B * n_.G;
+    Scratch scratch(2 * n_.C + rows + groups, 3 * rows + 3 * runs_.all() * n_.C);
+    if (scratch.missing()) return NO_MEMORY;
+    n_.a = scratch.doubles(n_.C), n_.beta_c = scratch.doubles(n_.C);
+    tables_.delta = {scratch.doubles(rows), n_.C};
+    tables_.rho_g = {scratch.doubles(groups), n_.G};
+    for (auto *line : {&tables_.mean, &tables_.slope, &tables_.offset})
+      *line = {scratch.floats(rows), n_.C};
+    sums_ = scratch.floats(3 * runs_.all() * n_.C);
+    if (f_.how == EVALUATION && enough_samples(n_, team_))
+      evaluate();
+    else
+      run_in_phases();
+    return team_.status();
+  }
+
+  Status measure_alone(const Pass &) {
+    Scratch scratch(0, 3 * runs_.all() * n_.C);
+    if (scratch.missing()) return NO_MEMORY;
+    sums_ = scratch.floats(3 * runs_.all() * n_.C);
+    measure_all();
+    for (int64_t b = 0; b < n_.B; b++) merge_moments(n_, runs_, sums_, b, 0, n_.C);
+    return team_.status();
+  }
+  Status apply_alone(const Pass &pass) {
+    const int64_t rows = n_.B * n_.C;
+    Scratch scratch(0, 3 * rows);
+    if (scratch.missing()) return NO_MEMORY;
+    for (auto *line : {&tables_.mean, &tables_.slope, &tables_.offset})
+      *line = {scratch.floats(rows), n_.C};
+    take_lines(pass, rows, tables_.lines(0, 0));
+    apply_all();
+    return team_.status();
+  }
+
+ private:
+  void evaluate() {
+    find_statistics(f_, n_, 0, n_.C);
+    team_.each(n_.B, n_.L * n_.C, [&](int64_t b, int64_t end) {
+      for (; b < end; b++) {
+        const int64_t first = b * runs_.each(), last = first + runs_.each();
+        for (int64_t run = first; run < last; run++) measure(run);
+        merge_moments(n_, runs_, sums_, b, 0, n_.C);
+        for (int64_t g = 0; g < n_.G; g++) slope_and_offset(n_, b, g, tables_);
+        for (int64_t run = last; run-- > first;) apply(run);
+      }
+    });
+  }
+
+  void run_in_phases() {
+    measure_all();
+    team_.each(n_.G, 4 * n_.B * n_.D, [&](int64_t first, int64_t end) {
+      for (int64_t b = 0; b < n_.B; b++)
+        merge_moments(n_, runs_, sums_, b, first * n_.D, end * n_.D);
+      find_statistics(f_, n_, first * n_.D, end * n_.D);
+      for (int64_t b = 0; b < n_.B; b++)
+        for (int64_t g = first; g < end; g++) slope_and_offset(n_, b, g, tables_);
+    });
+    apply_all();
+  }
+
+  void measure_all() {
+    team_.each(runs_.all(), runs_.values(), [&](int64_t run, int64_t end) {
+      for (; run < end; run++) measure(run);
+    });
+  }
+  void apply_all() {
+    team_.each(runs_.all(), runs_.values(), [&](int64_t first, int64_t run) {
+      while (run-- > first) apply(run);
+    });
+  }
+  void measure(int64_t run) {
+    float *const pivots = sums_ + 3 * run * n_.C;
+    measure_run((const T *)f_.x + runs_.at(run), runs_.positions(run), n_.C, pivots,
+                pivots + n_.C, pivots + 2 * n_.C);
+  }
+  void apply(int64_t run) {
+    const int64_t at = runs_.at(run);
+    apply_((const T *)f_.x + at, further((const T *)f_.residual, at), (T *)f_.y + at,
+           runs_.positions(run), n_.C, tables_.lines(runs_.sample(run), 0));
+  }
+
+  const Forward &f_;
+  Layer n_;
+  Runs runs_;
+  Team team_;
+  decltype(&apply_run<T, false, false>) apply_;
+  Tables tables_{};
+  float *sums_ = nullptr;
+};
+
+template <class T>
+class ChannelsLastBackward {
+ public:
+  ChannelsLastBackward(const Backward &f, const Layer &n, Threads threads)
+      : f_(f), n_(n), runs_(n_), team_(threads),
+        sums_of_(sum_run_for<T>(f.relu, f.y)),
+        combine_(combine_run_for<T>(f.relu, f.y)) {}
+
+  Status run() {
+    const int64_t rows = n_.B * n_.C, groups = n_.B * n_.G;
+    const int64_t sums = 2 * (rows + groups);
+    Scratch scratch(2 * n_.C + 5 * rows + groups + sums,
+                    5 * rows + 2 * runs_.all() * n_.C);
+    if (scratch.missing()) return NO_MEMORY;
+    n_.a = scratch.doubles(n_.C), n_.beta_c = scratch.doubles(n_.C);
+    Tables &t = tables_;
+    for (auto *table : {&t.delta, &t.s, &t.t, &t.q, &t.r, &t.by_channel,
+                        &t.by_channel_sum})
+      *table = {scratch.doubles(rows), n_.C};
+    for (auto *table : {&t.by_group, &t.by_group_sum, &t.rho_g})
+      *table = {scratch.doubles(groups), n_.G};
+    for (auto *line : {&t.mean, &t.slope, &t.offset, &t.q_line, &t.r_line})
+      *line = {scratch.floats(rows), n_.C};
+    sums_ = scratch.floats(2 * runs_.all() * n_.C);
+    if (!f_.plain && enough_samples(n_, team_))
+      run_by_sample();
+    else
+      run_in_phases();
+    return team_.status();
+  }
+
+  Status sum_alone(const Pass &pass) {
+    return alone(pass, [&] {
+      tables_.s = {pass.s, n_.C}, tables_.t = {pass.t, n_.C};
+      sum_all();
+      for (int64_t b = 0; b < n_.B; b++) merge_sums(b, 0, n_.C);
+      for (int64_t i = 0; i < n_.B * n_.C; i++)
+        pass.t[i] -= left(pass.mu[i]) * pass.s[i];
+    });
+  }
+  Status combine_alone(const Pass &pass) {
+    return alone(pass, [&] { combine_all(); });
+  }
+
+ private:
+  template <class F>
+  Status alone(const Pass &pass, F &&f) {
+    const int64_t rows = n_.B * n_.C;
+    Scratch scratch(0, 5 * rows + 2 * runs_.all() * n_.C);
+    if (scratch.missing()) return NO_MEMORY;
+    for (auto *line : {&tables_.mean, &tables_.slope, &tables_.offset, &tables_.q_line,
+                       &tables_.r_line})
+      *line = {scratch.floats(rows), n_.C};
+    sums_ = scratch.floats(2 * runs_.all() * n_.C);
+    take_lines(pass, rows, tables_.lines(0, 0));
+    f();
+    return team_.status();
+  }
+
+  bool input_wanted() const { return f_.dx || f_.d_residual; }
+
+  void run_by_sample() {
+    prepare(n_, 0, n_.C);
+    team_.each(n_.B, 2 * n_.L * n_.C, [&](int64_t b, int64_t end) {
+      for (; b < end; b++) {
+        const int64_t first = b * runs_.each(), last = first + runs_.each();
+        for (int64_t g = 0; g < n_.G; g++) slope_and_offset(n_, b, g, tables_);
+        for (int64_t run = first; run < last; run++) sum(run);
+        merge_sums(b, 0, n_.C);
+        for (int64_t g = 0; g < n_.G; g++) {
+          back_through_group(n_, b, g, tables_);
+          settle(n_, b, g, tables_);
+        }
+        for (int64_t run = last; run-- > first && input_wanted();) combine(run);
+      }
+    });
+    team_.each(n_.G, n_.B * n_.D, [&](int64_t g, int64_t end) {
+      for (; g < end; g++) find_gradients(f_, n_, g, tables_);
+    });
+  }
+
+  void run_in_phases() {
+    team_.each(n_.G, 4 * n_.B * n_.D, [&](int64_t first, int64_t end) {
+      prepare(n_, first * n_.D, end * n_.D);
+      for (int64_t b = 0; b < n_.B; b++)
+        for (int64_t g = first; g < end; g++) slope_and_offset(n_, b, g, tables_);
+    });
+    sum_all();
+    team_.each(n_.G, 4 * n_.B * n_.D, [&](int64_t first, int64_t end) {
+      for (int64_t b = 0; b < n_.B; b++) merge_sums(b, first * n_.D, end * n_.D);
+      back_through_tables(f_, n_, first, end, tables_);
+    });
+    if (input_wanted()) combine_all();
+  }
+
+  void sum_all() {
+    team_.each(runs_.all(), 2 * runs_.values(), [&](int64_t run, int64_t end) {
+      for (; run < end; run++) sum(run);
+    });
+  }
+  void combine_all() {
+    team_.each(runs_.all(), 2 * runs_.values(), [&](int64_t first, int64_t run) {
+      while (run-- > first) combine(run);
+    });
+  }
+  void merge_sums(int64_t b, int64_t c, int64_t end) {
+    double *const s = tables_.s(b), *const t = tables_.t(b);
+    for (int64_t i = c; i < end; i++) s[i] = t[i] = 0;
+    for (int64_t k = 0; k < runs_.each(); k++) {
+      const float *const part = sums_ + 2 * (b * runs_.each() + k) * n_.C;
+      for (int64_t i = c; i < end; i++) {
+        s[i] += part[i];
+        t[i] += part[n_.C + i];
+      }
+    }
+  }
+  void sum(int64_t run) {
+    const int64_t at = runs_.at(run);
+    float *const s = sums_ + 2 * run * n_.C;
+    sums_of_((const T *)f_.x + at, (const T *)f_.dy + at, further((const T *)f_.y, at),
+             runs_.positions(run), n_.C, tables_.lines(runs_.sample(run), 0), s,
+             s + n_.C);
+  }
+  void combine(int64_t run) {
+    const int64_t at = runs_.at(run);
+    combine_((const T *)f_.x + at, (const T *)f_.dy + at, further((const T *)f_.y, at),
+             further((T *)f_.dx, at), further((T *)f_.d_residual, at),
+             runs_.positions(run), n_.C, tables_.lines(runs_.sample(run), 0));
+  }
+
+  const Backward &f_;
+  Layer n_;
+  Runs runs_;
+  Team team_;
+  decltype(&sum_run<T, Gate::OPEN>) sums_of_;
+  decltype(&combine_run<T, Gate::OPEN>) combine_;
+  Tables tables_{};
+  float *sums_ = nullptr;
+};
+
+}  // namespace bcn::BCN_KERNELS

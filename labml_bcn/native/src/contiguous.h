@@ -1,0 +1,281 @@
+// Inputs [B, C, L], each of whose rows is L values side by side.
+//
+// The groups do not know of each other, in training neither: statistics of the batch,
+// tables and output of a group need that group of x alone. So a task is a group, small
+// enough to stay in cache between the passes. Where there are not enough groups for all
+// threads, the passes follow each other over all rows, with the tables in between.
+#pragma once
+#include "tables.h"
+
+namespace bcn::BCN_KERNELS {
+
+// So many bytes of x, or of x and dy, are worked on at a time.
+constexpr int64_t NEAR = 640 << 10;
+
+inline bool enough_groups(const Layer &n, const Team &team) {
+  return n.G % team.size() == 0 || n.G >= 4 * team.size();
+}
+
+template <class T>
+auto apply_rows_for(bool relu, bool residual) {
+  if (residual) return relu ? apply_rows<T, true, true> : apply_rows<T, false, true>;
+  return relu ? apply_rows<T, true, false> : apply_rows<T, false, false>;
+}
+template <class T>
+auto sum_rows_for(bool relu, bool by_y) {
+  return by_y ? sum_rows<T, Gate::BY_Y>
+         : relu ? sum_rows<T, Gate::BY_X> : sum_rows<T, Gate::OPEN>;
+}
+template <class T>
+auto combine_rows_for(bool relu, bool by_y) {
+  return by_y ? combine_rows<T, Gate::BY_Y>
+         : relu ? combine_rows<T, Gate::BY_X> : combine_rows<T, Gate::OPEN>;
+}
+
+template <class T>
+class ContiguousForward {
+ public:
+  ContiguousForward(const Forward &f, const Layer &n, Threads threads)
+      : f_(f), n_(n), team_(threads),
+        apply_(apply_rows_for<T>(f.relu, f.residual)) {}
+
+  Status run() {
+    const bool by_group = enough_groups(n_, team_);
+    const int64_t samples = by_group ? 1 : n_.B, rows = samples * n_.C;
+    Scratch scratch(2 * n_.C + rows + samples * n_.G, 3 * rows);
+    if (scratch.missing()) return NO_MEMORY;
+    n_.a = scratch.doubles(n_.C), n_.beta_c = scratch.doubles(n_.C);
+    const int64_t stride = by_group ? 0 : n_.C;
+    tables_.delta = {scratch.doubles(rows), stride};
+    tables_.rho_g = {scratch.doubles(samples * n_.G), by_group ? 0 : n_.G};
+    for (auto *line : {&tables_.mean, &tables_.slope, &tables_.offset})
+      *line = {scratch.floats(rows), stride};
+    by_group ? run_by_group() : run_in_phases();
+    return team_.status();
+  }
+
+  Status measure_alone(const Pass &) {
+    measure_all();
+    return team_.status();
+  }
+  Status apply_alone(const Pass &pass) {
+    const int64_t rows = n_.B * n_.C;
+    Scratch scratch(0, 3 * rows);
+    if (scratch.missing()) return NO_MEMORY;
+    for (auto *line : {&tables_.mean, &tables_.slope, &tables_.offset})
+      *line = {scratch.floats(rows), n_.C};
+    take_lines(pass, rows, tables_.lines(0, 0));
+    apply_all();
+    return team_.status();
+  }
+
+ private:
+  void run_by_group() {
+    const int64_t values = n_.B * n_.D * n_.L;
+    const int64_t near = at_least(1, NEAR / (values * int64_t(sizeof(T))));
+    team_.each(n_.G, values, [&](int64_t g, int64_t end) {
+      if (f_.how == EVALUATION) return evaluate(g, end);
+      for (; g < end; g += near) train(g, at_most(g + near, end));
+    });
+  }
+
+  void evaluate(int64_t first, int64_t end) {
+    find_statistics(f_, n_, first * n_.D, end * n_.D);
+    for (int64_t b = 0; b < n_.B; b++)
+      for (int64_t g = first; g < end; g++) {
+        measure(b * n_.C + g * n_.D, n_.D);
+        apply_group(b, g);
+      }
+  }
+
+  void train(int64_t first, int64_t end) {
+    for (int64_t b = 0; b < n_.B; b++)
+      measure(b * n_.C + first * n_.D, (end - first) * n_.D);
+    find_statistics(f_, n_, first * n_.D, end * n_.D);
+    // Backwards, for what was read last is nearest.
+    for (int64_t b = n_.B; b-- > 0;)
+      for (int64_t g = first; g < end; g++) apply_group(b, g);
+  }
+
+  void run_in_phases() {
+    measure_all();
+    team_.each(n_.G, 4 * n_.B * n_.D, [&](int64_t first, int64_t end) {
+      find_statistics(f_, n_, first * n_.D, end * n_.D);
+      for (int64_t b = 0; b < n_.B; b++)
+        for (int64_t g = first; g < end; g++) slope_and_offset(n_, b, g, tables_);
+    });
+    apply_all();
+  }
+
+  void measure_all() {
+    team_.each(n_.B * n_.C, n_.L,
+               [&](int64_t i, int64_t end) { measure(i, end - i); });
+  }
+  void apply_all() {
+    team_.each(n_.B * n_.C, n_.L, [&](int64_t i, int64_t end) {
+      apply(i, end - i, tables_.lines(0, i));
+    });
+  }
+
+  void measure(int64_t row, int64_t rows) {
+    measure_rows((const T *)f_.x + row * n_.L, rows, n_.L, n_.mu + row, n_.v + row);
+  }
+  void apply_group(int64_t b, int64_t g) {
+    slope_and_offset(n_, b, g, tables_);
+    apply(b * n_.C + g * n_.D, n_.D, tables_.lines(b, g * n_.D));
+  }
+  void apply(int64_t row, int64_t rows, Lines lines) {
+    const int64_t at = row * n_.L;
+    apply_((const T *)f_.x + at, further((const T *)f_.residual, at), (T *)f_.y + at,
+           rows, n_.L, lines);
+  }
+
+  const Forward &f_;
+  Layer n_;
+  Team team_;
+  decltype(&apply_rows<T, false, false>) apply_;
+  Tables tables_{};
+};
+
+template <class T>
+class ContiguousBackward {
+ public:
+  ContiguousBackward(const Backward &f, const Layer &n, Threads threads)
+      : f_(f), n_(n), team_(threads),
+        sums_(sum_rows_for<T>(f.relu, f.y)), combine_(combine_rows_for<T>(f.relu, f.y)) {}
+
+  Status run() {
+    const bool by_group = enough_groups(n_, team_);
+    // In plain training the last pass waits for sums over all samples, and their tables
+    // with it.
+    const int64_t samples = by_group && !f_.plain ? 1 : n_.B, rows = samples * n_.C;
+    const int64_t groups = samples * n_.G, parts = by_group ? 1 : n_.B;
+    Scratch scratch(2 * n_.C + 5 * rows + groups + parts * 2 * (n_.C + n_.G), 5 * rows);
+    if (scratch.missing()) return NO_MEMORY;
+    n_.a = scratch.doubles(n_.C), n_.beta_c = scratch.doubles(n_.C);
+    const int64_t stride = samples > 1 ? n_.C : 0;
+    Tables &t = tables_;
+    for (auto *table : {&t.delta, &t.s, &t.t, &t.q, &t.r})
+      *table = {scratch.doubles(rows), stride};
+    t.rho_g = {scratch.doubles(groups), samples > 1 ? n_.G : 0};
+    for (auto *table : {&t.by_channel, &t.by_channel_sum})
+      *table = {scratch.doubles(parts * n_.C), parts > 1 ? n_.C : 0};
+    for (auto *table : {&t.by_group, &t.by_group_sum})
+      *table = {scratch.doubles(parts * n_.G), parts > 1 ? n_.G : 0};
+    for (auto *line : {&t.mean, &t.slope, &t.offset, &t.q_line, &t.r_line})
+      *line = {scratch.floats(rows), stride};
+    by_group ? run_by_group() : run_in_phases();
+    return team_.status();
+  }
+
+  Status sum_alone(const Pass &pass) {
+    return alone(pass, [&](int64_t rows) {
+      tables_.s = {pass.s, n_.C}, tables_.t = {pass.t, n_.C};
+      sum_all();
+      for (int64_t i = 0; i < rows; i++) pass.t[i] -= left(pass.mu[i]) * pass.s[i];
+    });
+  }
+  Status combine_alone(const Pass &pass) {
+    return alone(pass, [&](int64_t) { combine_all(); });
+  }
+
+ private:
+  template <class F>
+  Status alone(const Pass &pass, F &&f) {
+    const int64_t rows = n_.B * n_.C;
+    Scratch scratch(0, 5 * rows);
+    if (scratch.missing()) return NO_MEMORY;
+    for (auto *line : {&tables_.mean, &tables_.slope, &tables_.offset, &tables_.q_line,
+                       &tables_.r_line})
+      *line = {scratch.floats(rows), n_.C};
+    take_lines(pass, rows, tables_.lines(0, 0));
+    f(rows);
+    return team_.status();
+  }
+
+  bool input_wanted() const { return f_.dx || f_.d_residual; }
+
+  void run_by_group() {
+    const int64_t values = n_.B * n_.D * n_.L;
+    const int64_t near = at_least(1, NEAR / (2 * values * int64_t(sizeof(T))));
+    team_.each(n_.G, 2 * values, [&](int64_t g, int64_t end) {
+      prepare(n_, g * n_.D, end * n_.D);
+      if (!f_.plain) return through_estimates(g, end);
+      for (; g < end; g += near) through_batch(g, at_most(g + near, end));
+    });
+  }
+
+  // With statistics that are constants, a sample's group needs itself alone.
+  void through_estimates(int64_t first, int64_t end) {
+    for (int64_t b = 0; b < n_.B; b++)
+      for (int64_t g = first; g < end; g++) {
+        sum_group(b, g);
+        if (input_wanted()) combine_group(b, g);
+      }
+    for (int64_t g = first; g < end; g++) find_gradients(f_, n_, g, tables_);
+  }
+
+  void through_batch(int64_t first, int64_t end) {
+    for (int64_t b = 0; b < n_.B; b++)
+      for (int64_t g = first; g < end; g++) sum_group(b, g);
+    for (int64_t g = first; g < end; g++) find_gradients(f_, n_, g, tables_);
+    for (int64_t b = n_.B; b-- > 0 && input_wanted();)
+      for (int64_t g = first; g < end; g++) {
+        back_through_statistics(n_, b, g, tables_);
+        combine_group(b, g);
+      }
+  }
+
+  void run_in_phases() {
+    team_.each(n_.G, 4 * n_.B * n_.D, [&](int64_t first, int64_t end) {
+      prepare(n_, first * n_.D, end * n_.D);
+      for (int64_t b = 0; b < n_.B; b++)
+        for (int64_t g = first; g < end; g++) slope_and_offset(n_, b, g, tables_);
+    });
+    sum_all();
+    team_.each(n_.G, 4 * n_.B * n_.D, [&](int64_t first, int64_t end) {
+      back_through_tables(f_, n_, first, end, tables_);
+    });
+    if (input_wanted()) combine_all();
+  }
+
+  void sum_all() {
+    team_.each(n_.B * n_.C, 2 * n_.L,
+               [&](int64_t i, int64_t end) { sum(i, end - i, 0, i); });
+  }
+  void combine_all() {
+    team_.each(n_.B * n_.C, 2 * n_.L, [&](int64_t i, int64_t end) {
+      combine(i, end - i, tables_.lines(0, i));
+    });
+  }
+
+  void sum_group(int64_t b, int64_t g) {
+    slope_and_offset(n_, b, g, tables_);
+    sum(b * n_.C + g * n_.D, n_.D, b, g * n_.D);
+    back_through_group(n_, b, g, tables_);
+  }
+  void sum(int64_t row, int64_t rows, int64_t b, int64_t c) {
+    const int64_t at = row * n_.L;
+    sums_((const T *)f_.x + at, (const T *)f_.dy + at, further((const T *)f_.y, at),
+          rows, n_.L, tables_.lines(b, c), tables_.s(b, c), tables_.t(b, c));
+  }
+  void combine_group(int64_t b, int64_t g) {
+    settle(n_, b, g, tables_);
+    combine(b * n_.C + g * n_.D, n_.D, tables_.lines(b, g * n_.D));
+  }
+  void combine(int64_t row, int64_t rows, Lines lines) {
+    const int64_t at = row * n_.L;
+    combine_((const T *)f_.x + at, (const T *)f_.dy + at, further((const T *)f_.y, at),
+             further((T *)f_.dx, at), further((T *)f_.d_residual, at), rows, n_.L,
+             lines);
+  }
+
+  const Backward &f_;
+  Layer n_;
+  Team team_;
+  decltype(&sum_rows<T, Gate::OPEN>) sums_;
+  decltype(&combine_rows<T, Gate::OPEN>) combine_;
+  Tables tables_{};
+};
+
+}  // namespace bcn::BCN_KERNELS

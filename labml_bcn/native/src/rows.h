@@ -1,0 +1,200 @@
+// The four passes over rows: over values of one sample and channel, side by side.
+#pragma once
+#include "vectors.h"
+
+namespace bcn::BCN_KERNELS {
+
+// Where relu lets a gradient through: everywhere, for there is none; where the output
+// that it had, computed anew from x, is positive; where the output y is.
+enum class Gate { OPEN, BY_X, BY_Y };
+
+// Floats that stand beside rows: a number of each table for each row.
+struct Lines {
+  float *mean, *slope, *offset, *q, *r;
+  Lines operator+(int64_t rows) const {
+    return {mean + rows, slope + rows, offset + rows, q + rows, r + rows};
+  }
+};
+
+// Beside one huge value, small ones vanish from a sum in float32. So a sum is of few
+// values, then of few such sums, and from there on in float64.
+constexpr int64_t FEW = 16;
+constexpr int64_t SHORT = FEW * 2 * BLOCK, LONG = FEW * SHORT;
+
+// f(position, count) for the pieces of a length.
+template <class F>
+BCN_INLINE void by_pieces(int64_t length, int64_t piece, F &&f) {
+  for (int64_t at = 0; at < length; at += piece)
+    f(at, length - at < piece ? length - at : piece);
+}
+
+// f(position, count) for each block of a row; count is a constant but at the end.
+template <class F>
+BCN_INLINE void by_block(int64_t length, F &&f) {
+  int64_t i = 0;
+  for (; i + BLOCK <= length; i += BLOCK) f(i, BLOCK);
+  if (i < length) f(i, int(length - i));
+}
+template <class T>
+BCN_INLINE Block read(const T *p, int n, Block rest = Block{}) {
+  return n == BLOCK ? load(p) : load(p, n, rest);
+}
+template <class T>
+BCN_INLINE void write(T *p, int n, Block v) {
+  n == BLOCK ? store(p, v) : store(p, n, v);
+}
+
+// The one map, and relu, for which NaN is as it is for PyTorch.
+BCN_INLINE Block affine(Block distance, Block slope, Block offset) {
+  return distance * slope + offset;
+}
+BCN_INLINE Vector where_open(Vector output, Vector v) {
+  return output <= 0 ? Vector{} : v;
+}
+BCN_INLINE Block where_open(Block output, Block v) {
+  return {where_open(output.a, v.a), where_open(output.b, v.b)};
+}
+
+// Sums of x - pivot and of its square.
+struct Moments {
+  double first, second;
+};
+
+template <class T>
+BCN_INLINE Moments moments_around(float pivot, const T *x, int64_t length) {
+  const Block p = both(pivot);
+  Moments result{};
+  by_pieces(length, LONG, [&](int64_t at, int64_t many) BCN_INLINE_LAMBDA {
+    Block first{}, second{};
+    by_pieces(many, SHORT, [&](int64_t start, int64_t few) BCN_INLINE_LAMBDA {
+      const T *const values = x + at + start;
+      Block odd{}, odd_squares{}, even{}, even_squares{};
+      int64_t i = 0;
+      for (; i + 2 * BLOCK <= few; i += 2 * BLOCK) {
+        const Block d = load(values + i) - p, e = load(values + i + BLOCK) - p;
+        odd = odd + d, odd_squares = odd_squares + d * d;
+        even = even + e, even_squares = even_squares + e * e;
+      }
+      by_block(few - i, [&](int64_t j, int n) BCN_INLINE_LAMBDA {
+        const Block d = read(values + i + j, n, p) - p;
+        odd = odd + d, odd_squares = odd_squares + d * d;
+      });
+      first = first + (odd + even), second = second + (odd_squares + even_squares);
+    });
+    const Sums part = sums(first, second);
+    result.first += part.first;
+    result.second += part.second;
+  });
+  return result;
+}
+
+// A row whose pivot turned out to lie far from its mean: digits were lost. Around the
+// mean none are.
+template <class T>
+BCN_ALONE void measure_again(const T *x, int64_t length, double *mu, double *v) {
+  const float pivot = float(*mu);
+  const Moments sums = moments_around(pivot, x, length);
+  const double shift = sums.first / length;
+  const double var = sums.second / length - shift * shift;
+  *mu = pivot + shift;
+  *v = var < 0 ? 0 : var;
+}
+
+// In units of the standard deviation, how far is far: squared.
+constexpr double FAR = 16;
+
+// mu and v of each row, in one pass around the row's first value.
+template <class T>
+BCN_ALONE void measure_rows(const T *x, int64_t rows, int64_t length, double *mu,
+                            double *v) {
+  const double share = 1.0 / length;
+  for (int64_t row = 0; row < rows; row++, x += length) {
+    const float pivot = number(x[0]);
+    const Moments sums = moments_around(pivot, x, length);
+    const double shift = sums.first * share;
+    mu[row] = pivot + shift;
+    v[row] = sums.second * share - shift * shift;
+    if (!(shift * shift <= FAR * v[row]))
+      measure_again(x, length, mu + row, v + row);
+  }
+}
+
+// y = slope (x - mean) + offset, + residual, through relu.
+template <class T, bool RELU, bool RESIDUAL>
+BCN_ALONE void apply_rows(const T *x, const T *residual, T *y, int64_t rows,
+                          int64_t length, Lines lines) {
+  for (int64_t row = 0; row < rows; row++) {
+    const Block mean = both(lines.mean[row]), slope = both(lines.slope[row]),
+                offset = both(lines.offset[row]);
+    by_block(length, [&](int64_t i, int n) BCN_INLINE_LAMBDA {
+      Block v = affine(read(x + i, n) - mean, slope, offset);
+      if (RESIDUAL) v = v + read(residual + i, n);
+      if (RELU) v = where_open(v, v);
+      write(y + i, n, v);
+    });
+    x += length, y += length;
+    if (RESIDUAL) residual += length;
+  }
+}
+
+// dy as it comes through relu.
+template <class T, Gate GATE>
+BCN_INLINE Block gradient(const T *dy, const T *y, int64_t i, int n, Block distance,
+                          Block slope, Block offset) {
+  const Block v = read(dy + i, n);
+  if (GATE == Gate::BY_X) return where_open(affine(distance, slope, offset), v);
+  if (GATE == Gate::BY_Y) return where_open(read(y + i, n), v);
+  return v;
+}
+
+// S = sum of dy and T = sum of dy (x - mean) for each row.
+template <class T, Gate GATE>
+BCN_ALONE void sum_rows(const T *x, const T *dy, const T *y, int64_t rows,
+                        int64_t length, Lines lines, double *s, double *t) {
+  for (int64_t row = 0; row < rows; row++) {
+    const Block mean = both(lines.mean[row]), slope = both(lines.slope[row]),
+                offset = both(lines.offset[row]);
+    s[row] = t[row] = 0;
+    by_pieces(length, LONG, [&](int64_t at, int64_t many) BCN_INLINE_LAMBDA {
+      Block first{}, second{};
+      by_pieces(many, SHORT, [&](int64_t start, int64_t few) BCN_INLINE_LAMBDA {
+        Block some{}, products{};
+        by_block(few, [&](int64_t j, int n) BCN_INLINE_LAMBDA {
+          const int64_t i = at + start + j;
+          const Block d = read(x + i, n, mean) - mean;
+          const Block g = gradient<T, GATE>(dy, y, i, n, d, slope, offset);
+          some = some + g, products = products + g * d;
+        });
+        first = first + some, second = second + products;
+      });
+      const Sums part = sums(first, second);
+      s[row] += part.first;
+      t[row] += part.second;
+    });
+    x += length, dy += length;
+    if (GATE == Gate::BY_Y) y += length;
+  }
+}
+
+// dx = slope dy + q (x - mean) + r, and what of dy goes to the residual.
+template <class T, Gate GATE>
+BCN_ALONE void combine_rows(const T *x, const T *dy, const T *y, T *dx, T *d_residual,
+                            int64_t rows, int64_t length, Lines lines) {
+  for (int64_t row = 0; row < rows; row++) {
+    const Block mean = both(lines.mean[row]), slope = both(lines.slope[row]),
+                offset = both(lines.offset[row]), q = both(lines.q[row]),
+                r = both(lines.r[row]);
+    by_block(length, [&](int64_t i, int n) BCN_INLINE_LAMBDA {
+      const Block d = read(x + i, n) - mean;
+      const Block g = gradient<T, GATE>(dy, y, i, n, d, slope, offset);
+      if (GATE == Gate::BY_Y && d_residual) write(d_residual + i, n, g);
+      if (dx) write(dx + i, n, slope * g + (q * d + r));
+    });
+    x += length, dy += length;
+    if (dx) dx += length;
+    if (GATE == Gate::BY_Y) y += length;
+    if (d_residual) d_residual += length;
+  }
+}
+
+}  // namespace bcn::BCN_KERNELS

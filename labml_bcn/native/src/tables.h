@@ -1,0 +1,261 @@
+// What happens on tables, in double: from moments to slopes and offsets, and from the
+// two sums of a gradient to the gradients of parameters and the map of the input's.
+// The symbols are those of the annotated page of the layer, and so are the formulas.
+#pragma once
+#include "rows.h"
+#include "team.h"
+
+namespace bcn::BCN_KERNELS {
+
+// Sizes, weights and saved tables, in the letters of the page.
+struct Layer {
+  int64_t B, C, L, G, D;
+  Weights weights;
+  double *mu, *v, *m = nullptr, *rho_c = nullptr;
+  // a and beta of each channel, in scratch memory.
+  double *a = nullptr, *beta_c = nullptr;
+
+  Layer(const Sizes &sizes, const Weights &given)
+      : B(sizes.samples), C(sizes.channels), L(sizes.positions), G(sizes.groups),
+        D(C / G), weights(given) {}
+  template <class F>
+  explicit Layer(const F &f) : Layer(f.sizes, f.weights) {
+    mu = const_cast<double *>(f.saved), v = mu + B * C;
+    m = v + B * C, rho_c = m + C;
+  }
+  // A pass alone has no more than these two tables.
+  explicit Layer(const Pass &pass) : Layer(pass.sizes, {}) {
+    mu = pass.mu, v = pass.v;
+  }
+
+  double gamma_g(int64_t g) const { return weights.gamma_g ? weights.gamma_g[g] : 1; }
+  double beta_g(int64_t g) const { return weights.beta_g ? weights.beta_g[g] : 0; }
+};
+
+// A table [B, C], or one row [C] of it that the samples use in turn.
+template <class N>
+struct Table {
+  N *start;
+  int64_t stride;
+  N *operator()(int64_t b, int64_t c = 0) const { return start + b * stride + c; }
+};
+
+// The tables of a call. In the forward pass only the first line has them.
+struct Tables {
+  Table<double> delta, rho_g;
+  Table<double> s, t, q, r;
+  Table<double> by_channel, by_channel_sum, by_group, by_group_sum;
+  Table<float> mean, slope, offset, q_line, r_line;
+
+  Lines lines(int64_t b, int64_t c) const {
+    return {mean(b, c), slope(b, c), offset(b, c), q_line(b, c), r_line(b, c)};
+  }
+};
+
+// A sum over channels in eight parts, so that it can go in vectors.
+template <class F>
+BCN_INLINE double sum_over(int64_t c, int64_t end, F &&f) {
+  double part[8] = {};
+  for (; c + 8 <= end; c += 8)
+    for (int64_t i = 0; i < 8; i++) part[i] += f(c + i);
+  for (int64_t i = 0; c + i < end; i++) part[i] += f(c + i);
+  return ((part[0] + part[4]) + (part[2] + part[6])) +
+         ((part[1] + part[5]) + (part[3] + part[7]));
+}
+
+// The slope of the batch norm: a = gamma rho.
+BCN_ALONE inline void prepare(const Layer &n, int64_t c, int64_t end) {
+  const Weights &given = n.weights;
+  for (int64_t i = c; i < end; i++)
+    n.a[i] = (given.gamma_c ? given.gamma_c[i] : 1) * n.rho_c[i];
+  for (int64_t i = c; i < end; i++) n.beta_c[i] = given.beta_c ? given.beta_c[i] : 0;
+}
+
+inline bool finite(float value) { return value - value == 0; }
+
+// What the batch norm normalizes with: m and rho of the channels c to end, and before
+// that, in training, the update of their running statistics.
+BCN_ALONE inline void find_statistics(const Forward &f, const Layer &n, int64_t c,
+                                      int64_t end) {
+  const int64_t first = c;
+  double *const mean = n.m, *const var = n.rho_c;
+  if (f.how != EVALUATION) {
+    for (int64_t i = c; i < end; i++) mean[i] = var[i] = 0;
+    for (int64_t b = 0; b < n.B; b++)
+      for (int64_t i = c; i < end; i++) mean[i] += n.mu[b * n.C + i];
+    for (int64_t i = c; i < end; i++) mean[i] /= n.B;
+    for (int64_t b = 0; b < n.B; b++)
+      for (int64_t i = c; i < end; i++) {
+        const double between = n.mu[b * n.C + i] - mean[i];
+        var[i] += n.v[b * n.C + i] + between * between;
+      }
+    for (int64_t i = c; i < end; i++) var[i] /= n.B;
+  }
+  const double count = double(n.B) * n.L;
+  for (; c < end; c++) {
+    if (f.how != EVALUATION) {
+      const double old_mean = f.exp_mean[c], old_var = f.exp_var[c];
+      const double shift = mean[c] - old_mean;
+      double measured = var[c];
+      if (f.how == AROUND_RUNNING_MEAN) measured += shift * shift;
+      if (f.how == PLAIN) measured *= count / (count - 1);
+      const float new_mean = float(old_mean + f.momentum * shift);
+      const float new_var = float(old_var + f.momentum * (measured - old_var));
+      // A batch that is not finite teaches nothing.
+      if (finite(new_mean) && finite(new_var)) {
+        f.exp_mean[c] = new_mean;
+        f.exp_var[c] = new_var;
+      }
+    }
+    if (f.how != PLAIN) {
+      mean[c] = f.exp_mean[c];
+      var[c] = f.exp_var[c];
+    }
+    n.rho_c[c] = 1 / __builtin_sqrt(var[c] + n.weights.eps_c);
+  }
+  prepare(n, first, end);
+}
+
+// A pass takes the mean in float32. What that leaves of it goes into the offset.
+inline float whole(double mu) { return float(mu); }
+inline double left(double mu) { return mu - float(mu); }
+
+// Slope and offset of one sample's group.
+BCN_ALONE inline void slope_and_offset(const Layer &n, int64_t b, int64_t g,
+                                       const Tables &tables) {
+  const int64_t first = g * n.D, end = first + n.D;
+  const double *const mu = n.mu + b * n.C, *const v = n.v + b * n.C;
+  const double *const a = n.a, *const m = n.m, *const beta_c = n.beta_c;
+  double *const delta = tables.delta(b);
+  const double share = 1.0 / n.D;
+  const double eta_mean = share * sum_over(first, end, [&](int64_t c) {
+    return delta[c] = a[c] * (mu[c] - m[c]) + beta_c[c];
+  });
+  const double V = share * sum_over(first, end, [&](int64_t c) {
+    delta[c] -= eta_mean;
+    return a[c] * a[c] * v[c] + delta[c] * delta[c];
+  });
+  const double rho_g = 1 / __builtin_sqrt(V + n.weights.eps_g);
+  const double kappa = n.gamma_g(g) * rho_g, beta_g = n.beta_g(g);
+  *tables.rho_g(b, g) = rho_g;
+  const Lines lines = tables.lines(b, 0);
+  for (int64_t c = first; c < end; c++) {
+    const double slope = kappa * a[c], offset = kappa * delta[c] + beta_g;
+    lines.mean[c] = whole(mu[c]);
+    lines.slope[c] = float(slope);
+    lines.offset[c] = float(offset - slope * left(mu[c]));
+  }
+}
+
+// From S and T of one sample's group: q and r, and what the sample adds to the sums that
+// are the parameters' gradients.
+BCN_ALONE inline void back_through_group(const Layer &n, int64_t b, int64_t g,
+                                         const Tables &tables) {
+  const int64_t first = g * n.D, end = first + n.D;
+  const double *const mu = n.mu + b * n.C, *const v = n.v + b * n.C;
+  const double *const a = n.a, *const m = n.m;
+  const double *const delta = tables.delta(b), rho_g = *tables.rho_g(b, g);
+  double *const s = tables.s(b), *const t = tables.t(b);
+  double *const q = tables.q(b), *const r = tables.r(b);
+  double *const by_channel = tables.by_channel(b);
+  double *const by_channel_sum = tables.by_channel_sum(b);
+  const double U = sum_over(first, end, [&](int64_t c) {
+    t[c] -= left(mu[c]) * s[c];
+    return a[c] * t[c] + delta[c] * s[c];
+  });
+  const double sum_s = sum_over(first, end, [&](int64_t c) { return s[c]; });
+  const double kappa = n.gamma_g(g) * rho_g, phi = rho_g * rho_g * U;
+  const double share = 1.0 / n.D, scale = -kappa * share / n.L;
+  // Samples that share a row of a table add to it. The others have theirs alone.
+  const bool before = b > 0 && !tables.by_channel.stride;
+  double &by_group = *tables.by_group(b, g), &by_group_sum = *tables.by_group_sum(b, g);
+  by_group = (before ? by_group : 0) + rho_g * U;
+  by_group_sum = (before ? by_group_sum : 0) + sum_s;
+  for (int64_t c = first; c < end; c++) {
+    const double omega = sum_s + phi * delta[c], along = phi * a[c];
+    const double sz = kappa * (s[c] - omega * share);
+    const double tz = kappa * (t[c] - along * v[c] * share);
+    by_channel[c] = (before ? by_channel[c] : 0) + (tz + (mu[c] - m[c]) * sz);
+    by_channel_sum[c] = (before ? by_channel_sum[c] : 0) + sz;
+    q[c] = scale * a[c] * along;
+    r[c] = scale * a[c] * omega;
+  }
+}
+
+// The gradients of a group's parameters: sums over samples, or over all of them if these
+// shared a row of the table.
+BCN_ALONE inline void find_gradients(const Backward &f, const Layer &n, int64_t g,
+                                     const Tables &tables) {
+  double *const y = tables.by_channel(0), *const sz = tables.by_channel_sum(0);
+  double *const by_group = tables.by_group(0), *const sum_s = tables.by_group_sum(0);
+  const int64_t first = g * n.D, end = first + n.D;
+  const int64_t rows = tables.by_channel.stride ? n.B : 1;
+  for (int64_t b = 1; b < rows; b++) {
+    for (int64_t c = first; c < end; c++) {
+      y[c] += *tables.by_channel(b, c);
+      sz[c] += *tables.by_channel_sum(b, c);
+    }
+    by_group[g] += *tables.by_group(b, g);
+    sum_s[g] += *tables.by_group_sum(b, g);
+  }
+  for (int64_t c = first; c < end; c++) {
+    f.d_gamma_c[c] = float(n.rho_c[c] * y[c]);
+    f.d_beta_c[c] = float(sz[c]);
+  }
+  f.d_gamma_g[g] = float(by_group[g]);
+  f.d_beta_g[g] = float(sum_s[g]);
+}
+
+// What statistics of the batch itself add to q and r.
+BCN_ALONE inline void back_through_statistics(const Layer &n, int64_t b, int64_t g,
+                                              const Tables &tables) {
+  const double *const y = tables.by_channel(0), *const sz = tables.by_channel_sum(0);
+  double *const q = tables.q(b), *const r = tables.r(b);
+  const double share = 1 / (double(n.B) * n.L);
+  for (int64_t c = g * n.D; c < (g + 1) * n.D; c++) {
+    const double more = -n.a[c] * n.rho_c[c] * n.rho_c[c] * y[c] * share;
+    q[c] += more;
+    r[c] += more * (n.mu[b * n.C + c] - n.m[c]) - n.a[c] * sz[c] * share;
+  }
+}
+
+// q and r as the last pass takes them.
+BCN_ALONE inline void settle(const Layer &n, int64_t b, int64_t g,
+                             const Tables &tables) {
+  const double *const mu = n.mu + b * n.C;
+  const double *const q = tables.q(b), *const r = tables.r(b);
+  const Lines lines = tables.lines(b, 0);
+  for (int64_t c = g * n.D; c < (g + 1) * n.D; c++) {
+    lines.q[c] = float(q[c]);
+    lines.r[c] = float(r[c] - q[c] * left(mu[c]));
+  }
+}
+
+// All of it for the groups first to end, after sums over all samples.
+BCN_ALONE inline void back_through_tables(const Backward &f, const Layer &n,
+                                          int64_t first, int64_t end,
+                                          const Tables &tables) {
+  for (int64_t b = 0; b < n.B; b++)
+    for (int64_t g = first; g < end; g++) back_through_group(n, b, g, tables);
+  for (int64_t g = first; g < end; g++) find_gradients(f, n, g, tables);
+  for (int64_t b = 0; b < n.B; b++)
+    for (int64_t g = first; g < end; g++) {
+      if (f.plain) back_through_statistics(n, b, g, tables);
+      settle(n, b, g, tables);
+    }
+}
+
+// The lines of a pass alone, from the tables that it was given.
+BCN_ALONE inline void take_lines(const Pass &pass, int64_t rows, const Lines &lines) {
+  for (int64_t i = 0; i < rows; i++) {
+    const double rest = left(pass.mu[i]), slope = pass.slope ? pass.slope[i] : 0;
+    lines.mean[i] = whole(pass.mu[i]);
+    lines.slope[i] = float(slope);
+    lines.offset[i] = pass.offset ? float(pass.offset[i] - slope * rest) : 0;
+    if (!pass.q) continue;
+    lines.q[i] = float(pass.q[i]);
+    lines.r[i] = float(pass.r[i] - pass.q[i] * rest);
+  }
+}
+
+}  // namespace bcn::BCN_KERNELS

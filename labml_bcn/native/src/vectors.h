@@ -1,0 +1,208 @@
+// Floats in registers: the widest vector that the instruction set has, and never a
+// wider one, which compilers split through memory.
+//
+// Values come and go in blocks of two vectors. A block of float32 lies as in memory.
+// Of a block of bfloat16 the first vector has the even values and the second the odd
+// ones: this is how a register of pairs comes apart, and goes together again, without
+// a shuffle. Nothing here reads or writes beyond the n values that it is told of.
+#pragma once
+#include <cstdint>
+#include <cstring>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#define BCN_INLINE inline __attribute__((always_inline))
+#define BCN_INLINE_LAMBDA __attribute__((always_inline))
+#define BCN_ALONE __attribute__((noinline))
+
+namespace bcn::BCN_KERNELS {
+
+#if defined(__AVX512F__)
+constexpr int BYTES = 64;
+#elif defined(__AVX2__)
+constexpr int BYTES = 32;
+#else
+constexpr int BYTES = 16;
+#endif
+constexpr int LANES = BYTES / 4;
+constexpr int BLOCK = 2 * LANES;
+
+typedef float Vector __attribute__((vector_size(BYTES)));
+typedef uint32_t Bits __attribute__((vector_size(BYTES)));
+typedef int32_t Mask __attribute__((vector_size(BYTES)));
+// The same in memory, where nothing need be aligned.
+typedef float Floats __attribute__((vector_size(BYTES), aligned(4), may_alias));
+typedef uint32_t Pairs __attribute__((vector_size(BYTES), aligned(2), may_alias));
+
+struct Block {
+  Vector a, b;
+};
+
+struct BFloat16 {
+  uint16_t bits;
+};
+
+BCN_INLINE Vector all(float value) { return value - Vector{}; }
+BCN_INLINE Block both(float value) { return {all(value), all(value)}; }
+
+BCN_INLINE Block operator+(Block x, Block y) { return {x.a + y.a, x.b + y.b}; }
+BCN_INLINE Block operator-(Block x, Block y) { return {x.a - y.a, x.b - y.b}; }
+BCN_INLINE Block operator*(Block x, Block y) { return {x.a * y.a, x.b * y.b}; }
+
+BCN_INLINE float number(float value) { return value; }
+BCN_INLINE float number(BFloat16 value) {
+  const uint32_t bits = uint32_t(value.bits) << 16;
+  float result;
+  std::memcpy(&result, &bits, sizeof result);
+  return result;
+}
+
+// Which lanes of a block hold values below n.
+struct Inside {
+  Mask a, b;
+};
+BCN_INLINE Mask lanes() {
+  Mask result{};
+  for (int i = 0; i < LANES; i++) result[i] = i;
+  return result;
+}
+BCN_INLINE Inside inside(const float *, int n) {
+  return {lanes() < n, lanes() + LANES < n};
+}
+BCN_INLINE Inside inside(const BFloat16 *, int n) {
+  return {2 * lanes() < n, 2 * lanes() + 1 < n};
+}
+BCN_INLINE Block choose(Inside which, Block yes, Block no) {
+  return {which.a ? yes.a : no.a, which.b ? yes.b : no.b};
+}
+
+BCN_INLINE Block apart(Bits pairs) {
+  return {(Vector)(pairs << 16), (Vector)(pairs & 0xffff0000u)};
+}
+// To bfloat16 in the upper half of each lane: to the nearest, ties to even, and what is
+// no number stays none.
+BCN_INLINE Bits rounded(Vector v) {
+  const Bits bits = (Bits)v, up = bits + 0x7fffu + (bits >> 16 & 1u);
+  return v == v ? up : Bits{} + 0x7fc00000u;
+}
+BCN_INLINE Bits together(Block v) {
+  return rounded(v.a) >> 16 | (rounded(v.b) & 0xffff0000u);
+}
+
+BCN_INLINE Block load(const float *p) {
+  return {*(const Floats *)p, *(const Floats *)(p + LANES)};
+}
+BCN_INLINE Block load(const BFloat16 *p) { return apart(*(const Pairs *)p); }
+BCN_INLINE void store(float *p, Block v) {
+  *(Floats *)p = v.a;
+  *(Floats *)(p + LANES) = v.b;
+}
+BCN_INLINE void store(BFloat16 *p, Block v) { *(Pairs *)p = together(v); }
+
+// The first n < BLOCK values, `rest` in the other lanes.
+#if defined(__AVX512F__)
+BCN_INLINE Block load(const float *p, int n, Block rest) {
+  const uint32_t mask = (1u << n) - 1;
+  return {(Vector)_mm512_mask_loadu_ps((__m512)rest.a, __mmask16(mask), p),
+          (Vector)_mm512_mask_loadu_ps((__m512)rest.b, __mmask16(mask >> LANES),
+                                       p + LANES)};
+}
+BCN_INLINE Block load(const BFloat16 *p, int n, Block rest) {
+  const Bits pairs = (Bits)_mm512_maskz_loadu_epi16((1u << n) - 1, p);
+  return choose(inside(p, n), apart(pairs), rest);
+}
+BCN_INLINE void store(float *p, int n, Block v) {
+  const uint32_t mask = (1u << n) - 1;
+  _mm512_mask_storeu_ps(p, __mmask16(mask), (__m512)v.a);
+  _mm512_mask_storeu_ps(p + LANES, __mmask16(mask >> LANES), (__m512)v.b);
+}
+BCN_INLINE void store(BFloat16 *p, int n, Block v) {
+  _mm512_mask_storeu_epi16(p, (1u << n) - 1, (__m512i)together(v));
+}
+#else
+template <class T>
+BCN_INLINE Block load(const T *p, int n, Block rest) {
+  T values[BLOCK] = {};
+  std::memcpy(values, p, n * sizeof(T));
+  return choose(inside(p, n), load(values), rest);
+}
+template <class T>
+BCN_INLINE void store(T *p, int n, Block v) {
+  T values[BLOCK];
+  store(values, v);
+  std::memcpy(p, values, n * sizeof(T));
+}
+#if defined(__AVX2__)
+BCN_INLINE Block load(const float *p, int n, Block rest) {
+  const Inside in = inside(p, n);
+  const Block v = {(Vector)_mm256_maskload_ps(p, (__m256i)in.a),
+                   (Vector)_mm256_maskload_ps(p + LANES, (__m256i)in.b)};
+  return choose(in, v, rest);
+}
+BCN_INLINE void store(float *p, int n, Block v) {
+  const Inside in = inside(p, n);
+  _mm256_maskstore_ps(p, (__m256i)in.a, (__m256)v.a);
+  _mm256_maskstore_ps(p + LANES, (__m256i)in.b, (__m256)v.b);
+}
+#endif
+#endif
+
+// A table's values for the channels of a block, in the order that blocks of T have.
+template <class T>
+BCN_INLINE Block spread(const float *p, int n) {
+  const Block v = n == BLOCK ? load(p) : load(p, n, Block{});
+  if (sizeof(T) == sizeof(float)) return v;
+  float line[BLOCK];
+  store(line, v);
+  Block result;
+  for (int i = 0; i < LANES; i++) {
+    result.a[i] = line[2 * i];
+    result.b[i] = line[2 * i + 1];
+  }
+  return result;
+}
+// And back into a table.
+template <class T>
+BCN_INLINE void gather(float *p, int n, Block v) {
+  if (sizeof(T) != sizeof(float)) {
+    float line[BLOCK];
+    for (int i = 0; i < LANES; i++) {
+      line[2 * i] = v.a[i];
+      line[2 * i + 1] = v.b[i];
+    }
+    v = load(line);
+  }
+  n == BLOCK ? store(p, v) : store(p, n, v);
+}
+
+// A vector folded in half until four lanes are left.
+typedef float Four __attribute__((vector_size(16)));
+typedef float Eight __attribute__((vector_size(32)));
+typedef float Sixteen __attribute__((vector_size(64)));
+BCN_INLINE Four folded(Four v) { return v; }
+#if defined(__AVX2__)
+BCN_INLINE Four folded(Eight v) {
+  return __builtin_shufflevector(v, v, 0, 1, 2, 3) +
+         __builtin_shufflevector(v, v, 4, 5, 6, 7);
+}
+#endif
+#if defined(__AVX512F__)
+BCN_INLINE Four folded(Sixteen v) {
+  return folded(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+                __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15));
+}
+#endif
+
+struct Sums {
+  float first, second;
+};
+// The sums of two blocks at once.
+BCN_INLINE Sums sums(Block first, Block second) {
+  const Four a = folded(first.a + first.b), b = folded(second.a + second.b);
+  const Four c = __builtin_shufflevector(a, b, 0, 1, 4, 5) +
+                 __builtin_shufflevector(a, b, 2, 3, 6, 7);
+  return {c[0] + c[1], c[2] + c[3]};
+}
+
+}  // namespace bcn::BCN_KERNELS
