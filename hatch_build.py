@@ -60,7 +60,8 @@ class KernelsHook(BuildHookInterface[Any]):
 def load_build_module(path: Path) -> ModuleType:
     """Load the build command from its file, as its package would import torch."""
     spec = importlib.util.spec_from_file_location("build_kernels", path)
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

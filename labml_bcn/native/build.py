@@ -105,16 +105,16 @@ def compile_units(command: list[str], machine: str, folder: Path) -> list[Path]:
 
 
 def runtime_flags(compiler: list[str], machine: str) -> list[str]:
-    """Return what links the compiler's own libraries into ours.
+    """Return the flags that link the compiler's own libraries into ours.
 
-    What is loaded beside us may bring older ones than the compiler's.
+    Whatever else is loaded may bring older ones. They are kept to ourselves.
     """
 
     def path_of(library: str) -> str:
         return run([*compiler, f"-print-file-name={library}"]).strip()
 
     if "linux" in machine and path_of("libstdc++.a") != "libstdc++.a":
-        return ["-static-libstdc++", "-static-libgcc"]
+        return ["-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL"]
     if "windows" in machine:  # Clang does not link what tells the instruction sets
         asked = [*compiler, "--rtlib=compiler-rt", "-print-libgcc-file-name"]
         return [run(asked).strip()]
