@@ -93,7 +93,7 @@ def compile_units(command: list[str], machine: str, folder: Path) -> list[Path]:
         for name, flags in INSTRUCTIONS.items()
         if x86 or name == "base"
     }
-    units["library.o"] = ["library.cpp", f"-DBCN_X86={int(x86)}"]
+    units["library.o"] = ["library.cpp"]
 
     def compile_unit(name: str) -> Path:
         source, *flags = units[name]
