@@ -1,14 +1,17 @@
 """The kernels' library: which compilers build it, and what a wheel is without it."""
 
 import ctypes
+import functools
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import textwrap
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,28 +25,76 @@ LIBRARY = NATIVE / "_kernels.so"
 
 def environment(**more: str) -> dict[str, str]:
     """The environment without the variables that choose how to build."""
-    ours = ("CXX", "LABML_BCN_NATIVE")
-    return {k: v for k, v in os.environ.items() if k not in ours} | more
+    ours = ("CXX", "LABML_BCN")
+    return {k: v for k, v in os.environ.items() if not k.startswith(ours)} | more
 
 
-@pytest.fixture(params=["g++", "clang++"])
-def compiler(request: pytest.FixtureRequest) -> str:
-    """Each compiler that the machine has; CI has all."""
-    if not shutil.which(request.param):
-        skip_or_fail(request.param)
-    return request.param
+def require_command(name: str) -> None:
+    """Skip the test where a command is missing, and under CI fail it."""
+    if not shutil.which(name):
+        skip_or_fail(name)
+
+
+@pytest.fixture(scope="module")
+def library_by(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The library as a compiler builds it, which must have nothing to remark."""
+
+    @functools.cache
+    def library_by(compiler: str) -> Path:
+        require_command(compiler)
+        out = tmp_path_factory.mktemp("library")
+        done = compile_library(out, CXX=f"{compiler} -Wall -Wextra -Werror")
+        assert (done.returncode, done.stderr) == (0, "")
+        (built,) = out.iterdir()
+        assert done.stdout == f"{built}\n"
+        return built
+
+    return library_by
 
 
 @pytest.mark.slow
-def test_each_compiler_builds_the_library_without_a_warning(compiler, tmp_path):
-    done = compile_library(tmp_path, CXX=f"{compiler} -Wall -Wextra -Werror")
-    assert (done.returncode, done.stderr) == (0, "")
-    (built,) = tmp_path.iterdir()
-    assert done.stdout == f"{built}\n"
-    library = ctypes.CDLL(str(built))
+@pytest.mark.parametrize("compiler", ["g++", "clang++"])
+def test_each_compiler_builds_the_library(library_by, compiler):
+    library = ctypes.CDLL(str(library_by(compiler)))
     assert library.bcn_interface() > 0
     library.bcn_instructions.restype = ctypes.c_char_p
     assert library.bcn_instructions() in (b"AVX-512", b"AVX2", b"base")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compiler", ["g++", "clang++"])
+def test_the_library_shows_its_interface_alone(library_by, compiler):
+    shown = run("nm", "-D", "--defined-only", library_by(compiler), cwd=ROOT).stdout
+    names = {line.split()[-1] for line in shown.splitlines()}
+    declared = (ROOT / NATIVE / "src" / "interface.h").read_text("utf-8")
+    assert names == set(re.findall(r"^BCN_API .*?(bcn_\w+)\(", declared, re.MULTILINE))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("compiler", "emulator", "instructions"),
+    [
+        ("aarch64-linux-gnu-g++", "qemu-aarch64 -L /usr/aarch64-linux-gnu", "base"),
+        ("g++", "qemu-x86_64 -cpu Nehalem", "base"),
+        ("clang++", "qemu-x86_64 -cpu Nehalem", "base"),
+        ("g++", "qemu-x86_64 -cpu Haswell", "AVX2"),
+    ],
+)
+def test_kernels_agree_with_loops_on_other_machines(
+    library_by, compiler, emulator, instructions, tmp_path
+):
+    library, emulated = library_by(compiler), emulator.split()
+    require_command(emulated[0])
+    source = ROOT / "tests" / "helpers" / "kernels_alone.cpp"
+    program = tmp_path / "kernels_alone"
+    done = run(
+        *(compiler, "-std=c++17", "-I", ROOT / NATIVE / "src", source, library),
+        *(f"-Wl,-rpath,{library.parent}", "-o", program),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    done = run(*emulated, program, cwd=tmp_path, env=environment())
+    assert (done.returncode, done.stdout) == (0, f"{instructions}\n"), done.stderr
 
 
 def compile_library(out: Path, **env: str) -> subprocess.CompletedProcess[str]:
