@@ -4,8 +4,9 @@ The modes are counted as in `src/interface.h`: 0 evaluation, 1 around the batch 
 2 around the running mean, 3 plain. Weights that are `None` stand for ones and zeros.
 """
 
-from functools import cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
@@ -60,7 +61,6 @@ def divide_up(number: int, by: int) -> int:
     return -(-number // by)
 
 
-@cache
 def plan(
     rows: int, positions: int, processors: int, channels_last: bool = False
 ) -> Plan:
@@ -81,51 +81,44 @@ def plan(
     return Plan(tile_rows, block, span, divide_up(positions, span))
 
 
-class Layout(NamedTuple):
-    """An activation's sizes and plan, as the launches want them."""
+class Launches(NamedTuple):
+    """What the launches for activations of one shape have in common."""
 
     samples: int
     channels: int
-    positions: int
-    channels_last: bool
-    plan: Plan
+    length: int
+    rows: int
+    span: int
+    splits: int
+    size: int  # channels of a group
+    grid: tuple[int, int]  # of a pass
+    tile: dict[str, Any]  # what a pass is compiled for
+    table: dict[str, int]  # what the tables' kernels are compiled for
 
-    @classmethod
-    def of(cls, x: Tensor) -> "Layout":
-        """Look at a dense activation, `[B, C, *]`."""
-        samples, channels = x.shape[:2]
-        positions = x.numel() // (samples * channels)
-        last = not x.is_contiguous()
-        cut = plan(samples * channels, positions, count_processors(x.device), last)
-        return cls(samples, channels, positions, last, cut)
 
-    @property
-    def rows(self) -> int:
-        """The number of rows."""
-        return self.samples * self.channels
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """The programs of a pass."""
-        return divide_up(self.rows, self.plan.tile_rows), self.plan.splits
-
-    @property
-    def tile(self) -> dict[str, Any]:
-        """What a pass is compiled for."""
-        return {
-            "ROWS": self.plan.tile_rows,
-            "BLOCK": self.plan.tile_positions,
-            "LAST": self.channels_last,
-        }
-
-    def table(self, groups: int) -> dict[str, int]:
-        """Return what the tables' kernels are compiled for: a group's channels, and as
-        many samples as a program can hold.
-        """
-        size = power_of_two(self.channels // groups)
-        splits = power_of_two(self.plan.splits)
-        samples = min(power_of_two(self.samples), max(1, MOST // (size * splits)))
-        return {"SAMPLES": samples, "SIZE": size, "SPLITS": splits}
+@lru_cache(1024)
+def prepare(
+    shape: tuple[int, ...], groups: int, channels_last: bool, device: torch.device
+) -> Launches:
+    """Prepare the launches for a dense activation, `[B, C, *]`."""
+    samples, channels, *positions = shape
+    rows, length, size = samples * channels, prod(positions), channels // groups
+    tile_rows, block, span, splits = plan(
+        rows, length, count_processors(device), channels_last
+    )
+    # A program of the tables holds a group's channels, and as many samples as go in.
+    wide, parts = power_of_two(size), power_of_two(splits)
+    most = max(1, MOST // (wide * parts))
+    return Launches(
+        *(samples, channels, length, rows, span, splits, size),
+        grid=(divide_up(rows, tile_rows), splits),
+        tile={"ROWS": tile_rows, "BLOCK": block, "LAST": channels_last},
+        table={
+            "SAMPLES": min(power_of_two(samples), most),
+            "SIZE": wide,
+            "SPLITS": parts,
+        },
+    )
 
 
 def arrange_like(x: Tensor, other: Tensor) -> Tensor:
@@ -133,6 +126,11 @@ def arrange_like(x: Tensor, other: Tensor) -> Tensor:
     if x.stride() == other.stride():
         return x
     return torch.empty_like(other, dtype=x.dtype).copy_(x)
+
+
+def empty_floats(size: int, like: Tensor) -> Tensor:
+    """Return a row of floats without values, where another tensor is."""
+    return torch.empty(size, dtype=torch.float32, device=like.device)
 
 
 def saved_size(samples: int, channels: int) -> int:
@@ -157,31 +155,25 @@ def forward(
     relu: bool,
 ) -> tuple[Tensor, Tensor]:
     """Normalize; return the output, and what the backward pass needs besides `x`."""
-    layout = Layout.of(x)
-    samples, channels, length, _, (*_, span, splits) = layout
-    rows, grid = layout.rows, layout.grid
+    run = kernels()
+    cut = prepare(x.shape, groups, not x.is_contiguous(), x.device)
+    pass_sizes = (cut.rows, cut.channels, cut.length, cut.span)
     if residual is not None:
         residual = arrange_like(residual, x)
     y = torch.empty_like(x)
-    tables = {"dtype": torch.float32, "device": x.device}
-    parts = torch.empty(3 * rows * splits, **tables)
-    saved = torch.empty(saved_size(samples, channels), **tables)
-    run = kernels()
+    parts = empty_floats(3 * cut.rows * cut.splits, x)
+    saved = empty_floats(saved_size(cut.samples, cut.channels), x)
     with torch.cuda.device_of(x):
-        run.measure[grid](
-            x, parts, rows, channels, length, span, splits, **layout.tile
-        )
+        run.measure[cut.grid](x, parts, *pass_sizes, cut.splits, **cut.tile)
         run.derive_map[(groups,)](
             *(parts, saved, exp_mean, exp_var, gamma_c, beta_c, gamma_g, beta_g),
-            *(samples, channels, length, span, splits, channels // groups),
+            *(cut.samples, cut.channels, cut.length, cut.span, cut.splits, cut.size),
             *(eps_c, eps_g, momentum),
             HOW=how,
-            **layout.table(groups),
+            **cut.table,
         )
-        run.apply_map[grid](
-            *(x, residual, y, saved, rows, channels, length, span),
-            RELU=relu,
-            **layout.tile,
+        run.apply_map[cut.grid](
+            *(x, residual, y, saved), *pass_sizes, RELU=relu, **cut.tile
         )
     return y, saved
 
@@ -206,45 +198,42 @@ def backward(
     """Return the gradients of `x`, of the residual, and of the weights in one row.
 
     A gradient that is not wanted is empty. `y` is the output, if relu followed a
-    residual.
+    residual; without, the map says where relu let the gradient through.
     """
-    layout = Layout.of(x)
-    samples, channels, length, _, (*_, span, splits) = layout
-    rows, grid = layout.rows, layout.grid
+    run = kernels()
+    cut = prepare(x.shape, groups, not x.is_contiguous(), x.device)
+    pass_sizes = (cut.rows, cut.channels, cut.length, cut.span)
     dy = arrange_like(dy, x)
-    tables = {"dtype": torch.float32, "device": x.device}
-    scratch = torch.empty(2 * rows * (splits + 1), **tables)
-    sums, q_and_r = scratch[: 2 * rows * splits], scratch[2 * rows * splits :]
-    d_weights = torch.empty(2 * (channels + groups), **tables)
+    sums = empty_floats(2 * cut.rows * cut.splits, x)
+    q_and_r = empty_floats(2 * cut.rows, x)
+    d_weights = empty_floats(2 * (cut.channels + groups), x)
     d_residual = torch.empty_like(dy) if want_residual else None
     dx = torch.empty_like(x) if want_dx else None
-    run = kernels()
     with torch.cuda.device_of(x):
-        run.sum_up[grid](
-            *(dy, x, y, d_residual, saved, sums),
-            *(rows, channels, length, span, splits),
+        run.sum_up[cut.grid](
+            *(dy, x, y, d_residual, saved, sums, *pass_sizes, cut.splits),
             RELU=relu,
-            **layout.tile,
+            **cut.tile,
         )
         run.derive_gradient[(groups,)](
             *(sums, saved, q_and_r, d_weights, gamma_c, beta_c, gamma_g),
-            *(samples, channels, groups, length, splits, channels // groups),
+            *(cut.samples, cut.channels, groups, cut.length, cut.splits, cut.size),
             *(eps_c, eps_g),
             IS_PLAIN=plain,
-            **layout.table(groups),
+            **cut.table,
         )
         if want_dx:
             # What relu let through is what the residual got.
-            passed = d_residual if want_residual else dy
-            run.combine[grid](
-                *(passed, x, y, dx, saved, q_and_r, rows, channels, length, span),
+            run.combine[cut.grid](
+                *(dy if d_residual is None else d_residual, x, y, dx),
+                *(saved, q_and_r, *pass_sizes),
                 RELU=relu and not want_residual,
-                **layout.tile,
+                **cut.tile,
             )
-    empty = d_weights.new_empty(0)
+    nothing = (d_weights.new_empty(0) for _ in range(2))
     return (
-        empty if dx is None else dx,
-        d_weights.new_empty(0) if d_residual is None else d_residual,
+        next(nothing) if dx is None else dx,
+        next(nothing) if d_residual is None else d_residual,
         d_weights,
     )
 
@@ -270,8 +259,7 @@ def standardize(w: Tensor, eps: float, gain: float) -> tuple[Tensor, Tensor]:
     """
     grid, sizes, tile = cut_filters(w)
     out = torch.empty_like(w)
-    size = standardize_saved_size(w.shape[0])
-    saved = torch.empty(size, dtype=torch.float32, device=w.device)
+    saved = empty_floats(standardize_saved_size(w.shape[0]), w)
     with torch.cuda.device_of(w):
         kernels().standardize[grid](w, out, saved, *sizes, eps, gain, **tile)
     return out, saved
