@@ -18,6 +18,8 @@ MOST, LEAST = 2048, 512
 PROGRAMS_A_PROCESSOR = 4
 # With the channels last, neighbours in memory are rows: as many as fill a cache line.
 ROWS_ACROSS = 32
+# In the tables' kernels, whose values are many tables and partly float64.
+VALUES_A_WARP = 256
 
 
 class Plan(NamedTuple):
@@ -109,14 +111,16 @@ def prepare(
     # A program of the tables holds a group's channels, and as many samples as go in.
     wide, parts = power_of_two(size), power_of_two(splits)
     most = max(1, MOST // (wide * parts))
+    deep = min(power_of_two(samples), most)
     return Launches(
         *(samples, channels, length, rows, span, splits, size),
         grid=(divide_up(rows, tile_rows), splits),
         tile={"ROWS": tile_rows, "BLOCK": block, "LAST": channels_last},
         table={
-            "SAMPLES": min(power_of_two(samples), most),
+            "SAMPLES": deep,
             "SIZE": wide,
             "SPLITS": parts,
+            "num_warps": min(16, max(4, deep * wide * parts // VALUES_A_WARP)),
         },
     )
 

@@ -183,6 +183,8 @@ def learn(exp_mean, exp_var, channel, real, mean, var, momentum):
     """
     old_mean = tl.load(exp_mean + channel, mask=real, other=0)
     old_var = tl.load(exp_var + channel, mask=real, other=1)
+    # Several warps hold the same channel, and one of them will store.
+    tl.debug_barrier()
     new_mean = (old_mean + momentum * (mean - old_mean)).to(tl.float32)
     new_var = old_var + momentum * (var - old_var)
     fine = is_finite(new_mean) & is_finite(new_var)

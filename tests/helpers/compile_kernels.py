@@ -34,7 +34,8 @@ class Compiled:
         signature = {name: type_of(name, values[name], constants) for name in names}
         fixed = {n: values[n] for n in names if signature[n] == "constexpr"}
         source = ASTSource(self.kernel, signature, fixed)
-        result = triton.compile(source, target=self.target)
+        options = {n: v for n, v in constants.items() if n not in names}
+        result = triton.compile(source, target=self.target, options=options)
         assert result.asm["cubin"]
         name, threads = self.kernel.__name__, 32 * result.metadata.num_warps
         print(name, self.target.arch, threads, result.metadata.shared)
