@@ -157,7 +157,7 @@ SHAPES = {
     "rank 4, channels last": ((2, 12, 9, 9), 4, "channels last"),
     "rank 4, split rows": ((1, 6, 40, 40), 2),
     "rank 5, instances": ((2, 8, 2, 3, 4), 8),
-    "samples in several tiles": ((20, 64, 40), 1, "channels last"),
+    "samples in several tiles": ((10, 64, 33), 1, "channels last"),
 }
 
 
@@ -229,7 +229,7 @@ def test_every_run_gives_the_same_bits(kernels):
     runs = []
     for _ in range(2):
         torch.manual_seed(0)
-        case = Case((2, 8, 30, 30), 4)
+        case = Case((1, 4, 30, 30), 2)
         y, saved = case.forward(kernels, 3)
         runs.append((y, saved, *case.backward(kernels, 3, y, saved)))
     for one, other in zip(*runs, strict=True):
