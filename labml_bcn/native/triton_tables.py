@@ -67,6 +67,13 @@ def load_weights(weights, at, there, default):
 
 
 @triton.jit
+def locate_channels(group, size, SIZE: tl.constexpr):
+    """Return the channels of a group, and which are there."""
+    channel = tl.arange(0, SIZE)
+    return group * size + channel, channel < size
+
+
+@triton.jit
 def locate_rows(first, samples, channel, channels, real, SAMPLES: tl.constexpr):
     """Return the rows of some samples and a group's channels, and which are there."""
     sample = first + tl.arange(0, SAMPLES)
@@ -114,6 +121,70 @@ def learn(exp_mean, exp_var, channel, real, mean, var, momentum):
 
 
 @triton.jit
+def pool_moments(
+    parts,
+    channel,
+    real,
+    samples,
+    channels,
+    length,
+    span,
+    splits,
+    SAMPLES: tl.constexpr,
+    SIZE: tl.constexpr,
+    SPLITS: tl.constexpr,
+):
+    """Return mean and biased variance of channels over the batch."""
+    mean = tl.zeros((SIZE,), tl.float64)
+    square = tl.zeros((SIZE,), tl.float32)
+    rows = samples * channels
+    for first in range(0, samples, SAMPLES):
+        row, here = locate_rows(first, samples, channel, channels, real, SAMPLES)
+        mu, v = gather_moments(parts, row, here, rows, length, span, splits, SPLITS)
+        count = tl.minimum(samples - first, SAMPLES)
+        new_mean = tl.sum(mu, 0) / count
+        between = tl.where(here, mu - new_mean, 0.0).to(tl.float32)
+        new_square = tl.sum(v + between * between, 0)
+        mean, square = merge(mean, square, first, new_mean, new_square, count)
+    return mean, square / samples
+
+
+@triton.jit
+def choose_statistics(
+    exp_mean, exp_var, channel, real, mean, var, count, momentum, HOW: tl.constexpr
+):
+    """Learn from the batch, and return what the batch norm normalizes with."""
+    # The batch's own statistics normalize, and the stored variance is unbiased.
+    if HOW == PLAIN:
+        unbiased = var * (count / (count - 1))
+        learn(exp_mean, exp_var, channel, real, mean, unbiased, momentum)
+    else:
+        if HOW == AROUND_RUNNING_MEAN:
+            away = mean - tl.load(exp_mean + channel, mask=real, other=0)
+            var += (away * away).to(tl.float32)
+        learned, var = learn(exp_mean, exp_var, channel, real, mean, var, momentum)
+        mean = learned.to(tl.float64)
+    return mean, var
+
+
+@triton.jit
+def save_statistics(of_channel, channels, real, mean, var):
+    """Keep them for the backward pass, whatever is learned before it."""
+    high = mean.to(tl.float32)
+    tl.store(of_channel, high, mask=real)
+    tl.store(of_channel + channels, (mean - high).to(tl.float32), mask=real)
+    tl.store(of_channel + 2 * channels, var, mask=real)
+
+
+@triton.jit
+def load_statistics(of_channel, channels, real):
+    """Return what was saved."""
+    mean = tl.load(of_channel, mask=real, other=0).to(tl.float64)
+    mean += tl.load(of_channel + channels, mask=real, other=0)
+    return mean, tl.load(of_channel + 2 * channels, mask=real, other=1)
+
+
+@triton.jit
 def derive_map(
     parts,
     saved,
@@ -139,44 +210,37 @@ def derive_map(
 ):
     """Pool a group's statistics, learn from them, and write slopes and offsets."""
     group = tl.program_id(0)
-    channel = tl.arange(0, SIZE)
-    real = channel < size
-    channel += group * size
+    channel, real = locate_channels(group, size, SIZE)
     rows = samples * channels
-    # What the batch norm normalizes with.
     if HOW == EVALUATION:
         mean = tl.load(exp_mean + channel, mask=real, other=0).to(tl.float64)
         var = tl.load(exp_var + channel, mask=real, other=1)
     else:
-        mean = tl.zeros((SIZE,), tl.float64)
-        square = tl.zeros((SIZE,), tl.float32)
-        for first in range(0, samples, SAMPLES):
-            row, here = locate_rows(first, samples, channel, channels, real, SAMPLES)
-            mu, v = gather_moments(parts, row, here, rows, length, span, splits, SPLITS)
-            count = tl.minimum(samples - first, SAMPLES)
-            new_mean = tl.sum(mu, 0) / count
-            between = tl.where(here, mu - new_mean, 0.0).to(tl.float32)
-            new_square = tl.sum(v + between * between, 0)
-            mean, square = merge(mean, square, first, new_mean, new_square, count)
-        var = square / samples
-        # The batch's own statistics normalize, and the stored variance is unbiased.
-        if HOW == PLAIN:
-            values = samples.to(tl.float32) * length
-            unbiased = var * (values / (values - 1))
-            learn(exp_mean, exp_var, channel, real, mean, unbiased, momentum)
-        else:
-            if HOW == AROUND_RUNNING_MEAN:
-                old = tl.load(exp_mean + channel, mask=real, other=0)
-                away = (mean - old).to(tl.float32)
-                var += away * away
-            learned, var = learn(exp_mean, exp_var, channel, real, mean, var, momentum)
-            mean = learned.to(tl.float64)
-    # The backward pass wants the same statistics, whatever is learned later.
-    of_channel = saved + 5 * rows + channel
-    high = mean.to(tl.float32)
-    tl.store(of_channel, high, mask=real)
-    tl.store(of_channel + channels, (mean - high).to(tl.float32), mask=real)
-    tl.store(of_channel + 2 * channels, var, mask=real)
+        mean, var = pool_moments(
+            parts,
+            channel,
+            real,
+            samples,
+            channels,
+            length,
+            span,
+            splits,
+            SAMPLES,
+            SIZE,
+            SPLITS,
+        )
+        mean, var = choose_statistics(
+            exp_mean,
+            exp_var,
+            channel,
+            real,
+            mean,
+            var,
+            1.0 * samples * length,
+            momentum,
+            HOW,
+        )
+    save_statistics(saved + 5 * rows + channel, channels, real, mean, var)
 
     rho = 1 / tl.sqrt(var.to(tl.float64) + eps_c)
     a = load_weights(gamma_c, channel, real, 1.0) * rho
@@ -267,14 +331,9 @@ def derive_gradient(
 ):
     """Write the weights' gradients, and the tables $Q$ and $R$ of the input's."""
     group = tl.program_id(0)
-    channel = tl.arange(0, SIZE)
-    real = channel < size
-    channel += group * size
+    channel, real = locate_channels(group, size, SIZE)
     rows = samples * channels
-    of_channel = saved + 5 * rows + channel
-    mean = tl.load(of_channel, mask=real, other=0).to(tl.float64)
-    mean += tl.load(of_channel + channels, mask=real, other=0)
-    var = tl.load(of_channel + 2 * channels, mask=real, other=1)
+    mean, var = load_statistics(saved + 5 * rows + channel, channels, real)
     rho = 1 / tl.sqrt(var.to(tl.float64) + eps_c)
     a = load_weights(gamma_c, channel, real, 1.0) * rho
     beta = load_weights(beta_c, channel, real, 0.0)
@@ -317,7 +376,7 @@ def derive_gradient(
     factor = -1.0 / size / length
     more, less = 0.0, 0.0
     if IS_PLAIN:
-        count = samples.to(tl.float32) * length
+        count = 1.0 * samples * length
         more = a.to(tl.float32) * rho * rho * y_c / -count
         less = a.to(tl.float32) * d_beta_c / count
     for first in range(0, samples, SAMPLES):

@@ -42,8 +42,11 @@ class Compiled:
 
 
 def type_of(name, value, constants):
-    """The type of an argument, as Triton writes it."""
-    if name in constants or value is None:
+    """The type of an argument, as Triton writes it.
+
+    An integer that is 1 is a constant to it.
+    """
+    if name in constants or value is None or (type(value) is int and value == 1):
         return "constexpr"
     if isinstance(value, torch.Tensor):
         return TYPES[value.dtype]
@@ -60,34 +63,42 @@ class Kernels:
         return Compiled(getattr(triton_kernels, name), self.capability)
 
 
-def run_all(dtype, last, residual, relu, how):
+def run_all(shape, groups, dtype, last, residual, relu, how):
     """Call each function once."""
-    x = torch.zeros(2, 64, 8, 32, dtype=dtype)
+    x = torch.zeros(shape, dtype=dtype)
     if last:
-        x = x.to(memory_format=torch.channels_last)
+        x = x.movedim(1, -1).contiguous().movedim(-1, 1)
     added = x.clone() if residual else None
-    weights = [None] * 4 if residual else [torch.ones(n) for n in (64, 64, 8, 8)]
-    statistics = torch.zeros(64), torch.ones(64)
+    channels = shape[1]
+    sizes = (channels, channels, groups, groups)
+    weights = [None] * 4 if residual else [torch.ones(size) for size in sizes]
+    statistics = torch.zeros(channels), torch.ones(channels)
     y, saved = cuda.forward(
-        x, added, *weights, *statistics, 8, 1e-5, 1e-5, 0.1, how, relu
+        *(x, added, *weights, *statistics, groups, 1e-5, 1e-5, 0.1, how, relu)
     )
-    output = y if residual else None
+    output = y if residual and relu else None
     cuda.backward(
-        *(y, x, output, *weights, saved, 8, 1e-5, 1e-5, how == 3),
+        *(y, x, output, *weights, saved, groups, 1e-5, 1e-5, how == 3),
         *(relu, True, residual),
     )
     out, saved = cuda.standardize(x, 1e-5, 1.0)
     cuda.standardize_backward(out, x, saved, 1e-5, 1.0)
 
 
+# Shape, groups, dtype, channels last, residual, relu, mode.
+FORMS = [
+    ((2, 64, 8, 32), 8, torch.float32, False, False, False, 2),
+    ((2, 64, 8, 32), 8, torch.bfloat16, True, True, True, 3),
+    ((1, 12, 50), 12, torch.float32, False, False, True, 3),
+    ((3, 5), 1, torch.float16, False, True, False, 0),
+    ((1, 1, 9), 1, torch.float32, False, False, False, 1),
+]
+
+
 def main(capability):
-    """Compile everything, in its various forms."""
+    """Compile everything, in forms that have each branch and each size of one."""
     cuda.kernels = lambda: Kernels(capability)
-    forms = [
-        (torch.float32, False, False, False, 2),
-        (torch.bfloat16, True, True, True, 3),
-    ]
-    for form in forms:
+    for form in FORMS:
         run_all(*form)
 
 
