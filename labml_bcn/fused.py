@@ -152,10 +152,10 @@ def normalize_in_one_map(
             require_spread(x, config, x.shape[0] * count_positions(x))
         if not torch.is_grad_enabled():
             return run_kernels(x, residual, weights, running, config)[0]
-        y: Tensor = KernelFunction.apply(  # type: ignore[no-untyped-call]
+        result: Tensor = KernelFunction.apply(  # type: ignore[no-untyped-call]
             x, residual, *weights, *running, config
         )
-        return y
+        return result
     y = normalize_in_operations(x, running, weights, config)
     return finish(y, residual, relu=config.relu)
 

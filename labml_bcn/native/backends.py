@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from labml_bcn._autograd import takes_operators
@@ -74,10 +75,12 @@ class Backend(Protocol):
     ) -> Tensor:
         """Return the gradient of the filters."""
 
-    def statistics_of(self, saved: Tensor, channels: int) -> tuple[Tensor, Tensor]:
-        """Return the batch norm's mean and 1 / std, from what `forward` saved."""
+    def statistics_of(
+        self, saved: Tensor, channels: int, eps_c: float
+    ) -> tuple[Tensor, Tensor]:
+        """Return the mean and variance that the batch norm normalized with."""
 
-    def empty_tables(self, x: Tensor, samples: int, channels: int) -> Tensor:
+    def empty_tables(self, x: Tensor) -> Tensor:
         """Return a tensor of the form that `forward` saves."""
 
     def empty_filter_tables(self, w: Tensor) -> Tensor:
@@ -120,9 +123,9 @@ def find_cuda() -> tuple[Backend | None, Path]:
     """Return the kernels for CUDA devices, or why there are none."""
     if os.environ.get("LABML_BCN_NATIVE") == "0":
         return None, Path(False, "the environment variable LABML_BCN_NATIVE is 0")
-    if reason := cuda.missing():
-        return None, Path(False, reason)
-    return cuda.CUDA(), Path(True, "Triton")
+    if not cuda.is_available():
+        return None, Path(False, "Triton is not installed")
+    return cuda, Path(True, "Triton")
 
 
 FOUND = {"cpu": find_cpu(), "cuda": find_cuda()}
@@ -153,6 +156,9 @@ def status() -> Status:
     if not _enabled:
         off = Path(False, "turned off by labml_bcn.native.disabled()")
         return Status(off, off)
+    # Not asked before: a process that has asked cannot be forked to use the device.
+    if not torch.cuda.is_available():
+        return Status(FOUND["cpu"][1], Path(False, "there is no CUDA device"))
     return Status(FOUND["cpu"][1], FOUND["cuda"][1])
 
 

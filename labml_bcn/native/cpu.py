@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from labml_bcn._numerics import cast, count_positions
+from labml_bcn.native.layouts import has_a_known_layout, lay_out_as
 from labml_bcn.native.library import Kernel, Library
 
 # Rows of eight bytes: q is a whole number, Q an address, d a float64.
@@ -30,27 +31,6 @@ address = Tensor.data_ptr
 def address_or_null(x: Tensor | None) -> int:
     """Return where a tensor's values lie, or 0 if there is no tensor."""
     return 0 if x is None else address(x)
-
-
-def is_channels_last(x: Tensor) -> bool:
-    """Return whether the channels of a position lie side by side, and densely."""
-    if x.dim() == 4:
-        return x.is_contiguous(memory_format=torch.channels_last)
-    if x.dim() == 5:
-        return x.is_contiguous(memory_format=torch.channels_last_3d)
-    return x.movedim(1, -1).is_contiguous()
-
-
-def has_a_known_layout(x: Tensor) -> bool:
-    """Return whether the kernels can go through a tensor as it lies in memory."""
-    return x.is_contiguous() or is_channels_last(x)
-
-
-def lay_out_as(x: Tensor, like: Tensor) -> Tensor:
-    """Return `x` in the dtype and the order in memory of another tensor."""
-    if x.dtype == like.dtype and x.stride() == like.stride():
-        return x
-    return torch.empty_like(like).copy_(x)
 
 
 def sizes_of(x: Tensor, groups: int) -> tuple[int, ...]:
@@ -94,9 +74,8 @@ class CPU:
     ) -> tuple[Tensor, Tensor]:
         """Return the output and the tables for the backward pass."""
         sizes = sizes_of(x, groups)
-        samples, channels = sizes[:2]
         y = torch.empty_like(x)
-        saved = self.empty_tables(x, samples, channels)
+        saved = self.empty_tables(x)
         weights = in_float32(gamma_c, beta_c, gamma_g, beta_g)
         if residual is not None:
             residual = lay_out_as(residual, x)
@@ -172,8 +151,9 @@ class CPU:
         return dx, d_residual, row
 
     @staticmethod
-    def empty_tables(x: Tensor, samples: int, channels: int) -> Tensor:
+    def empty_tables(x: Tensor) -> Tensor:
         """Return a tensor of the form that `forward` saves."""
+        samples, channels = x.shape[:2]
         return x.new_empty(2 * (samples + 1) * channels, dtype=torch.float64)
 
     @staticmethod
@@ -182,10 +162,12 @@ class CPU:
         return w.new_empty((w.shape[0], 2), dtype=torch.float64)
 
     @staticmethod
-    def statistics_of(saved: Tensor, channels: int) -> tuple[Tensor, Tensor]:
-        """Return the mean that the batch norm subtracted, and 1 / std, in float64."""
-        mean, inverse = saved[-2 * channels :].split(channels)
-        return mean, inverse
+    def statistics_of(
+        saved: Tensor, channels: int, eps_c: float
+    ) -> tuple[Tensor, Tensor]:
+        """Return the mean and variance that the batch norm normalized with."""
+        mean, rho = saved[-2 * channels :].split(channels)
+        return mean, rho.square().reciprocal() - eps_c
 
     def standardize(self, w: Tensor, eps: float, gain: float) -> tuple[Tensor, Tensor]:
         """Return the standardized filters, and their means and variances."""

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from labml_bcn.native.layouts import has_a_known_layout, lay_out_as
+
 # What a program holds in registers, in values: as much as keeps memory busy, or less
 # where the GPU would not be full of programs.
 MOST, LEAST = 2048, 512
@@ -31,9 +33,17 @@ class Plan(NamedTuple):
     splits: int
 
 
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
 def is_available() -> bool:
     """Say whether Triton is installed."""
     return find_spec("triton") is not None
+
+
+def takes(x: Tensor) -> bool:
+    """Return whether the kernels know this dtype and order in memory."""
+    return x.dtype in DTYPES and has_a_known_layout(x)
 
 
 @cache
@@ -125,13 +135,6 @@ def prepare(
     )
 
 
-def arrange_like(x: Tensor, other: Tensor) -> Tensor:
-    """Return a tensor's values in the memory order of another of its shape."""
-    if x.stride() == other.stride():
-        return x
-    return torch.empty_like(other, dtype=x.dtype).copy_(x)
-
-
 def empty_floats(size: int, like: Tensor) -> Tensor:
     """Return a row of floats without values, where another tensor is."""
     return torch.empty(size, dtype=torch.float32, device=like.device)
@@ -140,6 +143,17 @@ def empty_floats(size: int, like: Tensor) -> Tensor:
 def saved_size(samples: int, channels: int) -> int:
     """Return how many floats a forward pass saves for the backward pass."""
     return 5 * samples * channels + 3 * channels
+
+
+def empty_tables(x: Tensor) -> Tensor:
+    """Return a tensor of the form that `forward` saves."""
+    return empty_floats(saved_size(*x.shape[:2]), x)
+
+
+def statistics_of(saved: Tensor, channels: int, eps_c: float) -> tuple[Tensor, Tensor]:
+    """Return the mean and variance that the batch norm normalized with, in float64."""
+    mean, low, var = saved[-3 * channels :].double().split(channels)
+    return mean + low, var
 
 
 def forward(
@@ -163,10 +177,10 @@ def forward(
     cut = prepare(x.shape, groups, not x.is_contiguous(), x.device)
     pass_sizes = (cut.rows, cut.channels, cut.length, cut.span)
     if residual is not None:
-        residual = arrange_like(residual, x)
+        residual = lay_out_as(residual, x)
     y = torch.empty_like(x)
     parts = empty_floats(3 * cut.rows * cut.splits, x)
-    saved = empty_floats(saved_size(cut.samples, cut.channels), x)
+    saved = empty_tables(x)
     with torch.cuda.device_of(x):
         run.measure[cut.grid](x, parts, *pass_sizes, cut.splits, **cut.tile)
         run.derive_map[(groups,)](
@@ -207,7 +221,7 @@ def backward(
     run = kernels()
     cut = prepare(x.shape, groups, not x.is_contiguous(), x.device)
     pass_sizes = (cut.rows, cut.channels, cut.length, cut.span)
-    dy = arrange_like(dy, x)
+    dy = lay_out_as(dy, x)
     sums = empty_floats(2 * cut.rows * cut.splits, x)
     q_and_r = empty_floats(2 * cut.rows, x)
     d_weights = empty_floats(2 * (cut.channels + groups), x)
@@ -242,9 +256,9 @@ def backward(
     )
 
 
-def standardize_saved_size(filters: int) -> int:
-    """Return how many floats are saved when filters are standardized."""
-    return 3 * filters
+def empty_filter_tables(w: Tensor) -> Tensor:
+    """Return a tensor of the form that `standardize` saves."""
+    return empty_floats(3 * w.shape[0], w)
 
 
 def cut_filters(w: Tensor) -> tuple[tuple[int], tuple[int, int], dict[str, int]]:
@@ -263,7 +277,7 @@ def standardize(w: Tensor, eps: float, gain: float) -> tuple[Tensor, Tensor]:
     """
     grid, sizes, tile = cut_filters(w)
     out = torch.empty_like(w)
-    saved = empty_floats(standardize_saved_size(w.shape[0]), w)
+    saved = empty_filter_tables(w)
     with torch.cuda.device_of(w):
         kernels().standardize[grid](w, out, saved, *sizes, eps, gain, **tile)
     return out, saved
@@ -274,7 +288,7 @@ def standardize_backward(
 ) -> Tensor:
     """Return the gradient of `w`, from that of its standardized form."""
     grid, sizes, tile = cut_filters(w)
-    gradient = arrange_like(gradient, w)
+    gradient = lay_out_as(gradient, w)
     dw = torch.empty_like(w)
     with torch.cuda.device_of(w):
         kernels().standardize_backward[grid](

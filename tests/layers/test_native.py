@@ -26,8 +26,8 @@ from helpers.layers import (
     randomize,
     state,
 )
+from helpers.missing import skip_or_fail
 from helpers.oracle import assert_close
-from helpers.browsing import skip_or_fail
 from torch import nn
 from torch.nn import functional as F
 
