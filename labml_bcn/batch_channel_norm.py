@@ -640,28 +640,33 @@ class BatchChannelNorm(nn.Module):
         # sample's groups are centred and scaled.
         #
         # **From the papers**: batch-channel normalization.
-        if self.shows_its_norms():
-            y: Tensor = self.channel_norm(self.batch_norm(x))
-            return finish(y, residual, relu=self.activation is not None)
         first, second = self.batch_norm, self.channel_norm
-        assert first.exp_mean is not None
-        assert first.exp_var is not None
+        if self.shows_its_norms(first, second):
+            y: Tensor = second(first(x))
+            return finish(y, residual, relu=self.activation is not None)
         return normalize_in_one_map(
             x,
-            (first.exp_mean, first.exp_var),
+            (first.exp_mean, first.exp_var),  # type: ignore[arg-type]
             (first.scale, first.shift, second.scale, second.shift),
-            self.config(),
+            Config(
+                second.groups,
+                first.eps,
+                second.eps,
+                how_to_normalize(first),
+                first.momentum,
+                first.process_group,
+                self.activation is not None,
+            ),
             residual,
         )
 
-    def shows_its_norms(self) -> bool:
+    def shows_its_norms(self, first: nn.Module, second: nn.Module) -> bool:
         """
         Return whether the two norms have to run as layers of their own.
 
         They do if somebody watches one of them, or has put another layer in
         its place.
         """
-        first, second = self.batch_norm, self.channel_norm
         return not (
             type(first) in (EstimatedBatchNorm, BatchNorm)
             and type(second) is ChannelNorm
@@ -669,27 +674,6 @@ class BatchChannelNorm(nn.Module):
             and first.channels == second.channels
             and not is_watched(first)
             and not is_watched(second)
-        )
-
-    def config(self) -> Config:
-        """
-        Return the settings of the two norms, as they are now.
-        """
-        first, second = self.batch_norm, self.channel_norm
-        if not first.training:
-            how = How.EVALUATION
-        elif isinstance(first, EstimatedBatchNorm):
-            how = ESTIMATES[first.variance_around]
-        else:
-            how = How.PLAIN
-        return Config(
-            second.groups,
-            first.eps,
-            second.eps,
-            how,
-            first.momentum,
-            first.process_group,
-            self.activation is not None,
         )
 
     def extra_repr(self) -> str:
@@ -703,6 +687,17 @@ class BatchChannelNorm(nn.Module):
 
 # The layer was once two, one for each way to compute it.
 FusedBatchChannelNorm = BatchChannelNorm
+
+
+def how_to_normalize(norm: BatchNorm) -> How:
+    """
+    Return what a batch norm normalizes with, in its present mode.
+    """
+    if not norm.training:
+        return How.EVALUATION
+    if isinstance(norm, EstimatedBatchNorm):
+        return ESTIMATES[norm.variance_around]
+    return How.PLAIN
 
 
 def require_activation(activation: str | None) -> str | None:

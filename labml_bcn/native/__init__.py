@@ -89,16 +89,14 @@ def backward(
     # Without a ReLU the residual's gradient is that of the sum.
     mask = want_residual and relu
     arguments = (*tensors, groups, *settings, want_dx, mask)
-    dx, d_residual, row = kernel(*arguments)
-    channels = x.shape[1]
-    grads = row.split([channels, channels, groups, groups])
+    dx, d_residual, *grads = kernel(*arguments)
     return (
         dx if want_dx else None,
         d_residual if mask else dy,
-        *(
+        *[
             None if weight is None else cast(grad, weight.dtype)
             for grad, weight in zip(grads, weights, strict=True)
-        ),
+        ],
     )
 
 

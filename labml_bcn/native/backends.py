@@ -61,10 +61,10 @@ class Backend(Protocol):
         relu: bool,
         want_dx: bool,
         want_residual: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the gradients of the input, the residual and the weights.
+    ) -> tuple[Tensor, ...]:
+        """Return the gradients of the input, the residual and the four weights.
 
-        Those of the weights come in one row. What nobody wants is empty.
+        Those of the weights are in float32. What nobody wants is empty.
         """
 
     def standardize(self, w: Tensor, eps: float, gain: float) -> tuple[Tensor, Tensor]:

@@ -5,11 +5,12 @@ gradients.
 """
 
 import struct
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from labml_bcn._numerics import cast, count_positions
+from labml_bcn._numerics import count_positions
 from labml_bcn.native.layouts import has_a_known_layout, lay_out_as
 from labml_bcn.native.library import Kernel, Library
 
@@ -73,15 +74,14 @@ class CPU:
         relu: bool,
     ) -> tuple[Tensor, Tensor]:
         """Return the output and the tables for the backward pass."""
-        sizes = sizes_of(x, groups)
         y = torch.empty_like(x)
         saved = self.empty_tables(x)
-        weights = in_float32(gamma_c, beta_c, gamma_g, beta_g)
+        weights = [in_float32(w) for w in (gamma_c, beta_c, gamma_g, beta_g)]
         if residual is not None:
             residual = lay_out_as(residual, x)
         arguments = FORWARD.pack(
-            *sizes,
-            *map(address_or_null, weights),
+            *sizes_of(x, groups),
+            *[address_or_null(weight) for weight in weights],
             eps_c,
             eps_g,
             address(x),
@@ -114,24 +114,16 @@ class CPU:
         relu: bool,
         want_dx: bool,
         want_residual: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the gradients of the input, the residual and the weights.
-
-        Those of the weights come in one row. What nobody wants is empty.
-        """
-        sizes = sizes_of(x, groups)
-        channels = sizes[1]
+    ) -> tuple[Tensor, ...]:
+        """Return the gradients of the input, the residual and the four weights."""
         dy = lay_out_as(dy, x)
-        dx, d_residual = (
-            torch.empty_like(x) if want else x.new_empty(0)
-            for want in (want_dx, want_residual)
-        )
-        row = x.new_empty(2 * (channels + groups), dtype=torch.float32)
-        weights = in_float32(gamma_c, beta_c, gamma_g, beta_g)
-        start = address(row)
+        dx = torch.empty_like(x) if want_dx else x.new_empty(0)
+        d_residual = torch.empty_like(x) if want_residual else x.new_empty(0)
+        weights = [in_float32(w) for w in (gamma_c, beta_c, gamma_g, beta_g)]
+        grads = empty_gradients(weights, x, groups)
         arguments = BACKWARD.pack(
-            *sizes,
-            *map(address_or_null, weights),
+            *sizes_of(x, groups),
+            *[address_or_null(weight) for weight in weights],
             eps_c,
             eps_g,
             address(x),
@@ -140,15 +132,12 @@ class CPU:
             address(dx),
             address(d_residual),
             address(saved),
-            start,
-            start + 4 * channels,
-            start + 8 * channels,
-            start + 8 * channels + 4 * groups,
+            *[address(grad) for grad in grads],
             plain,
             relu,
         )
         run(self.library.backward, arguments)
-        return dx, d_residual, row
+        return dx, d_residual, *grads
 
     @staticmethod
     def empty_tables(x: Tensor) -> Tensor:
@@ -210,11 +199,27 @@ class CPU:
         )
 
 
-def in_float32(*weights: Tensor | None) -> list[Tensor | None]:
-    """Return weights as the kernels read them."""
+def in_float32(weight: Tensor | None) -> Tensor | None:
+    """Return a weight as the kernels read it."""
+    if weight is None or (weight.dtype == torch.float32 and weight.is_contiguous()):
+        return weight
+    return weight.to(torch.float32).contiguous()
+
+
+def empty_gradients(
+    weights: Sequence[Tensor | None], x: Tensor, groups: int
+) -> list[Tensor]:
+    """Return four tensors in float32, for what the weights will learn.
+
+    The kernels write all four, also those of weights that are not there.
+    """
+    channels = x.shape[1]
+    sizes = (channels, channels, groups, groups)
     return [
-        None if weight is None else cast(weight, torch.float32).contiguous()
-        for weight in weights
+        x.new_empty(size, dtype=torch.float32)
+        if weight is None
+        else torch.empty_like(weight)
+        for weight, size in zip(weights, sizes, strict=True)
     ]
 
 

@@ -212,8 +212,8 @@ def backward(
     relu: bool,
     want_dx: bool,
     want_residual: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of `x`, of the residual, and of the weights in one row.
+) -> tuple[Tensor, ...]:
+    """Return the gradients of `x`, of the residual, and of the four weights.
 
     A gradient that is not wanted is empty. `y` is the output, if relu followed a
     residual; without, the map says where relu let the gradient through.
@@ -248,11 +248,10 @@ def backward(
                 RELU=relu and not want_residual,
                 **cut.tile,
             )
-    nothing = (d_weights.new_empty(0) for _ in range(2))
     return (
-        next(nothing) if dx is None else dx,
-        next(nothing) if d_residual is None else d_residual,
-        d_weights,
+        d_weights.new_empty(0) if dx is None else dx,
+        d_weights.new_empty(0) if d_residual is None else d_residual,
+        *d_weights.split([cut.channels, cut.channels, groups, groups]),
     )
 
 

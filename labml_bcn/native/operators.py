@@ -25,7 +25,7 @@ SCHEMAS = (
     "int how, bool relu) -> (Tensor, Tensor)",
     f"backward(Tensor dy, Tensor x, Tensor? output, {WEIGHTS}, Tensor saved, "
     "int groups, float eps_c, float eps_g, bool plain, bool relu, bool want_dx, "
-    "bool want_residual) -> (Tensor, Tensor, Tensor)",
+    "bool want_residual) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     "standardize(Tensor w, float eps, float gain) -> (Tensor, Tensor)",
     "standardize_backward(Tensor gradient, Tensor w, Tensor saved, float eps, "
     "float gain) -> Tensor",
@@ -37,7 +37,7 @@ def forward(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
     return backends.of(x).forward(x, *arguments)
 
 
-def backward(dy: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+def backward(dy: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     """Run its backward pass."""
     return backends.of(x).backward(dy, x, *arguments)
 
@@ -60,17 +60,18 @@ def fake_forward(x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return torch.empty_like(x), saved
 
 
-def fake_backward(
-    dy: Tensor, x: Tensor, *arguments: Any
-) -> tuple[Tensor, Tensor, Tensor]:
+def fake_backward(dy: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     """Return tensors of the shapes that `backward` returns."""
     groups, *_, want_dx, want_residual = arguments[6:]
     dx, d_residual = (
         torch.empty_like(x) if want else x.new_empty(0)
         for want in (want_dx, want_residual)
     )
-    row = x.new_empty(2 * (x.shape[1] + groups), dtype=torch.float32)
-    return dx, d_residual, row
+    grads = [
+        x.new_empty(size, dtype=torch.float32)
+        for size in (x.shape[1], x.shape[1], groups, groups)
+    ]
+    return dx, d_residual, *grads
 
 
 def fake_standardize(w: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
