@@ -146,8 +146,11 @@ def normalize_in_one_map(
         empty = x.reshape(0, x.shape[1], 1)
         y = normalize_in_operations(empty, running, weights, config)
         return finish(y.reshape(x.shape), residual, relu=config.relu)
-    # The kernels do all of it at once, if they know this kind of input.
-    if native.takes(x, residual, running, config.process_group):
+    # The kernels do all of it at once, if they know this kind of input and
+    # no other process has a part in it.
+    training = config.how is not How.EVALUATION
+    shared = training and config.process_group is not None
+    if not shared and native.takes(x, residual, running):
         if config.how in (How.PLAIN, How.AROUND_BATCH_MEAN):
             require_spread(x, config, x.shape[0] * count_positions(x))
         if not torch.is_grad_enabled():
@@ -188,7 +191,7 @@ def normalize_in_operations(
     def statistics(mu: Tensor, v: Tensor) -> Pair:
         return normalization_statistics(running, x, mu, v, config)
 
-    if needs_plain_operations(x) or is_known_true(x.numel() == 0):
+    if needs_plain_operations(x):
         return forward_in_plain_operations(x, given, statistics, config)
     training = config.how is not How.EVALUATION
     alone = not (training or torch.is_grad_enabled())
@@ -426,7 +429,7 @@ class AffineMapFunction(Function):
         """
         passes = choose_passes(x)
         weights = (gamma_c, beta_c, gamma_g, beta_g)
-        values = cast(x, statistics_dtype(x))
+        values = passes.values_of(x)
         mu, v, distance, unit = passes.measure(values)
         fixed = statistics(mu, v)
         slope, offset, *tables = slope_and_offset(
@@ -468,7 +471,7 @@ def backward(ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor) -> Gradients:
     rho_c, a, u, delta, rho_g, kappa = saved[9:]
     dtype, shape = mu.dtype, u.shape
     plain = ctx.config.how is How.PLAIN
-    values, dy = cast(x, dtype), cast(dy, dtype)
+    values, dy = ctx.passes.values_of(x), ctx.passes.values_of(dy)
     length = count_positions(x)
     # The sums run over the positions of each sample and channel:
     #
@@ -748,6 +751,13 @@ class Strided:
     """
 
     @staticmethod
+    def values_of(x: Tensor) -> Tensor:
+        r"""
+        Return an activation in the precision of statistics.
+        """
+        return cast(x, statistics_dtype(x))
+
+    @staticmethod
     def measure(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         r"""
         Return $\mu_{b,c}$, $v_{b,c}$, the distances $x - \mu_{b,c}$ in some
@@ -903,9 +913,15 @@ def affine_map(
     )
 
 
-def choose_passes(x: Tensor) -> type[Strided]:
+def choose_passes(x: Tensor) -> type[Strided | native.Passes]:
     r"""
-    Return the passes to use: rows if $x$ is made of contiguous ones.
+    Return the passes to use: those of the kernels if they know this kind of
+    input, else rows if $x$ is made of contiguous ones.
+
+    Here the kernels serve one pass at a time. Several processes that share
+    their statistics have to exchange them in between.
     """
+    if native.has_passes_for(x):
+        return native.Passes
     rows = x.is_contiguous() and count_positions(x) > 1
     return Rows if rows else Strided

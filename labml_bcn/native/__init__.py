@@ -15,24 +15,16 @@ from torch import Tensor
 from labml_bcn._numerics import cast
 from labml_bcn.native import backends, operators
 from labml_bcn.native.backends import Path, Status, disabled, status
+from labml_bcn.native.cpu import CPU
 
 __all__ = ["Path", "Status", "disabled", "status"]
 
 
-def takes(
-    x: Tensor,
-    residual: Tensor | None,
-    running: tuple[Tensor, Tensor],
-    process_group: Any,
-) -> bool:
-    """Return whether the kernels take this input and these statistics.
-
-    Statistics that several processes share are exchanged in the midst of a pass.
-    """
+def takes(x: Tensor, residual: Tensor | None, running: tuple[Tensor, Tensor]) -> bool:
+    """Return whether the kernels take this input and these statistics."""
     mean, var = running
     return (
-        process_group is None
-        and backends.takes(x)
+        backends.takes(x)
         and mean.dtype == var.dtype == torch.float32
         and mean.device == x.device
         and (residual is None or residual.dtype == x.dtype)
@@ -103,6 +95,54 @@ def backward(
 def statistics_of(saved: Tensor, x: Tensor, eps_c: float) -> tuple[Tensor, Tensor]:
     """Return the mean and variance that the batch norm normalized with."""
     return backends.of(x).statistics_of(saved, x.shape[1], eps_c)
+
+
+def cpu_kernels() -> CPU:
+    """Return the kernels for the CPU, which must be there."""
+    assert backends.on_cpu is not None
+    return backends.on_cpu
+
+
+class Passes:
+    """The passes over an activation one by one, for what happens between them.
+
+    They are those of `labml_bcn.fused.Strided`, and take an input of any dtype that the
+    kernels know. Tables are float64.
+    """
+
+    @staticmethod
+    def values_of(x: Tensor) -> Tensor:
+        """Return an activation as the passes take it."""
+        return x
+
+    @staticmethod
+    def measure(x: Tensor) -> tuple[Tensor, Tensor, Any, Tensor]:
+        """Return mean and variance, what `apply` needs, and its unit: 1."""
+        mu, v = cpu_kernels().measure(x)
+        return mu, v, (x, mu), mu.new_ones(())
+
+    @staticmethod
+    def apply(centred: Any, scale: Tensor, offset: Tensor) -> Tensor:
+        """Return the output."""
+        x, mu = centred
+        return cpu_kernels().apply(x, mu, scale, offset)
+
+    @staticmethod
+    def sums(x: Tensor, mu: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sums of dy and of dy (x - mu)."""
+        return cpu_kernels().sums(x, mu, dy)
+
+    @staticmethod
+    def combine(
+        x: Tensor, mu: Tensor, dy: Tensor, slope: Tensor, q: Tensor, r: Tensor
+    ) -> Tensor:
+        """Return slope dy + q (x - mu) + r."""
+        return cpu_kernels().combine(x, mu, dy, slope, q, r)
+
+
+def has_passes_for(x: Tensor) -> bool:
+    """Return whether the kernels' passes take this input one by one."""
+    return x.device.type == "cpu" and backends.takes(x)
 
 
 def takes_filters(w: Tensor) -> bool:

@@ -110,7 +110,7 @@ class Status(NamedTuple):
         return f"CPU: {self.cpu}\nCUDA: {self.cuda}"
 
 
-def find_cpu() -> tuple[Backend | None, Path]:
+def find_cpu() -> tuple[CPU | None, Path]:
     """Load the kernels for the CPU, or find out why they do not load."""
     try:
         library = load()
@@ -128,8 +128,13 @@ def find_cuda() -> tuple[Backend | None, Path]:
     return cuda, Path(True, "Triton")
 
 
-FOUND = {"cpu": find_cpu(), "cuda": find_cuda()}
-BACKENDS = {device: backend for device, (backend, _) in FOUND.items() if backend}
+on_cpu, CPU_PATH = find_cpu()
+on_cuda, CUDA_PATH = find_cuda()
+BACKENDS: dict[str, Backend] = {}
+if on_cpu:
+    BACKENDS["cpu"] = on_cpu
+if on_cuda:
+    BACKENDS["cuda"] = on_cuda
 _enabled = True
 
 
@@ -158,8 +163,8 @@ def status() -> Status:
         return Status(off, off)
     # Not asked before: a process that has asked cannot be forked to use the device.
     if not torch.cuda.is_available():
-        return Status(FOUND["cpu"][1], Path(False, "there is no CUDA device"))
-    return Status(FOUND["cpu"][1], FOUND["cuda"][1])
+        return Status(CPU_PATH, Path(False, "there is no CUDA device"))
+    return Status(CPU_PATH, CUDA_PATH)
 
 
 @contextmanager

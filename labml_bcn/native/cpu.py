@@ -20,6 +20,7 @@ FORWARD = struct.Struct(f"={SIZES}{WEIGHTS}5Qd2qQ")
 BACKWARD = struct.Struct(f"={SIZES}{WEIGHTS}10Q2q")
 STANDARDIZE = struct.Struct("=4Q3q2d")
 PASS = struct.Struct(f"={SIZES}11Q")
+PASS_FIELDS = ("x", "dy", "out", "mu", "v", "slope", "offset", "s", "t", "q", "r")
 
 # What the statuses of src/interface.h other than 0 mean.
 FAILURES = {
@@ -138,6 +139,54 @@ class CPU:
         )
         run(self.library.backward, arguments)
         return dx, d_residual, *grads
+
+    def measure(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean and variance of each sample and channel, [B, C]."""
+        mu, v = self.empty_pair(x)
+        self.run_pass(self.library.measure, x, mu=mu, v=v)
+        return mu, v
+
+    def apply(self, x: Tensor, mu: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
+        """Return slope (x - mu) + offset, with tables [B, C]."""
+        y = torch.empty_like(x)
+        self.run_pass(self.library.apply, x, out=y, mu=mu, slope=slope, offset=offset)
+        return y
+
+    def sums(self, x: Tensor, mu: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sums over positions of dy and of dy (x - mu), [B, C]."""
+        s, t = self.empty_pair(x)
+        dy = lay_out_as(dy, x)
+        self.run_pass(self.library.sums, x, dy=dy, mu=mu, s=s, t=t)
+        return s, t
+
+    def combine(
+        self, x: Tensor, mu: Tensor, dy: Tensor, slope: Tensor, q: Tensor, r: Tensor
+    ) -> Tensor:
+        """Return slope dy + q (x - mu) + r, with tables [B, C]."""
+        dx = torch.empty_like(x)
+        dy = lay_out_as(dy, x)
+        self.run_pass(
+            self.library.combine, x, dy=dy, out=dx, mu=mu, slope=slope, q=q, r=r
+        )
+        return dx
+
+    @staticmethod
+    def empty_pair(x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return two tables without values, in float64."""
+        pair = x.new_empty((2, *x.shape[:2]), dtype=torch.float64)
+        return pair[0], pair[1]
+
+    @staticmethod
+    def run_pass(kernel: Kernel, x: Tensor, **tensors: Tensor) -> None:
+        """Run one pass over `x`. Tables are read and written as rows of float64."""
+        if x.numel() == 0:  # a process may have no samples, and others wait for it
+            return
+        given = {"x": x}
+        for name, tensor in tensors.items():
+            is_table = name not in ("dy", "out")
+            given[name] = tensor.double().contiguous() if is_table else tensor
+        addresses = [address_or_null(given.get(name)) for name in PASS_FIELDS]
+        run(kernel, PASS.pack(*sizes_of(x, 1), *addresses))
 
     @staticmethod
     def empty_tables(x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from helpers.oracle import (
 )
 from torch import nn
 
-from labml_bcn import BatchChannelNorm, FusedBatchChannelNorm
+from labml_bcn import BatchChannelNorm, FusedBatchChannelNorm, native
 from labml_bcn.fused import Rows, Strided, choose_passes
 
 MODES = ["plain", *layers.MODES]
@@ -512,12 +512,16 @@ def test_a_step_takes_twice_the_input_at_its_peak(mode, layout):
 
 
 def test_rows_are_for_contiguous_inputs_of_several_positions():
-    x = torch.randn(2, 4, 3, 3)
+    x = torch.randn(2, 4, 3, 3, dtype=F64)
     assert choose_passes(x) is Rows
     assert choose_passes(x.to(memory_format=torch.channels_last)) is Strided
     assert choose_passes(x.mT) is Strided
     assert choose_passes(x[..., :1, :1].contiguous()) is Strided
-    assert choose_passes(torch.randn(2, 4)) is Strided
+    assert choose_passes(torch.randn(2, 4, dtype=F64)) is Strided
+    with native.disabled():
+        assert choose_passes(x.float()) is Rows
+    if native.status().cpu.native:
+        assert choose_passes(x.float()) is native.Passes
 
 
 @every_layout

@@ -198,6 +198,8 @@ def test_the_function_is_the_layer(mode):
 def test_a_mean_of_ten_thousand_costs_no_digits(mode, layout):
     layer, reference = layers(mode)
     for each in (layer, reference):
+        for norm in (each.batch_norm, each.channel_norm):
+            norm.reset_parameters()
         each.batch_norm.exp_mean.fill_(1e4)
     x = LAYOUTS[layout](1e4 + torch.randn(4, C, 28, 28))
     dy = torch.randn_like(x)
@@ -413,6 +415,30 @@ def test_a_jit_trace_is_the_layer(autocast):
     with torch.autocast("cpu", enabled=autocast):
         traced = torch.jit.trace(layer, x)
     assert_close(traced(x + 1), layer(x + 1), 1e-5, 1e-5)
+
+
+@pytest.mark.parametrize("mode", ["plain", "batch_mean", "running_mean"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", ["contiguous", "channels last"])
+def test_processes_that_share_statistics_run_one_pass_at_a_time(
+    mode, dtype, layout, monkeypatch
+):
+    """As several of them, here with a message that stays where it is."""
+    calls = []
+    monkeypatch.setattr(
+        torch.distributed, "all_reduce", lambda total, group: calls.append(total)
+    )
+    layer, reference = layers(mode)
+    layer.batch_norm.process_group = "a group of one"
+    x, dy = (LAYOUTS[layout](inputs(3, C, 5, 4, dtype=dtype)) for _ in "xd")
+    actual = step(layer, x, None, dy)
+    assert len(calls) == (3 if mode == "plain" else 2)
+    assert all(total.dtype == torch.float64 for total in calls)
+    expected = step(reference, x.double(), None, dy.double())
+    limit = 2e-6 if dtype == torch.float32 else 4e-3
+    for a, b in zip(actual, expected, strict=True):
+        assert error(a, b) < limit
+    assert actual[0].stride() == actual[1].stride() == x.stride()
 
 
 def is_on_kernels(function):
