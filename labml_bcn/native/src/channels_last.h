@@ -193,10 +193,11 @@ class ChannelsLastForward {
 
   Status run() {
     const int64_t rows = n_.B * n_.C, groups = n_.B * n_.G;
-    Scratch scratch(2 * n_.C + rows + groups, 3 * rows + 3 * runs_.all() * n_.C);
+    Scratch scratch(2 * (n_.C + rows) + groups, 3 * rows + 3 * runs_.all() * n_.C);
     if (scratch.missing()) return NO_MEMORY;
     n_.a = scratch.doubles(n_.C), n_.beta_c = scratch.doubles(n_.C);
-    tables_.delta = {scratch.doubles(rows), n_.C};
+    for (auto *table : {&tables_.delta, &tables_.terms})
+      *table = {scratch.doubles(rows), n_.C};
     tables_.rho_g = {scratch.doubles(groups), n_.G};
     for (auto *line : {&tables_.mean, &tables_.slope, &tables_.offset})
       *line = {scratch.floats(rows), n_.C};
@@ -294,12 +295,12 @@ class ChannelsLastBackward {
   Status run() {
     const int64_t rows = n_.B * n_.C, groups = n_.B * n_.G;
     const int64_t sums = 2 * (rows + groups);
-    Scratch scratch(2 * n_.C + 5 * rows + groups + sums,
+    Scratch scratch(2 * n_.C + 6 * rows + groups + sums,
                     5 * rows + 2 * runs_.all() * n_.C);
     if (scratch.missing()) return NO_MEMORY;
     n_.a = scratch.doubles(n_.C), n_.beta_c = scratch.doubles(n_.C);
     Tables &t = tables_;
-    for (auto *table : {&t.delta, &t.s, &t.t, &t.q, &t.r, &t.by_channel,
+    for (auto *table : {&t.delta, &t.terms, &t.s, &t.t, &t.q, &t.r, &t.by_channel,
                         &t.by_channel_sum})
       *table = {scratch.doubles(rows), n_.C};
     for (auto *table : {&t.by_group, &t.by_group_sum, &t.rho_g})

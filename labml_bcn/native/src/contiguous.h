@@ -42,11 +42,12 @@ class ContiguousForward {
   Status run() {
     const bool by_group = enough_groups(n_, team_);
     const int64_t samples = by_group ? 1 : n_.B, rows = samples * n_.C;
-    Scratch scratch(2 * n_.C + rows + samples * n_.G, 3 * rows);
+    Scratch scratch(2 * (n_.C + rows) + samples * n_.G, 3 * rows);
     if (scratch.missing()) return NO_MEMORY;
     n_.a = scratch.doubles(n_.C), n_.beta_c = scratch.doubles(n_.C);
     const int64_t stride = by_group ? 0 : n_.C;
-    tables_.delta = {scratch.doubles(rows), stride};
+    for (auto *table : {&tables_.delta, &tables_.terms})
+      *table = {scratch.doubles(rows), stride};
     tables_.rho_g = {scratch.doubles(samples * n_.G), by_group ? 0 : n_.G};
     for (auto *line : {&tables_.mean, &tables_.slope, &tables_.offset})
       *line = {scratch.floats(rows), stride};
@@ -150,12 +151,12 @@ class ContiguousBackward {
     // with it.
     const int64_t samples = by_group && !f_.plain ? 1 : n_.B, rows = samples * n_.C;
     const int64_t groups = samples * n_.G, parts = by_group ? 1 : n_.B;
-    Scratch scratch(2 * n_.C + 5 * rows + groups + parts * 2 * (n_.C + n_.G), 5 * rows);
+    Scratch scratch(2 * n_.C + 6 * rows + groups + parts * 2 * (n_.C + n_.G), 5 * rows);
     if (scratch.missing()) return NO_MEMORY;
     n_.a = scratch.doubles(n_.C), n_.beta_c = scratch.doubles(n_.C);
     const int64_t stride = samples > 1 ? n_.C : 0;
     Tables &t = tables_;
-    for (auto *table : {&t.delta, &t.s, &t.t, &t.q, &t.r})
+    for (auto *table : {&t.delta, &t.terms, &t.s, &t.t, &t.q, &t.r})
       *table = {scratch.doubles(rows), stride};
     t.rho_g = {scratch.doubles(groups), samples > 1 ? n_.G : 0};
     for (auto *table : {&t.by_channel, &t.by_channel_sum})
