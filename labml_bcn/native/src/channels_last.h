@@ -10,10 +10,20 @@
 
 namespace bcn::BCN_KERNELS {
 
-// Down a strip: f(value, channels) for the values of successive positions.
-template <class F>
-BCN_INLINE void down(int64_t positions, int64_t C, F &&f) {
-  for (int64_t i = 0; i < positions * C; i += C) f(i);
+// Bytes that the nearest cache holds beside tables.
+#ifndef NEARESTB
+#define NEARESTB 16384
+#endif
+constexpr int64_t NEAREST = NEARESTB;
+
+// f(position, positions, channel, channels) for the strips of a run, in pieces of few
+// positions that are still near when the next strip begins.
+template <class T, class F>
+BCN_INLINE void by_strip(int64_t positions, int64_t C, F &&f) {
+  const int64_t few = at_least(4, at_most(FEW, NEAREST / (C * int64_t(sizeof(T)))));
+  by_pieces(positions, few, [&](int64_t l, int64_t count) BCN_INLINE_LAMBDA {
+    by_block(C, [&](int64_t c, int n) BCN_INLINE_LAMBDA { f(l, count, c, n); });
+  });
 }
 
 // In which lanes the pivot lies near the mean.
@@ -28,90 +38,105 @@ BCN_INLINE bool everywhere(Inside which) {
   return result;
 }
 
-// Sums of x - pivot and its square over a run, for each channel.
+// Adds up x - pivot and its square over the positions of a strip.
+template <class T>
+BCN_INLINE void add_up(const T *x, int64_t positions, int64_t C, int n, Block pivot,
+                       Block &first, Block &second) {
+  Block some{}, squares{};
+  for (int64_t l = 0; l < positions; l++, x += C) {
+    const Block d = read(x, n, pivot) - pivot;
+    some = some + d, squares = squares + d * d;
+  }
+  first = first + some, second = second + squares;
+}
+
+// The same for all channels of a run, into tables as wide as whole blocks.
 template <class T>
 BCN_ALONE void measure_run(const T *x, int64_t positions, int64_t C, float *pivots,
                            float *firsts, float *seconds) {
+  by_block(C, [&](int64_t c, int) BCN_INLINE_LAMBDA {
+    store(firsts + c, Block{}), store(seconds + c, Block{});
+  });
+  by_strip<T>(positions, C,
+              [&](int64_t l, int64_t few, int64_t c, int n) BCN_INLINE_LAMBDA {
+    Block first = load(firsts + c), second = load(seconds + c);
+    add_up(x + l * C + c, few, C, n, read(x + c, n), first, second);
+    store(firsts + c, first), store(seconds + c, second);
+  });
+  const Block share = both(1.0f / positions);
   by_block(C, [&](int64_t c, int n) BCN_INLINE_LAMBDA {
-    Block pivot = read(x + c, n), first, second;
-    const auto sum_up = [&]() BCN_INLINE_LAMBDA {
-      first = second = Block{};
-      by_pieces(positions, FEW, [&](int64_t at, int64_t few) BCN_INLINE_LAMBDA {
-        Block some{}, squares{};
-        down(few, C, [&](int64_t i) BCN_INLINE_LAMBDA {
-          const Block d = read(x + at * C + i + c, n, pivot) - pivot;
-          some = some + d, squares = squares + d * d;
-        });
-        first = first + some, second = second + squares;
-      });
-    };
-    sum_up();
+    Block pivot = read(x + c, n), first = load(firsts + c), second = load(seconds + c);
     // A pivot far from the mean loses digits. The mean itself loses none.
-    const Block share = both(1.0f / positions), shift = first * share;
+    const Block shift = first * share;
     const Inside near = near_mean(shift, second * share);
     if (!everywhere(near)) {
       pivot = choose(near, pivot, pivot + shift);
-      sum_up();
+      first = second = Block{};
+      by_pieces(positions, FEW, [&](int64_t l, int64_t few) BCN_INLINE_LAMBDA {
+        add_up(x + l * C + c, few, C, n, pivot, first, second);
+      });
     }
-    gather<T>(pivots + c, n, pivot);
-    gather<T>(firsts + c, n, first);
-    gather<T>(seconds + c, n, second);
+    store(pivots + c, unordered(x, pivot));
+    store(firsts + c, unordered(x, first));
+    store(seconds + c, unordered(x, second));
   });
 }
 
 template <class T, bool RELU, bool RESIDUAL>
 BCN_ALONE void apply_run(const T *x, const T *residual, T *y, int64_t positions,
                          int64_t C, Lines lines) {
-  by_block(C, [&](int64_t c, int n) BCN_INLINE_LAMBDA {
-    const Block mean = spread<T>(lines.mean + c, n);
-    const Block slope = spread<T>(lines.slope + c, n);
-    const Block offset = spread<T>(lines.offset + c, n);
-    down(positions, C, [&](int64_t i) BCN_INLINE_LAMBDA {
-      Block v = affine(read(x + i + c, n) - mean, slope, offset);
-      if (RESIDUAL) v = v + read(residual + i + c, n);
+  by_strip<T>(positions, C,
+              [&](int64_t l, int64_t few, int64_t c, int n) BCN_INLINE_LAMBDA {
+    const Block mean = ordered(x, read(lines.mean + c, n));
+    const Block slope = ordered(x, read(lines.slope + c, n));
+    const Block offset = ordered(x, read(lines.offset + c, n));
+    for (int64_t i = l * C + c; i < (l + few) * C; i += C) {
+      Block v = affine(read(x + i, n) - mean, slope, offset);
+      if (RESIDUAL) v = v + read(residual + i, n);
       if (RELU) v = where_open(v, v);
-      write(y + i + c, n, v);
-    });
+      write(y + i, n, v);
+    }
   });
 }
 
 template <class T, Gate GATE>
 BCN_ALONE void sum_run(const T *x, const T *dy, const T *y, int64_t positions,
                        int64_t C, Lines lines, float *s, float *t) {
-  by_block(C, [&](int64_t c, int n) BCN_INLINE_LAMBDA {
-    const Block mean = spread<T>(lines.mean + c, n);
-    const Block slope = spread<T>(lines.slope + c, n);
-    const Block offset = spread<T>(lines.offset + c, n);
-    Block first{}, second{};
-    by_pieces(positions, FEW, [&](int64_t at, int64_t few) BCN_INLINE_LAMBDA {
-      Block some{}, products{};
-      down(few, C, [&](int64_t j) BCN_INLINE_LAMBDA {
-        const int64_t i = at * C + c + j;
-        const Block d = read(x + i, n) - mean;
-        const Block g = gradient<T, GATE>(dy, y, i, n, d, slope, offset);
-        some = some + g, products = products + g * d;
-      });
-      first = first + some, second = second + products;
-    });
-    gather<T>(s + c, n, first);
-    gather<T>(t + c, n, second);
+  by_block(C, [&](int64_t c, int) BCN_INLINE_LAMBDA {
+    store(s + c, Block{}), store(t + c, Block{});
+  });
+  by_strip<T>(positions, C,
+              [&](int64_t l, int64_t few, int64_t c, int n) BCN_INLINE_LAMBDA {
+    const Block mean = ordered(x, read(lines.mean + c, n));
+    const Block slope = ordered(x, read(lines.slope + c, n));
+    const Block offset = ordered(x, read(lines.offset + c, n));
+    Block some{}, products{};
+    for (int64_t i = l * C + c; i < (l + few) * C; i += C) {
+      const Block d = read(x + i, n) - mean;
+      const Block g = gradient<T, GATE>(dy, y, i, n, d, slope, offset);
+      some = some + g, products = products + g * d;
+    }
+    store(s + c, load(s + c) + unordered(x, some));
+    store(t + c, load(t + c) + unordered(x, products));
   });
 }
 
 template <class T, Gate GATE>
 BCN_ALONE void combine_run(const T *x, const T *dy, const T *y, T *dx, T *d_residual,
                            int64_t positions, int64_t C, Lines lines) {
-  by_block(C, [&](int64_t c, int n) BCN_INLINE_LAMBDA {
-    const Block mean = spread<T>(lines.mean + c, n);
-    const Block slope = spread<T>(lines.slope + c, n);
-    const Block offset = spread<T>(lines.offset + c, n);
-    const Block q = spread<T>(lines.q + c, n), r = spread<T>(lines.r + c, n);
-    down(positions, C, [&](int64_t i) BCN_INLINE_LAMBDA {
-      const Block d = read(x + i + c, n) - mean;
-      const Block g = gradient<T, GATE>(dy, y, i + c, n, d, slope, offset);
-      if (GATE == Gate::BY_Y && d_residual) write(d_residual + i + c, n, g);
-      if (dx) write(dx + i + c, n, slope * g + (q * d + r));
-    });
+  by_strip<T>(positions, C,
+              [&](int64_t l, int64_t few, int64_t c, int n) BCN_INLINE_LAMBDA {
+    const Block mean = ordered(x, read(lines.mean + c, n));
+    const Block slope = ordered(x, read(lines.slope + c, n));
+    const Block offset = ordered(x, read(lines.offset + c, n));
+    const Block q = ordered(x, read(lines.q + c, n));
+    const Block r = ordered(x, read(lines.r + c, n));
+    for (int64_t i = l * C + c; i < (l + few) * C; i += C) {
+      const Block d = read(x + i, n) - mean;
+      const Block g = gradient<T, GATE>(dy, y, i, n, d, slope, offset);
+      if (GATE == Gate::BY_Y && d_residual) write(d_residual + i, n, g);
+      if (dx) write(dx + i, n, slope * g + (q * d + r));
+    }
   });
 }
 
@@ -146,6 +171,8 @@ class Runs {
   int64_t positions(int64_t run) const {
     return n_.L * (run % each_ + 1) / each_ - start(run);
   }
+  // The sums of a run are as many as fill whole blocks.
+  int64_t width() const { return (n_.C + BLOCK - 1) / BLOCK * BLOCK; }
   // The first value of a run.
   int64_t at(int64_t run) const { return (sample(run) * n_.L + start(run)) * n_.C; }
 
@@ -163,8 +190,9 @@ BCN_ALONE inline void merge_moments(const Layer &n, const Runs &runs, const floa
   double before = 0;
   for (int64_t k = 0; k < runs.each(); k++) {
     const int64_t run = b * runs.each() + k;
-    const float *const pivot = sums + 3 * run * n.C;
-    const float *const first = pivot + n.C, *const second = first + n.C;
+    const float *const pivot = sums + 3 * run * runs.width();
+    const float *const first = pivot + runs.width();
+    const float *const second = first + runs.width();
     const double count = runs.positions(run), share = 1 / count;
     const double part = count / (before + count), weight = before * part;
     for (int64_t i = c; i < end; i++) {
@@ -193,7 +221,7 @@ class ChannelsLastForward {
 
   Status run() {
     const int64_t rows = n_.B * n_.C, groups = n_.B * n_.G;
-    Scratch scratch(2 * (n_.C + rows) + groups, 3 * rows + 3 * runs_.all() * n_.C);
+    Scratch scratch(2 * (n_.C + rows) + groups, 3 * rows + 3 * runs_.all() * runs_.width());
     if (scratch.missing()) return NO_MEMORY;
     n_.a = scratch.doubles(n_.C), n_.beta_c = scratch.doubles(n_.C);
     for (auto *table : {&tables_.delta, &tables_.terms})
@@ -201,7 +229,7 @@ class ChannelsLastForward {
     tables_.rho_g = {scratch.doubles(groups), n_.G};
     for (auto *line : {&tables_.mean, &tables_.slope, &tables_.offset})
       *line = {scratch.floats(rows), n_.C};
-    sums_ = scratch.floats(3 * runs_.all() * n_.C);
+    sums_ = scratch.floats(3 * runs_.all() * runs_.width());
     if (f_.how == EVALUATION && enough_samples(n_, team_))
       evaluate();
     else
@@ -210,9 +238,9 @@ class ChannelsLastForward {
   }
 
   Status measure_alone(const Pass &) {
-    Scratch scratch(0, 3 * runs_.all() * n_.C);
+    Scratch scratch(0, 3 * runs_.all() * runs_.width());
     if (scratch.missing()) return NO_MEMORY;
-    sums_ = scratch.floats(3 * runs_.all() * n_.C);
+    sums_ = scratch.floats(3 * runs_.all() * runs_.width());
     measure_all();
     for (int64_t b = 0; b < n_.B; b++) merge_moments(n_, runs_, sums_, b, 0, n_.C);
     return team_.status();
@@ -265,9 +293,9 @@ class ChannelsLastForward {
     });
   }
   void measure(int64_t run) {
-    float *const pivots = sums_ + 3 * run * n_.C;
+    float *const pivots = sums_ + 3 * run * runs_.width();
     measure_run((const T *)f_.x + runs_.at(run), runs_.positions(run), n_.C, pivots,
-                pivots + n_.C, pivots + 2 * n_.C);
+                pivots + runs_.width(), pivots + 2 * runs_.width());
   }
   void apply(int64_t run) {
     const int64_t at = runs_.at(run);
@@ -296,7 +324,7 @@ class ChannelsLastBackward {
     const int64_t rows = n_.B * n_.C, groups = n_.B * n_.G;
     const int64_t sums = 2 * (rows + groups);
     Scratch scratch(2 * n_.C + 6 * rows + groups + sums,
-                    5 * rows + 2 * runs_.all() * n_.C);
+                    5 * rows + 2 * runs_.all() * runs_.width());
     if (scratch.missing()) return NO_MEMORY;
     n_.a = scratch.doubles(n_.C), n_.beta_c = scratch.doubles(n_.C);
     Tables &t = tables_;
@@ -307,7 +335,7 @@ class ChannelsLastBackward {
       *table = {scratch.doubles(groups), n_.G};
     for (auto *line : {&t.mean, &t.slope, &t.offset, &t.q_line, &t.r_line})
       *line = {scratch.floats(rows), n_.C};
-    sums_ = scratch.floats(2 * runs_.all() * n_.C);
+    sums_ = scratch.floats(2 * runs_.all() * runs_.width());
     if (!f_.plain && enough_samples(n_, team_))
       run_by_sample();
     else
@@ -332,12 +360,12 @@ class ChannelsLastBackward {
   template <class F>
   Status alone(const Pass &pass, F &&f) {
     const int64_t rows = n_.B * n_.C;
-    Scratch scratch(0, 5 * rows + 2 * runs_.all() * n_.C);
+    Scratch scratch(0, 5 * rows + 2 * runs_.all() * runs_.width());
     if (scratch.missing()) return NO_MEMORY;
     for (auto *line : {&tables_.mean, &tables_.slope, &tables_.offset, &tables_.q_line,
                        &tables_.r_line})
       *line = {scratch.floats(rows), n_.C};
-    sums_ = scratch.floats(2 * runs_.all() * n_.C);
+    sums_ = scratch.floats(2 * runs_.all() * runs_.width());
     take_lines(pass, rows, tables_.lines(0, 0));
     f();
     return team_.status();
@@ -393,19 +421,20 @@ class ChannelsLastBackward {
     double *const s = tables_.s(b), *const t = tables_.t(b);
     for (int64_t i = c; i < end; i++) s[i] = t[i] = 0;
     for (int64_t k = 0; k < runs_.each(); k++) {
-      const float *const part = sums_ + 2 * (b * runs_.each() + k) * n_.C;
+      const float *const part_s = sums_ + 2 * (b * runs_.each() + k) * runs_.width();
+      const float *const part_t = part_s + runs_.width();
       for (int64_t i = c; i < end; i++) {
-        s[i] += part[i];
-        t[i] += part[n_.C + i];
+        s[i] += part_s[i];
+        t[i] += part_t[i];
       }
     }
   }
   void sum(int64_t run) {
     const int64_t at = runs_.at(run);
-    float *const s = sums_ + 2 * run * n_.C;
+    float *const s = sums_ + 2 * run * runs_.width();
     sums_of_((const T *)f_.x + at, (const T *)f_.dy + at, further((const T *)f_.y, at),
              runs_.positions(run), n_.C, tables_.lines(runs_.sample(run), 0), s,
-             s + n_.C);
+             s + runs_.width());
   }
   void combine(int64_t run) {
     const int64_t at = runs_.at(run);

@@ -9,8 +9,10 @@
 
 namespace bcn::BCN_KERNELS {
 
-// So many bytes of x, or of x and dy, are worked on at a time.
-constexpr int64_t NEAR = 640 << 10;
+// Groups are taken together up to so many bytes of x (or of x and dy) in all samples,
+// which are still near at the second reading; and up to so many in each sample, for
+// memory is slow to give short runs.
+constexpr int64_t NEAR = 640 << 10, LONG_RUN = 64 << 10;
 
 inline bool enough_groups(const Layer &n, const Team &team) {
   return n.G % team.size() == 0 || n.G >= 4 * team.size();
@@ -30,6 +32,11 @@ template <class T>
 auto combine_rows_for(bool relu, bool by_y) {
   return by_y ? combine_rows<T, Gate::BY_Y>
          : relu ? combine_rows<T, Gate::BY_X> : combine_rows<T, Gate::OPEN>;
+}
+
+// How many groups are taken together, of which each has so many bytes.
+inline int64_t groups_at_once(const Layer &n, int64_t bytes) {
+  return at_least(1, at_least(NEAR / bytes, LONG_RUN * n.B / bytes));
 }
 
 template <class T>
@@ -73,10 +80,10 @@ class ContiguousForward {
  private:
   void run_by_group() {
     const int64_t values = n_.B * n_.D * n_.L;
-    const int64_t near = at_least(1, NEAR / (values * int64_t(sizeof(T))));
+    const int64_t some = groups_at_once(n_, values * sizeof(T));
     team_.each(n_.G, values, [&](int64_t g, int64_t end) {
       if (f_.how == EVALUATION) return evaluate(g, end);
-      for (; g < end; g += near) train(g, at_most(g + near, end));
+      for (; g < end; g += some) train(g, at_most(g + some, end));
     });
   }
 
@@ -198,11 +205,11 @@ class ContiguousBackward {
 
   void run_by_group() {
     const int64_t values = n_.B * n_.D * n_.L;
-    const int64_t near = at_least(1, NEAR / (2 * values * int64_t(sizeof(T))));
+    const int64_t some = groups_at_once(n_, 2 * values * sizeof(T));
     team_.each(n_.G, 2 * values, [&](int64_t g, int64_t end) {
       prepare(n_, g * n_.D, end * n_.D);
       if (!f_.plain) return through_estimates(g, end);
-      for (; g < end; g += near) through_batch(g, at_most(g + near, end));
+      for (; g < end; g += some) through_batch(g, at_most(g + some, end));
     });
   }
 
