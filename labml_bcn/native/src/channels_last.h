@@ -10,10 +10,46 @@
 
 namespace bcn::BCN_KERNELS {
 
-// Down a strip: f(value, channels) for the values of successive positions.
+// An input of so many bytes is in cache, with its gradient and the results.
+constexpr int64_t NEAR_INPUT = 2 << 20;
+
+// The positions of a run, and how many of them are a strip.
+struct Positions {
+  int64_t count, strip;
+};
+
+// f(position, positions, channel, channels) for the strips of a run.
 template <class F>
-BCN_INLINE void down(int64_t positions, int64_t C, F &&f) {
-  for (int64_t i = 0; i < positions * C; i += C) f(i);
+BCN_INLINE void by_strip(Positions positions, int64_t C, F &&f) {
+  by_pieces(positions.count, positions.strip,
+            [&](int64_t l, int64_t few) BCN_INLINE_LAMBDA {
+    by_block(C, [&](int64_t c, int n) BCN_INLINE_LAMBDA { f(l, few, c, n); });
+  });
+}
+
+// Two rows of sums over a run, and two for those over few of its positions.
+struct RunSums {
+  float *first, *second, *few_first, *few_second;
+};
+
+// Sums over a run: f(position, positions, channel, channels, first, second) adds those
+// of a strip. In float32, a sum is of few values or of few such sums.
+template <class F>
+BCN_INLINE void sum_by_strip(Positions positions, int64_t C, const RunSums &to, F &&f) {
+  by_pieces(positions.count, FEW, [&](int64_t at, int64_t some) BCN_INLINE_LAMBDA {
+    const Positions these = {some, positions.strip};
+    by_strip(these, C, [&](int64_t l, int64_t few, int64_t c, int n) BCN_INLINE_LAMBDA {
+      Block first = l ? load(to.few_first + c) : Block{};
+      Block second = l ? load(to.few_second + c) : Block{};
+      f(at + l, few, c, n, first, second);
+      store(to.few_first + c, first), store(to.few_second + c, second);
+    });
+    by_block(C, [&](int64_t c, int) BCN_INLINE_LAMBDA {
+      const Block first = load(to.few_first + c), second = load(to.few_second + c);
+      store(to.first + c, at ? load(to.first + c) + first : first);
+      store(to.second + c, at ? load(to.second + c) + second : second);
+    });
+  });
 }
 
 // In which lanes the pivot lies near the mean.
@@ -28,90 +64,101 @@ BCN_INLINE bool everywhere(Inside which) {
   return result;
 }
 
-// Sums of x - pivot and its square over a run, for each channel.
+// Adds x - pivot and its square over the positions of a strip.
 template <class T>
-BCN_ALONE void measure_run(const T *x, int64_t positions, int64_t C, float *pivots,
-                           float *firsts, float *seconds) {
+BCN_INLINE void add_up(const T *x, int64_t positions, int64_t C, int n, Block pivot,
+                       Block &first, Block &second) {
+  for (int64_t l = 0; l < positions; l++, x += C) {
+    const Block d = read(x, n, pivot) - pivot;
+    first = first + d, second = second + d * d;
+  }
+}
+
+// The same for all channels of a run, around its first position.
+template <class T>
+BCN_ALONE void measure_run(const T *x, Positions positions, int64_t C, float *pivots,
+                           const RunSums &to) {
+  sum_by_strip(positions, C, to,
+                  [&](int64_t l, int64_t few, int64_t c, int n, Block &first,
+                      Block &second) BCN_INLINE_LAMBDA {
+    add_up(x + l * C + c, few, C, n, read(x + c, n), first, second);
+  });
+  const Block share = both(1.0f / positions.count);
   by_block(C, [&](int64_t c, int n) BCN_INLINE_LAMBDA {
-    Block pivot = read(x + c, n), first, second;
-    const auto sum_up = [&]() BCN_INLINE_LAMBDA {
-      first = second = Block{};
-      by_pieces(positions, FEW, [&](int64_t at, int64_t few) BCN_INLINE_LAMBDA {
-        Block some{}, squares{};
-        down(few, C, [&](int64_t i) BCN_INLINE_LAMBDA {
-          const Block d = read(x + at * C + i + c, n, pivot) - pivot;
-          some = some + d, squares = squares + d * d;
-        });
-        first = first + some, second = second + squares;
-      });
-    };
-    sum_up();
+    Block pivot = read(x + c, n);
+    Block first = load(to.first + c), second = load(to.second + c);
     // A pivot far from the mean loses digits. The mean itself loses none.
-    const Block share = both(1.0f / positions), shift = first * share;
+    const Block shift = first * share;
     const Inside near = near_mean(shift, second * share);
     if (!everywhere(near)) {
       pivot = choose(near, pivot, pivot + shift);
-      sum_up();
+      first = second = Block{};
+      by_pieces(positions.count, FEW, [&](int64_t l, int64_t few) BCN_INLINE_LAMBDA {
+        Block few_first{}, few_second{};
+        add_up(x + l * C + c, few, C, n, pivot, few_first, few_second);
+        first = first + few_first, second = second + few_second;
+      });
     }
-    gather<T>(pivots + c, n, pivot);
-    gather<T>(firsts + c, n, first);
-    gather<T>(seconds + c, n, second);
+    store(pivots + c, unordered(x, pivot));
+    store(to.first + c, unordered(x, first));
+    store(to.second + c, unordered(x, second));
   });
 }
 
 template <class T, bool RELU, bool RESIDUAL>
-BCN_ALONE void apply_run(const T *x, const T *residual, T *y, int64_t positions,
+BCN_ALONE void apply_run(const T *x, const T *residual, T *y, Positions positions,
                          int64_t C, Lines lines) {
-  by_block(C, [&](int64_t c, int n) BCN_INLINE_LAMBDA {
-    const Block mean = spread<T>(lines.mean + c, n);
-    const Block slope = spread<T>(lines.slope + c, n);
-    const Block offset = spread<T>(lines.offset + c, n);
-    down(positions, C, [&](int64_t i) BCN_INLINE_LAMBDA {
-      Block v = affine(read(x + i + c, n) - mean, slope, offset);
-      if (RESIDUAL) v = v + read(residual + i + c, n);
+  by_strip(positions, C,
+              [&](int64_t l, int64_t few, int64_t c, int n) BCN_INLINE_LAMBDA {
+    const Block mean = ordered(x, read(lines.mean + c, n));
+    const Block slope = ordered(x, read(lines.slope + c, n));
+    const Block offset = ordered(x, read(lines.offset + c, n));
+    for (int64_t i = l * C + c; i < (l + few) * C; i += C) {
+      Block v = affine(read(x + i, n) - mean, slope, offset);
+      if (RESIDUAL) v = v + read(residual + i, n);
       if (RELU) v = where_open(v, v);
-      write(y + i + c, n, v);
-    });
+      write(y + i, n, v);
+    }
   });
 }
 
 template <class T, Gate GATE>
-BCN_ALONE void sum_run(const T *x, const T *dy, const T *y, int64_t positions,
-                       int64_t C, Lines lines, float *s, float *t) {
-  by_block(C, [&](int64_t c, int n) BCN_INLINE_LAMBDA {
-    const Block mean = spread<T>(lines.mean + c, n);
-    const Block slope = spread<T>(lines.slope + c, n);
-    const Block offset = spread<T>(lines.offset + c, n);
-    Block first{}, second{};
-    by_pieces(positions, FEW, [&](int64_t at, int64_t few) BCN_INLINE_LAMBDA {
-      Block some{}, products{};
-      down(few, C, [&](int64_t j) BCN_INLINE_LAMBDA {
-        const int64_t i = at * C + c + j;
-        const Block d = read(x + i, n) - mean;
-        const Block g = gradient<T, GATE>(dy, y, i, n, d, slope, offset);
-        some = some + g, products = products + g * d;
-      });
-      first = first + some, second = second + products;
-    });
-    gather<T>(s + c, n, first);
-    gather<T>(t + c, n, second);
+BCN_ALONE void sum_run(const T *x, const T *dy, const T *y, Positions positions,
+                       int64_t C, Lines lines, const RunSums &to) {
+  sum_by_strip(positions, C, to,
+                  [&](int64_t l, int64_t few, int64_t c, int n, Block &s,
+                      Block &t) BCN_INLINE_LAMBDA {
+    const Block mean = ordered(x, read(lines.mean + c, n));
+    const Block slope = ordered(x, read(lines.slope + c, n));
+    const Block offset = ordered(x, read(lines.offset + c, n));
+    for (int64_t i = l * C + c; i < (l + few) * C; i += C) {
+      const Block d = read(x + i, n) - mean;
+      const Block g = gradient<T, GATE>(dy, y, i, n, d, slope, offset);
+      s = s + g, t = t + g * d;
+    }
+  });
+  by_block(C, [&](int64_t c, int) BCN_INLINE_LAMBDA {
+    store(to.first + c, unordered(x, load(to.first + c)));
+    store(to.second + c, unordered(x, load(to.second + c)));
   });
 }
 
 template <class T, Gate GATE>
 BCN_ALONE void combine_run(const T *x, const T *dy, const T *y, T *dx, T *d_residual,
-                           int64_t positions, int64_t C, Lines lines) {
-  by_block(C, [&](int64_t c, int n) BCN_INLINE_LAMBDA {
-    const Block mean = spread<T>(lines.mean + c, n);
-    const Block slope = spread<T>(lines.slope + c, n);
-    const Block offset = spread<T>(lines.offset + c, n);
-    const Block q = spread<T>(lines.q + c, n), r = spread<T>(lines.r + c, n);
-    down(positions, C, [&](int64_t i) BCN_INLINE_LAMBDA {
-      const Block d = read(x + i + c, n) - mean;
-      const Block g = gradient<T, GATE>(dy, y, i + c, n, d, slope, offset);
-      if (GATE == Gate::BY_Y && d_residual) write(d_residual + i + c, n, g);
-      if (dx) write(dx + i + c, n, slope * g + (q * d + r));
-    });
+                           Positions positions, int64_t C, Lines lines) {
+  by_strip(positions, C,
+              [&](int64_t l, int64_t few, int64_t c, int n) BCN_INLINE_LAMBDA {
+    const Block mean = ordered(x, read(lines.mean + c, n));
+    const Block slope = ordered(x, read(lines.slope + c, n));
+    const Block offset = ordered(x, read(lines.offset + c, n));
+    const Block q = ordered(x, read(lines.q + c, n));
+    const Block r = ordered(x, read(lines.r + c, n));
+    for (int64_t i = l * C + c; i < (l + few) * C; i += C) {
+      const Block d = read(x + i, n) - mean;
+      const Block g = gradient<T, GATE>(dy, y, i, n, d, slope, offset);
+      if (GATE == Gate::BY_Y && d_residual) write(d_residual + i, n, g);
+      if (dx) write(dx + i, n, slope * g + (q * d + r));
+    }
   });
 }
 
@@ -131,27 +178,38 @@ auto combine_run_for(bool relu, bool by_y) {
          : relu ? combine_run<T, Gate::BY_X> : combine_run<T, Gate::OPEN>;
 }
 
-// How the positions of each sample are cut into runs.
+// How the positions of each sample are cut into runs, and those into strips.
 class Runs {
  public:
-  explicit Runs(const Layer &n) : n_(n) {
+  Runs(const Layer &n, int64_t value_size) : n_(n) {
     const int64_t positions = at_least(64, at_most(1024, GRAIN / n.C));
     each_ = (n.L + positions - 1) / positions;
+    // Strips keep tables in registers, which counts while x is in cache, or has to be
+    // converted. Otherwise memory counts, and that likes to be read in order; only
+    // tables should not come from there too.
+    const bool near = n.B * n.L * n.C * value_size <= NEAR_INPUT || value_size < 4;
+    const int64_t fitting = (near ? 16 << 10 : 1 << 10) / (n.C * value_size);
+    strip_ = at_least(near || n.C >= 1024 ? 4 : 1, at_most(FEW, fitting));
   }
   int64_t each() const { return each_; }
   int64_t all() const { return n_.B * each_; }
   int64_t values() const { return n_.L * n_.C / each_; }
   int64_t sample(int64_t run) const { return run / each_; }
   int64_t start(int64_t run) const { return n_.L * (run % each_) / each_; }
-  int64_t positions(int64_t run) const {
-    return n_.L * (run % each_ + 1) / each_ - start(run);
+  Positions positions(int64_t run) const {
+    return {n_.L * (run % each_ + 1) / each_ - start(run), strip_};
+  }
+  // The sums of a run are as many as fill whole blocks.
+  int64_t width() const { return (n_.C + BLOCK - 1) / BLOCK * BLOCK; }
+  RunSums rows(float *start) const {
+    return {start, start + width(), start + 2 * width(), start + 3 * width()};
   }
   // The first value of a run.
   int64_t at(int64_t run) const { return (sample(run) * n_.L + start(run)) * n_.C; }
 
  private:
   const Layer &n_;
-  int64_t each_;
+  int64_t each_, strip_;
 };
 
 // From the sums of a sample's runs to its mu and v, for channels c to end: Chan's
@@ -163,9 +221,10 @@ BCN_ALONE inline void merge_moments(const Layer &n, const Runs &runs, const floa
   double before = 0;
   for (int64_t k = 0; k < runs.each(); k++) {
     const int64_t run = b * runs.each() + k;
-    const float *const pivot = sums + 3 * run * n.C;
-    const float *const first = pivot + n.C, *const second = first + n.C;
-    const double count = runs.positions(run), share = 1 / count;
+    const float *const pivot = sums + 5 * run * runs.width();
+    const float *const first = pivot + runs.width();
+    const float *const second = first + runs.width();
+    const double count = runs.positions(run).count, share = 1 / count;
     const double part = count / (before + count), weight = before * part;
     for (int64_t i = c; i < end; i++) {
       const double shift = first[i] * share, mean = pivot[i] + shift;
@@ -188,19 +247,20 @@ template <class T>
 class ChannelsLastForward {
  public:
   ChannelsLastForward(const Forward &f, const Layer &n, Threads threads)
-      : f_(f), n_(n), runs_(n_), team_(threads),
+      : f_(f), n_(n), runs_(n_, sizeof(T)), team_(threads),
         apply_(apply_run_for<T>(f.relu, f.residual)) {}
 
   Status run() {
     const int64_t rows = n_.B * n_.C, groups = n_.B * n_.G;
-    Scratch scratch(2 * n_.C + rows + groups, 3 * rows + 3 * runs_.all() * n_.C);
+    Scratch scratch(2 * (n_.C + rows) + groups, 3 * rows + 5 * runs_.all() * runs_.width());
     if (scratch.missing()) return NO_MEMORY;
     n_.a = scratch.doubles(n_.C), n_.beta_c = scratch.doubles(n_.C);
-    tables_.delta = {scratch.doubles(rows), n_.C};
+    for (auto *table : {&tables_.delta, &tables_.terms})
+      *table = {scratch.doubles(rows), n_.C};
     tables_.rho_g = {scratch.doubles(groups), n_.G};
     for (auto *line : {&tables_.mean, &tables_.slope, &tables_.offset})
       *line = {scratch.floats(rows), n_.C};
-    sums_ = scratch.floats(3 * runs_.all() * n_.C);
+    sums_ = scratch.floats(5 * runs_.all() * runs_.width());
     if (f_.how == EVALUATION && enough_samples(n_, team_))
       evaluate();
     else
@@ -209,9 +269,9 @@ class ChannelsLastForward {
   }
 
   Status measure_alone(const Pass &) {
-    Scratch scratch(0, 3 * runs_.all() * n_.C);
+    Scratch scratch(0, 5 * runs_.all() * runs_.width());
     if (scratch.missing()) return NO_MEMORY;
-    sums_ = scratch.floats(3 * runs_.all() * n_.C);
+    sums_ = scratch.floats(5 * runs_.all() * runs_.width());
     measure_all();
     for (int64_t b = 0; b < n_.B; b++) merge_moments(n_, runs_, sums_, b, 0, n_.C);
     return team_.status();
@@ -264,9 +324,9 @@ class ChannelsLastForward {
     });
   }
   void measure(int64_t run) {
-    float *const pivots = sums_ + 3 * run * n_.C;
+    float *const pivots = sums_ + 5 * run * runs_.width();
     measure_run((const T *)f_.x + runs_.at(run), runs_.positions(run), n_.C, pivots,
-                pivots + n_.C, pivots + 2 * n_.C);
+                runs_.rows(pivots + runs_.width()));
   }
   void apply(int64_t run) {
     const int64_t at = runs_.at(run);
@@ -287,26 +347,26 @@ template <class T>
 class ChannelsLastBackward {
  public:
   ChannelsLastBackward(const Backward &f, const Layer &n, Threads threads)
-      : f_(f), n_(n), runs_(n_), team_(threads),
+      : f_(f), n_(n), runs_(n_, sizeof(T)), team_(threads),
         sums_of_(sum_run_for<T>(f.relu, f.y)),
         combine_(combine_run_for<T>(f.relu, f.y)) {}
 
   Status run() {
     const int64_t rows = n_.B * n_.C, groups = n_.B * n_.G;
     const int64_t sums = 2 * (rows + groups);
-    Scratch scratch(2 * n_.C + 5 * rows + groups + sums,
-                    5 * rows + 2 * runs_.all() * n_.C);
+    Scratch scratch(2 * n_.C + 6 * rows + groups + sums,
+                    5 * rows + 4 * runs_.all() * runs_.width());
     if (scratch.missing()) return NO_MEMORY;
     n_.a = scratch.doubles(n_.C), n_.beta_c = scratch.doubles(n_.C);
     Tables &t = tables_;
-    for (auto *table : {&t.delta, &t.s, &t.t, &t.q, &t.r, &t.by_channel,
+    for (auto *table : {&t.delta, &t.terms, &t.s, &t.t, &t.q, &t.r, &t.by_channel,
                         &t.by_channel_sum})
       *table = {scratch.doubles(rows), n_.C};
     for (auto *table : {&t.by_group, &t.by_group_sum, &t.rho_g})
       *table = {scratch.doubles(groups), n_.G};
     for (auto *line : {&t.mean, &t.slope, &t.offset, &t.q_line, &t.r_line})
       *line = {scratch.floats(rows), n_.C};
-    sums_ = scratch.floats(2 * runs_.all() * n_.C);
+    sums_ = scratch.floats(4 * runs_.all() * runs_.width());
     if (!f_.plain && enough_samples(n_, team_))
       run_by_sample();
     else
@@ -331,12 +391,12 @@ class ChannelsLastBackward {
   template <class F>
   Status alone(const Pass &pass, F &&f) {
     const int64_t rows = n_.B * n_.C;
-    Scratch scratch(0, 5 * rows + 2 * runs_.all() * n_.C);
+    Scratch scratch(0, 5 * rows + 4 * runs_.all() * runs_.width());
     if (scratch.missing()) return NO_MEMORY;
     for (auto *line : {&tables_.mean, &tables_.slope, &tables_.offset, &tables_.q_line,
                        &tables_.r_line})
       *line = {scratch.floats(rows), n_.C};
-    sums_ = scratch.floats(2 * runs_.all() * n_.C);
+    sums_ = scratch.floats(4 * runs_.all() * runs_.width());
     take_lines(pass, rows, tables_.lines(0, 0));
     f();
     return team_.status();
@@ -392,19 +452,19 @@ class ChannelsLastBackward {
     double *const s = tables_.s(b), *const t = tables_.t(b);
     for (int64_t i = c; i < end; i++) s[i] = t[i] = 0;
     for (int64_t k = 0; k < runs_.each(); k++) {
-      const float *const part = sums_ + 2 * (b * runs_.each() + k) * n_.C;
+      const float *const part_s = sums_ + 4 * (b * runs_.each() + k) * runs_.width();
+      const float *const part_t = part_s + runs_.width();
       for (int64_t i = c; i < end; i++) {
-        s[i] += part[i];
-        t[i] += part[n_.C + i];
+        s[i] += part_s[i];
+        t[i] += part_t[i];
       }
     }
   }
   void sum(int64_t run) {
     const int64_t at = runs_.at(run);
-    float *const s = sums_ + 2 * run * n_.C;
     sums_of_((const T *)f_.x + at, (const T *)f_.dy + at, further((const T *)f_.y, at),
-             runs_.positions(run), n_.C, tables_.lines(runs_.sample(run), 0), s,
-             s + n_.C);
+             runs_.positions(run), n_.C, tables_.lines(runs_.sample(run), 0),
+             runs_.rows(sums_ + 4 * run * runs_.width()));
   }
   void combine(int64_t run) {
     const int64_t at = runs_.at(run);

@@ -9,8 +9,10 @@
 
 namespace bcn::BCN_KERNELS {
 
-// So many bytes of x, or of x and dy, are worked on at a time.
-constexpr int64_t NEAR = 640 << 10;
+// Groups are taken together up to so many bytes of x (or of x and dy) in all samples,
+// which are still near at the second reading; and up to so many in each sample, for
+// memory is slow to give short runs.
+constexpr int64_t NEAR = 640 << 10, LONG_RUN = 64 << 10;
 
 inline bool enough_groups(const Layer &n, const Team &team) {
   return n.G % team.size() == 0 || n.G >= 4 * team.size();
@@ -32,6 +34,11 @@ auto combine_rows_for(bool relu, bool by_y) {
          : relu ? combine_rows<T, Gate::BY_X> : combine_rows<T, Gate::OPEN>;
 }
 
+// How many groups are taken together, of which each has so many bytes.
+inline int64_t groups_at_once(const Layer &n, int64_t bytes) {
+  return at_least(1, at_least(NEAR / bytes, LONG_RUN * n.B / bytes));
+}
+
 template <class T>
 class ContiguousForward {
  public:
@@ -42,11 +49,12 @@ class ContiguousForward {
   Status run() {
     const bool by_group = enough_groups(n_, team_);
     const int64_t samples = by_group ? 1 : n_.B, rows = samples * n_.C;
-    Scratch scratch(2 * n_.C + rows + samples * n_.G, 3 * rows);
+    Scratch scratch(2 * (n_.C + rows) + samples * n_.G, 3 * rows);
     if (scratch.missing()) return NO_MEMORY;
     n_.a = scratch.doubles(n_.C), n_.beta_c = scratch.doubles(n_.C);
     const int64_t stride = by_group ? 0 : n_.C;
-    tables_.delta = {scratch.doubles(rows), stride};
+    for (auto *table : {&tables_.delta, &tables_.terms})
+      *table = {scratch.doubles(rows), stride};
     tables_.rho_g = {scratch.doubles(samples * n_.G), by_group ? 0 : n_.G};
     for (auto *line : {&tables_.mean, &tables_.slope, &tables_.offset})
       *line = {scratch.floats(rows), stride};
@@ -72,10 +80,10 @@ class ContiguousForward {
  private:
   void run_by_group() {
     const int64_t values = n_.B * n_.D * n_.L;
-    const int64_t near = at_least(1, NEAR / (values * int64_t(sizeof(T))));
+    const int64_t some = groups_at_once(n_, values * sizeof(T));
     team_.each(n_.G, values, [&](int64_t g, int64_t end) {
       if (f_.how == EVALUATION) return evaluate(g, end);
-      for (; g < end; g += near) train(g, at_most(g + near, end));
+      for (; g < end; g += some) train(g, at_most(g + some, end));
     });
   }
 
@@ -150,12 +158,12 @@ class ContiguousBackward {
     // with it.
     const int64_t samples = by_group && !f_.plain ? 1 : n_.B, rows = samples * n_.C;
     const int64_t groups = samples * n_.G, parts = by_group ? 1 : n_.B;
-    Scratch scratch(2 * n_.C + 5 * rows + groups + parts * 2 * (n_.C + n_.G), 5 * rows);
+    Scratch scratch(2 * n_.C + 6 * rows + groups + parts * 2 * (n_.C + n_.G), 5 * rows);
     if (scratch.missing()) return NO_MEMORY;
     n_.a = scratch.doubles(n_.C), n_.beta_c = scratch.doubles(n_.C);
     const int64_t stride = samples > 1 ? n_.C : 0;
     Tables &t = tables_;
-    for (auto *table : {&t.delta, &t.s, &t.t, &t.q, &t.r})
+    for (auto *table : {&t.delta, &t.terms, &t.s, &t.t, &t.q, &t.r})
       *table = {scratch.doubles(rows), stride};
     t.rho_g = {scratch.doubles(groups), samples > 1 ? n_.G : 0};
     for (auto *table : {&t.by_channel, &t.by_channel_sum})
@@ -197,11 +205,11 @@ class ContiguousBackward {
 
   void run_by_group() {
     const int64_t values = n_.B * n_.D * n_.L;
-    const int64_t near = at_least(1, NEAR / (2 * values * int64_t(sizeof(T))));
+    const int64_t some = groups_at_once(n_, 2 * values * sizeof(T));
     team_.each(n_.G, 2 * values, [&](int64_t g, int64_t end) {
       prepare(n_, g * n_.D, end * n_.D);
       if (!f_.plain) return through_estimates(g, end);
-      for (; g < end; g += near) through_batch(g, at_most(g + near, end));
+      for (; g < end; g += some) through_batch(g, at_most(g + some, end));
     });
   }
 

@@ -35,15 +35,6 @@ BCN_INLINE void by_block(int64_t length, F &&f) {
   for (; i + BLOCK <= length; i += BLOCK) f(i, BLOCK);
   if (i < length) f(i, int(length - i));
 }
-template <class T>
-BCN_INLINE Block read(const T *p, int n, Block rest = Block{}) {
-  return n == BLOCK ? load(p) : load(p, n, rest);
-}
-template <class T>
-BCN_INLINE void write(T *p, int n, Block v) {
-  n == BLOCK ? store(p, v) : store(p, n, v);
-}
-
 // The one map, and relu, for which NaN is as it is for PyTorch.
 BCN_INLINE Block affine(Block distance, Block slope, Block offset) {
   return distance * slope + offset;

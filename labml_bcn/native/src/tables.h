@@ -42,7 +42,7 @@ struct Table {
 
 // The tables of a call. In the forward pass only the first line has them.
 struct Tables {
-  Table<double> delta, rho_g;
+  Table<double> delta, terms, rho_g;
   Table<double> s, t, q, r;
   Table<double> by_channel, by_channel_sum, by_group, by_group_sum;
   Table<float> mean, slope, offset, q_line, r_line;
@@ -52,15 +52,18 @@ struct Tables {
   }
 };
 
-// A sum over channels in eight parts, so that it can go in vectors.
-template <class F>
-BCN_INLINE double sum_over(int64_t c, int64_t end, F &&f) {
-  double part[8] = {};
-  for (; c + 8 <= end; c += 8)
-    for (int64_t i = 0; i < 8; i++) part[i] += f(c + i);
-  for (int64_t i = 0; c + i < end; i++) part[i] += f(c + i);
-  return ((part[0] + part[4]) + (part[2] + part[6])) +
-         ((part[1] + part[5]) + (part[3] + part[7]));
+// The sum of a row of a table, in eight parts.
+BCN_INLINE double sum(const double *p, int64_t n) {
+  typedef double Two __attribute__((vector_size(16)));
+  typedef double Doubles __attribute__((vector_size(16), aligned(8), may_alias));
+  Two part[4] = {};
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8)
+    for (int k = 0; k < 4; k++) part[k] += *(const Doubles *)(p + i + 2 * k);
+  const Two two = (part[0] + part[1]) + (part[2] + part[3]);
+  double result = two[0] + two[1];
+  for (; i < n; i++) result += p[i];
+  return result;
 }
 
 // The slope of the batch norm: a = gamma rho.
@@ -123,27 +126,32 @@ inline double left(double mu) { return mu - float(mu); }
 // Slope and offset of one sample's group.
 BCN_ALONE inline void slope_and_offset(const Layer &n, int64_t b, int64_t g,
                                        const Tables &tables) {
-  const int64_t first = g * n.D, end = first + n.D;
-  const double *const mu = n.mu + b * n.C, *const v = n.v + b * n.C;
-  const double *const a = n.a, *const m = n.m, *const beta_c = n.beta_c;
-  double *const delta = tables.delta(b);
-  const double share = 1.0 / n.D;
-  const double eta_mean = share * sum_over(first, end, [&](int64_t c) {
-    return delta[c] = a[c] * (mu[c] - m[c]) + beta_c[c];
-  });
-  const double V = share * sum_over(first, end, [&](int64_t c) {
-    delta[c] -= eta_mean;
-    return a[c] * a[c] * v[c] + delta[c] * delta[c];
-  });
+  const int64_t D = n.D, first = g * D, row = b * n.C + first;
+  const double *const mu = n.mu + row, *const v = n.v + row;
+  const double *const a = n.a + first, *const m = n.m + first;
+  const double *const beta_c = n.beta_c + first;
+  double *__restrict const delta = tables.delta(b, first);
+  double *__restrict const terms = tables.terms(b, first);
+  const double share = 1.0 / D;
+  // delta is eta at first.
+  for (int64_t d = 0; d < D; d++) delta[d] = a[d] * (mu[d] - m[d]) + beta_c[d];
+  const double eta_mean = share * sum(delta, D);
+  for (int64_t d = 0; d < D; d++) {
+    delta[d] -= eta_mean;
+    terms[d] = a[d] * a[d] * v[d] + delta[d] * delta[d];
+  }
+  const double V = share * sum(terms, D);
   const double rho_g = 1 / __builtin_sqrt(V + n.weights.eps_g);
   const double kappa = n.gamma_g(g) * rho_g, beta_g = n.beta_g(g);
   *tables.rho_g(b, g) = rho_g;
-  const Lines lines = tables.lines(b, 0);
-  for (int64_t c = first; c < end; c++) {
-    const double slope = kappa * a[c], offset = kappa * delta[c] + beta_g;
-    lines.mean[c] = whole(mu[c]);
-    lines.slope[c] = float(slope);
-    lines.offset[c] = float(offset - slope * left(mu[c]));
+  const Lines lines = tables.lines(b, first);
+  float *__restrict const mean = lines.mean, *__restrict const slope = lines.slope;
+  float *__restrict const offset = lines.offset;
+  for (int64_t d = 0; d < D; d++) {
+    const double s = kappa * a[d], o = kappa * delta[d] + beta_g;
+    mean[d] = whole(mu[d]);
+    slope[d] = float(s);
+    offset[d] = float(o - s * left(mu[d]));
   }
 }
 
@@ -151,34 +159,36 @@ BCN_ALONE inline void slope_and_offset(const Layer &n, int64_t b, int64_t g,
 // are the parameters' gradients.
 BCN_ALONE inline void back_through_group(const Layer &n, int64_t b, int64_t g,
                                          const Tables &tables) {
-  const int64_t first = g * n.D, end = first + n.D;
-  const double *const mu = n.mu + b * n.C, *const v = n.v + b * n.C;
-  const double *const a = n.a, *const m = n.m;
-  const double *const delta = tables.delta(b), rho_g = *tables.rho_g(b, g);
-  double *const s = tables.s(b), *const t = tables.t(b);
-  double *const q = tables.q(b), *const r = tables.r(b);
-  double *const by_channel = tables.by_channel(b);
-  double *const by_channel_sum = tables.by_channel_sum(b);
-  const double U = sum_over(first, end, [&](int64_t c) {
-    t[c] -= left(mu[c]) * s[c];
-    return a[c] * t[c] + delta[c] * s[c];
-  });
-  const double sum_s = sum_over(first, end, [&](int64_t c) { return s[c]; });
+  const int64_t D = n.D, first = g * D, row = b * n.C + first;
+  const double *const mu = n.mu + row, *const v = n.v + row;
+  const double *const a = n.a + first, *const m = n.m + first;
+  const double *const delta = tables.delta(b, first), rho_g = *tables.rho_g(b, g);
+  const double *const s = tables.s(b, first);
+  double *__restrict const t = tables.t(b, first);
+  double *__restrict const terms = tables.terms(b, first);
+  double *__restrict const q = tables.q(b, first), *__restrict const r = tables.r(b, first);
+  double *__restrict const by_channel = tables.by_channel(b, first);
+  double *__restrict const by_channel_sum = tables.by_channel_sum(b, first);
+  for (int64_t d = 0; d < D; d++) {
+    t[d] -= left(mu[d]) * s[d];
+    terms[d] = a[d] * t[d] + delta[d] * s[d];
+  }
+  const double U = sum(terms, D), sum_s = sum(s, D);
   const double kappa = n.gamma_g(g) * rho_g, phi = rho_g * rho_g * U;
-  const double share = 1.0 / n.D, scale = -kappa * share / n.L;
+  const double share = 1.0 / D, scale = -kappa * share / n.L;
   // Samples that share a row of a table add to it. The others have theirs alone.
-  const bool before = b > 0 && !tables.by_channel.stride;
+  const bool add = b > 0 && !tables.by_channel.stride;
   double &by_group = *tables.by_group(b, g), &by_group_sum = *tables.by_group_sum(b, g);
-  by_group = (before ? by_group : 0) + rho_g * U;
-  by_group_sum = (before ? by_group_sum : 0) + sum_s;
-  for (int64_t c = first; c < end; c++) {
-    const double omega = sum_s + phi * delta[c], along = phi * a[c];
-    const double sz = kappa * (s[c] - omega * share);
-    const double tz = kappa * (t[c] - along * v[c] * share);
-    by_channel[c] = (before ? by_channel[c] : 0) + (tz + (mu[c] - m[c]) * sz);
-    by_channel_sum[c] = (before ? by_channel_sum[c] : 0) + sz;
-    q[c] = scale * a[c] * along;
-    r[c] = scale * a[c] * omega;
+  by_group = (add ? by_group : 0) + rho_g * U;
+  by_group_sum = (add ? by_group_sum : 0) + sum_s;
+  for (int64_t d = 0; d < D; d++) {
+    const double omega = sum_s + phi * delta[d], along = phi * a[d];
+    const double sz = kappa * (s[d] - omega * share);
+    const double tz = kappa * (t[d] - along * v[d] * share);
+    by_channel[d] = (add ? by_channel[d] : 0) + (tz + (mu[d] - m[d]) * sz);
+    by_channel_sum[d] = (add ? by_channel_sum[d] : 0) + sz;
+    q[d] = scale * a[d] * along;
+    r[d] = scale * a[d] * omega;
   }
 }
 

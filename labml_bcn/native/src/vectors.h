@@ -148,31 +148,41 @@ BCN_INLINE void store(float *p, int n, Block v) {
 #endif
 #endif
 
-// A table's values for the channels of a block, in the order that blocks of T have.
-template <class T>
-BCN_INLINE Block spread(const float *p, int n) {
-  const Block v = n == BLOCK ? load(p) : load(p, n, Block{});
-  if (sizeof(T) == sizeof(float)) return v;
-  float line[BLOCK];
-  store(line, v);
-  Block result;
-  for (int i = 0; i < LANES; i++) {
-    result.a[i] = line[2 * i];
-    result.b[i] = line[2 * i + 1];
-  }
-  return result;
+#if defined(__AVX512F__)
+#define BCN_EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
+#define BCN_ODD 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
+#define BCN_LOWER 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define BCN_UPPER 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#elif defined(__AVX2__)
+#define BCN_EVEN 0, 2, 4, 6, 8, 10, 12, 14
+#define BCN_ODD 1, 3, 5, 7, 9, 11, 13, 15
+#define BCN_LOWER 0, 8, 1, 9, 2, 10, 3, 11
+#define BCN_UPPER 4, 12, 5, 13, 6, 14, 7, 15
+#else
+#define BCN_EVEN 0, 2, 4, 6
+#define BCN_ODD 1, 3, 5, 7
+#define BCN_LOWER 0, 4, 1, 5
+#define BCN_UPPER 2, 6, 3, 7
+#endif
+// From the order of a table to that of a block of T, and back.
+BCN_INLINE Block ordered(const float *, Block v) { return v; }
+BCN_INLINE Block ordered(const BFloat16 *, Block v) {
+  return {__builtin_shufflevector(v.a, v.b, BCN_EVEN),
+          __builtin_shufflevector(v.a, v.b, BCN_ODD)};
 }
-// And back into a table.
+BCN_INLINE Block unordered(const float *, Block v) { return v; }
+BCN_INLINE Block unordered(const BFloat16 *, Block v) {
+  return {__builtin_shufflevector(v.a, v.b, BCN_LOWER),
+          __builtin_shufflevector(v.a, v.b, BCN_UPPER)};
+}
+
+// A whole block where there is one, else its first n values.
 template <class T>
-BCN_INLINE void gather(float *p, int n, Block v) {
-  if (sizeof(T) != sizeof(float)) {
-    float line[BLOCK];
-    for (int i = 0; i < LANES; i++) {
-      line[2 * i] = v.a[i];
-      line[2 * i + 1] = v.b[i];
-    }
-    v = load(line);
-  }
+BCN_INLINE Block read(const T *p, int n, Block rest = Block{}) {
+  return n == BLOCK ? load(p) : load(p, n, rest);
+}
+template <class T>
+BCN_INLINE void write(T *p, int n, Block v) {
   n == BLOCK ? store(p, v) : store(p, n, v);
 }
 
