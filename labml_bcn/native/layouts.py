@@ -23,3 +23,8 @@ def lay_out_as(x: Tensor, like: Tensor) -> Tensor:
     if x.dtype == like.dtype and x.stride() == like.stride():
         return x
     return torch.empty_like(like).copy_(x)
+
+
+def lay_out_for_kernels(x: Tensor) -> Tensor:
+    """Return `x` in an order in memory that the kernels know."""
+    return x if has_a_known_layout(x) else x.contiguous()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from labml_bcn.native import backends
+from labml_bcn.native.layouts import lay_out_as, lay_out_for_kernels
 
 LIBRARY = torch.library.Library("labml_bcn", "DEF")
 WEIGHTS = "Tensor? gamma_c, Tensor? beta_c, Tensor? gamma_g, Tensor? beta_g"
@@ -34,24 +35,45 @@ SCHEMAS = (
 
 def forward(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
     """Run batch-channel norm; see `backends.Backend`."""
-    return backends.of(x).forward(x, *arguments)
+    known = lay_out_for_kernels(x)
+    y, saved = backends.of(x).forward(known, *arguments)
+    return restore(y, known, x), saved
 
 
 def backward(dy: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     """Run its backward pass."""
-    return backends.of(x).backward(dy, x, *arguments)
+    known = lay_out_for_kernels(x)
+    output, *rest = arguments
+    want_dx, want_residual = rest[-2:]
+    if output is not None:
+        output = lay_out_as(output, known)
+    dx, d_residual, *grads = backends.of(x).backward(dy, known, output, *rest)
+    if want_dx:
+        dx = restore(dx, known, x)
+    if want_residual:
+        d_residual = restore(d_residual, known, x)
+    return dx, d_residual, *grads
 
 
 def standardize(w: Tensor, eps: float, gain: float) -> tuple[Tensor, Tensor]:
     """Run weight standardization."""
-    return backends.of(w).standardize(w, eps, gain)
+    known = lay_out_for_kernels(w)
+    out, saved = backends.of(w).standardize(known, eps, gain)
+    return restore(out, known, w), saved
 
 
 def standardize_backward(
     gradient: Tensor, w: Tensor, saved: Tensor, eps: float, gain: float
 ) -> Tensor:
     """Run its backward pass."""
-    return backends.of(w).standardize_backward(gradient, w, saved, eps, gain)
+    known = lay_out_for_kernels(w)
+    result = backends.of(w).standardize_backward(gradient, known, saved, eps, gain)
+    return restore(result, known, w)
+
+
+def restore(result: Tensor, known: Tensor, x: Tensor) -> Tensor:
+    """Give a result the order in memory of the input, if that was changed."""
+    return result if known is x else lay_out_as(result, torch.empty_like(x))
 
 
 def fake_forward(x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
@@ -97,7 +119,8 @@ OPERATORS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 def register() -> None:
     """Make the operators known to PyTorch."""
     for schema in SCHEMAS:
-        LIBRARY.define(schema)
+        # The compiler chooses the order in memory. The kernels take what comes.
+        LIBRARY.define(schema, tags=torch.Tag.flexible_layout)
     for name, (function, fake) in OPERATORS.items():
         for key in ("CPU", "CUDA"):
             LIBRARY.impl(name, function, key)

@@ -354,6 +354,61 @@ def step_without_residual(layer, x, dy):
     return y.detach(), *grads, *(b.clone() for b in layer.buffers())
 
 
+@every_following
+@pytest.mark.parametrize("layout", [k for k in LAYOUTS if k != "contiguous"])
+def test_an_operator_takes_what_order_the_compiler_chooses(layout, following):
+    activation, adds = following
+    x, dy, residual = (inputs(3, C, 5, 4) for _ in "xdr")
+    weights = torch.rand(4, C) + 0.5
+    weights = [*weights[:2], *weights[2:, :G]]
+    training, settings = (G, 1e-5, 1e-5, 0.1, 1), (G, 1e-5, 1e-5, False)
+    relu = activation is not None
+    results = []
+    for move in (lambda t: t, LAYOUTS[layout]):
+        one = move(x)
+        running = [torch.zeros(C), torch.ones(C)]
+        given = move(residual) if adds else None
+        y, saved = torch.ops.labml_bcn.train(
+            one, given, *weights, *running, *training, relu
+        )
+        output = move(y) if adds and relu else None
+        grads = torch.ops.labml_bcn.backward(
+            dy, one, output, *weights, saved, *settings, relu, True, adds and relu
+        )
+        assert y.stride() == grads[0].stride() == torch.empty_like(one).stride()
+        results.append([y, *grads, *running])
+    for a, b in zip(*results, strict=True):
+        assert_close(a, b, 1e-5, 1e-5)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_copies_nothing_between_convolution_and_norm():
+    torch.compiler.reset()
+    net = nn.Sequential(
+        *[
+            nn.Sequential(
+                WSConv2d(C, C, 3, padding=1), BatchChannelNorm(C, G, activation="relu")
+            )
+            for _ in range(2)
+        ]
+    )
+    compiled = torch.compile(net, fullgraph=True)
+    x = inputs(2, C, 8, 8).requires_grad_()
+
+    def step():
+        compiled(x).sum().backward()
+
+    step()
+    with torch.profiler.profile() as profile:
+        step()
+    ours = [e for e in profile.events() if e.name.startswith("labml_bcn::")]
+    assert sum(e.name == "labml_bcn::train" for e in ours) == 2
+    # At the end the order is the caller's. In between a norm takes that of the
+    # convolution, and there is nothing to copy.
+    copies = [c for e in ours for c in e.cpu_children if c.name == "aten::copy_"]
+    assert len(copies) <= 1
+
+
 @pytest.mark.slow
 def test_a_compiled_network_is_the_eager_one():
     torch.compiler.reset()
