@@ -28,6 +28,7 @@ from helpers.layers import (
 )
 from helpers.missing import skip_or_fail
 from helpers.oracle import assert_close
+from helpers.processes import run_in_group
 from torch import nn
 from torch.nn import functional as F
 
@@ -253,6 +254,43 @@ def test_weight_standardization_is_what_operations_give(
         assert error(a, b) < limit
 
 
+@pytest.mark.parametrize("mean", [0.0, 3.0, 1e3])
+def test_standardized_filters_and_their_gradients_keep_the_laws(mean):
+    w = leaf(mean + 0.3 * torch.randn(6, 40, 3, 3))
+    out = weight_standardization(w, 1e-12)
+    rows = out.detach().double().flatten(1)
+    tolerance = 1e-6 * (1 + mean)
+    assert rows.mean(1).abs().max() < tolerance
+    assert (rows.std(1, correction=0) - 1).abs().max() < tolerance
+    (grad,) = torch.autograd.grad(out, w, torch.randn(w.shape))
+    grad = grad.double().flatten(1)
+    # A shift of a filter changes nothing, and neither does its length.
+    assert grad.sum(1).abs().max() < 1e-3
+    assert (grad * rows).sum(1).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e4])
+def test_a_constant_filter_is_zero_and_its_gradient_finite(value):
+    w = torch.randn(3, 4, 3, 3)
+    w[1] = value
+    w = leaf(w)
+    out = weight_standardization(w)
+    assert out[1].abs().max() < 1e-3
+    (grad,) = torch.autograd.grad(out, w, torch.randn(w.shape))
+    assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize("correction", [0, 1])
+def test_gradients_of_gradients_of_filters_are_the_operations(correction):
+    w, penalties = inputs(4, 3, 3, std=0.3), []
+    for dtype in (torch.float32, torch.float64):
+        one = leaf(w.to(dtype))
+        out = weight_standardization(one, correction=correction)
+        (grad,) = torch.autograd.grad(out.pow(3).sum(), one, create_graph=True)
+        penalties.append(torch.autograd.grad(grad.square().sum(), one)[0])
+    assert error(*penalties) < 1e-4
+
+
 # What autograd sees
 
 
@@ -440,6 +478,31 @@ def test_an_exported_program_has_no_operator_of_ours(strict):
     for each in (net, net.eval()):
         program = torch.export.export(each, (torch.randn(2, 3, 8, 8),), strict=strict)
         assert "labml_bcn" not in str(program.graph)
+
+
+def sharded_and_whole(rank, shard):
+    """The largest difference to a network that is not sharded."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        WSConv2d(3, 8, 3), BatchChannelNorm(8, 2), nn.ReLU(inplace=True)
+    )
+    whole = copy.deepcopy(net)
+    mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (2,))
+    norm = net[1]
+    parts = {"inner norms": [norm.batch_norm, norm.channel_norm], "layer": [norm]}
+    for part in [*parts[shard], net]:
+        torch.distributed.fsdp.fully_shard(part, mesh=mesh)
+    x = torch.randn(2, 3, 8, 8)
+    y = net(x)
+    y.sum().backward()
+    return (y - whole(x)).abs().max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shard", ["inner norms", "layer"])
+def test_fsdp_may_shard_a_norm_or_its_halves(shard):
+    for difference in run_in_group(sharded_and_whole, 2, shard):
+        assert difference < 1e-5
 
 
 @pytest.mark.parametrize("look", ["dispatch mode", "make_fx", "subclass", "meta"])
