@@ -738,15 +738,16 @@ def test_the_function_refuses_what_the_layer_refuses(change, words):
 # What is said of it
 
 
-def run(code, **environment):
+def run(code, status=0, **environment):
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("LABML_BCN_")}
     done = subprocess.run(
         [sys.executable, *code],
-        env={**os.environ, **environment},
+        env={**clean, **environment},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == status, done.stderr
     return done.stdout
 
 
@@ -757,6 +758,9 @@ def test_the_status_says_what_computes_and_why(tmp_path):
     missing = run(command, LABML_BCN_LIBRARY=str(tmp_path / "none.so"))
     assert "PyTorch's operations" in missing
     assert "install a C++ compiler" in missing
+    none = {"LABML_BCN_NATIVE": "require", "LABML_BCN_LIBRARY": str(tmp_path / "no")}
+    assert "PyTorch's operations" in run(command, status=1, **none)
+    assert "native kernels" in run(command, LABML_BCN_NATIVE="require")
     broken = tmp_path / "broken.so"
     broken.write_text("no library")
     assert "cannot be loaded" in run(command, LABML_BCN_LIBRARY=str(broken))
