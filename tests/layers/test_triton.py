@@ -27,13 +27,15 @@ ON_GPU = torch.cuda.is_available()
 DEVICE = "cuda" if ON_GPU else "cpu"
 EPS = 1e-5
 HOW = {"evaluation": 0, "around batch mean": 1, "around running mean": 2, "plain": 3}
-# Relative errors: of activations, and of the weights' gradients.
+# Relative errors of activations. Those of the weights' gradients, which are float32,
+# are the same for each dtype.
 ERRORS = {
-    torch.float32: (1e-6, 1e-5),
+    torch.float32: 1e-6,
     # Triton's interpreter rounds down where a GPU rounds to the nearest.
-    torch.bfloat16: (4e-3, 4e-3),
-    torch.float16: (5e-4, 1e-3),
+    torch.bfloat16: 4e-3,
+    torch.float16: 4e-4,
 }
+ERROR_OF_WEIGHTS = 1e-5
 every_mode = pytest.mark.parametrize("how", HOW.values(), ids=HOW)
 learning_mode = pytest.mark.parametrize("how", [1, 2, 3], ids=[*HOW][1:])
 either_layout = pytest.mark.parametrize("layout", ["contiguous", "channels last"])
@@ -140,13 +142,13 @@ def check(case, kernels, how):
     )
     gradients = [dx, d_residual, *d_weights] if with_residual else [dx, *d_weights]
     assert with_residual or d_residual.numel() == 0
-    of_activations, of_weights = ERRORS[case.dtype]
+    of_activations = ERRORS[case.dtype]
     assert error(y, expected) < of_activations
     assert error(case.exp_mean, learned.mean) < 1e-6
     assert error(case.exp_var, learned.var) < 1e-6
     theirs = torch.autograd.grad(expected, leaves, case.dy.double().cpu())
     for n, (ours, exact) in enumerate(zip(gradients, theirs, strict=True)):
-        bound = of_activations if n <= with_residual else of_weights
+        bound = of_activations if n <= with_residual else ERROR_OF_WEIGHTS
         assert error(ours, exact) < bound, n
 
 
@@ -314,8 +316,8 @@ def test_filters_are_standardized(kernels, shape, dtype):
     leaf = w.double().cpu().requires_grad_()
     expected = 0.9 * standardize(leaf, EPS)
     (exact,) = torch.autograd.grad(expected, leaf, gradient.double().cpu())
-    assert error(out, expected) < ERRORS[dtype][0]
-    assert error(dw, exact) < ERRORS[dtype][0]
+    assert error(out, expected) < ERRORS[dtype]
+    assert error(dw, exact) < ERRORS[dtype]
 
 
 def test_filters_may_have_their_channels_last(kernels):
