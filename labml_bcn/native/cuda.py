@@ -168,7 +168,11 @@ def forward(
     how: int,
     relu: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Normalize; return the output, and what the backward pass needs besides `x`."""
+    """Normalize; return the output, and what the backward pass needs besides `x`.
+
+    `x` is contiguous, or dense with its channels last. The running statistics are
+    moved in place.
+    """
     run = kernels()
     cut = prepare(x.shape, groups, not x.is_contiguous(), x.device)
     pass_sizes = (cut.rows, cut.channels, cut.length, cut.span)

@@ -218,12 +218,18 @@ def test_no_weights_are_ones_and_zeros(kernels):
     torch.testing.assert_close(case.backward(kernels, 1, y, saved), gradients)
 
 
-def test_the_gradient_may_lie_in_another_order(kernels):
-    case = Case((2, 8, 5, 5), 4, "channels last")
+def test_gradient_and_residual_may_lie_in_another_order(kernels):
+    case = Case((2, 8, 5, 5), 4, "channels last", relu=True)
+    case.residual = case.activation(torch.randn(case.shape))
+    learned = case.exp_mean.clone(), case.exp_var.clone()
     y, saved = case.forward(kernels, 1)
-    expected = case.backward(kernels, 1, y, saved)
-    case.dy = case.dy.contiguous()
-    for ours, theirs in zip(case.backward(kernels, 1, y, saved), expected, strict=True):
+    expected = case.backward(kernels, 1, y, saved, want_residual=True)
+    case.residual, case.dy = case.residual.contiguous(), case.dy.contiguous()
+    case.exp_mean, case.exp_var = learned
+    again, saved = case.forward(kernels, 1)
+    assert torch.equal(again, y)
+    gradients = case.backward(kernels, 1, y, saved, want_residual=True)
+    for ours, theirs in zip(gradients, expected, strict=True):
         assert torch.equal(ours, theirs)
 
 
