@@ -248,10 +248,9 @@ def backward(
                 RELU=relu and not want_residual,
                 **cut.tile,
             )
-    nothing = (d_weights.new_empty(0) for _ in range(2))
     return (
-        next(nothing) if dx is None else dx,
-        next(nothing) if d_residual is None else d_residual,
+        empty_floats(0, x) if dx is None else dx,
+        empty_floats(0, x) if d_residual is None else d_residual,
         d_weights,
     )
 
