@@ -329,6 +329,18 @@ def test_filters_are_standardized(kernels, shape, dtype):
     assert error(dw, exact) < ERRORS[dtype]
 
 
+def test_filters_far_from_zero_keep_their_digits(kernels):
+    w = FAR + torch.randn(3, 2500, device=DEVICE)
+    gradient = 1 + torch.randn_like(w)
+    out, saved = kernels.standardize(w, EPS, 1.0)
+    dw = kernels.standardize_backward(gradient, w, saved, EPS, 1.0)
+    leaf = w.double().cpu().requires_grad_()
+    expected = standardize(leaf, EPS)
+    (exact,) = torch.autograd.grad(expected, leaf, gradient.double().cpu())
+    assert error(out, expected) < 1e-6
+    assert error(dw, exact) < 1e-6
+
+
 def test_filters_may_have_their_channels_last(kernels):
     w, gradient = torch.randn(2, 6, 5, 3, 3).to(DEVICE)
     out, saved = kernels.standardize(w, EPS, 1.0)
