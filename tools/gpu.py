@@ -21,10 +21,10 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 HAS_GPU = "import sys, torch; sys.exit(not torch.cuda.is_available())"
-# What tests share is not needed by these; the slow ones compile for other GPUs.
+# What tests share is not needed by these. One of them compiles for other GPUs.
 TESTS = (
     *("-m", "pytest", "--noconftest", "-p", "no:cacheprovider", "-W", "default", "-q"),
-    *("-m", "not slow", "tests/layers/test_triton.py"),
+    *("tests/layers/test_triton.py", "-k", "not compiles"),
 )
 BENCHMARK = ("-m", "labml_bcn.experiment.bench.layers", "--device", "cuda")
 # Seconds: of everything, of the tests, of a benchmark, and of measuring an input in it.

@@ -286,6 +286,7 @@ def test_relu_keeps_nan(kernels):
 FAR = 1e4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mean", "layout"),
     [(FAR, "contiguous"), (FAR, "channels last"), (100 * FAR, "contiguous")],
@@ -304,6 +305,7 @@ def test_digits_survive_a_large_mean(kernels, learned, how, mean, layout):
     assert (dx.double().cpu() - theirs).abs().max() < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [1, 1100])
 def test_values_far_from_the_rest_spoil_no_digits(kernels, first):
     case = Case((1, 16, 40, 40), 8)
