@@ -283,6 +283,15 @@ def test_relu_keeps_nan(kernels):
     assert case.backward(kernels, 1, y, saved)[0][1, 2:4].isnan().all()
 
 
+def test_relu_lets_the_gradient_through_at_nan(kernels):
+    case = Case((2, 8, 5, 5), 4, relu=True, residual=torch.zeros(2, 8, 5, 5).to(DEVICE))
+    case.residual[1, 2, 3, 4] = float("nan")
+    y, saved = case.forward(kernels, 1)
+    assert y.isnan().nonzero().tolist() == [[1, 2, 3, 4]]
+    gradients = case.backward(kernels, 1, y, saved, want_residual=True)
+    assert torch.equal(gradients[1], torch.where(y == 0, 0, case.dy))
+
+
 FAR = 1e4
 
 
