@@ -12,7 +12,7 @@ KERNELS := hatch_build.py $(wildcard labml_bcn/native/build.py labml_bcn/native/
 PRELOAD = $(foreach name,asan ubsan stdc++,$(shell g++ -print-file-name=lib$(name).so))
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help serve site lab native quick test sanitize mutants results check format renew clean
+.PHONY: help serve site lab native quick test sanitize gpu mutants results check format renew clean
 help:
 	@echo "make serve   build the site and serve it on http://127.0.0.1:8000, with live reload"
 	@echo "make site    build the site into site/"
@@ -21,6 +21,7 @@ help:
 	@echo "make quick   run the tests that answer within two minutes (narrow with ARGS=\"-k channel\")"
 	@echo "make test    run every test (narrow with ARGS=\"-k channel\")"
 	@echo "make sanitize test the kernels under the address and undefined-behaviour sanitizers"
+	@echo "make gpu     test and measure the kernels on a GPU, with its machine's python3"
 	@echo "make mutants show that the equations' tests notice a wrong equation"
 	@echo "make results record the study: hours of training, resumable (ARGS=--list: what is there)"
 	@echo "make check   lint, formatting, types and workflows"
@@ -62,6 +63,10 @@ sanitize: .venv/installed
 	LD_PRELOAD="$(PRELOAD)" ASAN_OPTIONS=detect_leaks=0 \
 		LABML_BCN_LIBRARY=.cache/sanitized/_kernels.so \
 		$(PY) -m pytest tests/layers/test_native_library.py $(ARGS)
+
+# On the machine with the GPU, whose Python has PyTorch, Triton and pytest.
+gpu:
+	$(PYTHON) tools/gpu.py docs/benchmarks $(ARGS)
 
 mutants: .venv/installed
 	$(PY) tools/mutants.py $(ARGS)

@@ -33,11 +33,6 @@ def test_the_benchmark_knows_its_options():
     assert {each.inputs for each in chosen} == {layers.INPUTS}
 
 
-def test_all_shares_together_are_below_eight_minutes():
-    shares = gpu.SHARE_OF_TESTS + gpu.SHARE_OF_BENCHMARK * len(gpu.benchmarks())
-    assert shares < 8 * 60
-
-
 @pytest.mark.usefixtures("has_gpu")
 def test_tests_and_benchmarks_are_recorded(tmp_path, monkeypatch):
     write = "import sys; print('measured'); open(sys.argv[-1], 'w').write('[1]')"
@@ -53,7 +48,7 @@ def test_tests_and_benchmarks_are_recorded(tmp_path, monkeypatch):
 def test_what_fails_or_takes_too_long_is_recorded_as_that(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "TESTS", ("-c", "import time; time.sleep(60)"))
     monkeypatch.setattr(gpu, "BENCHMARK", ("-c", "raise SystemExit('no memory')"))
-    monkeypatch.setattr(gpu, "SHARE_OF_TESTS", 1)
+    monkeypatch.setattr(gpu, "MOST_OF_TESTS", 1)
     monkeypatch.setattr(gpu, "benchmarks", lambda: [["--graph"]])
     assert gpu.main([str(tmp_path)]) == 1
     record = recorded(tmp_path)
@@ -62,3 +57,14 @@ def test_what_fails_or_takes_too_long_is_recorded_as_that(tmp_path, monkeypatch)
     assert measured["end"] == "failed with exit status 1"
     assert measured["record"] is None
     assert measured["output"] == ["no memory"]
+
+
+@pytest.mark.usefixtures("has_gpu")
+def test_everything_ends_in_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "TESTS", ("-c", "import time; time.sleep(60)"))
+    monkeypatch.setattr(gpu, "BENCHMARK", ("-c", "import time; time.sleep(60)"))
+    monkeypatch.setattr(gpu, "ALL", 1)
+    assert gpu.main([str(tmp_path)]) == 1
+    record = recorded(tmp_path)
+    ends = [each["end"] for each in record["benchmarks"]]
+    assert ends == ["stopped after 0 seconds"] * 8

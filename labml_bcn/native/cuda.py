@@ -20,7 +20,7 @@ MOST, LEAST = 2048, 512
 PROGRAMS_A_PROCESSOR = 4
 # With the channels last, neighbours in memory are rows: as many as fill a cache line.
 ROWS_ACROSS = 32
-# In the tables' kernels, whose values are many tables and partly float64.
+# A thread has eight of them, which are two loads of float32, or one of bfloat16.
 VALUES_A_WARP = 256
 
 
@@ -56,9 +56,9 @@ def kernels() -> Any:
 
 @cache
 def count_processors(device: torch.device) -> int:
-    """Return the multiprocessors of a GPU; where Triton interprets, those of one."""
+    """Return the multiprocessors of a GPU, or some few where Triton interprets."""
     if device.type != "cuda":
-        return 132
+        return 4
     count: int = torch.cuda.get_device_properties(device).multi_processor_count
     return count
 
@@ -71,6 +71,11 @@ def power_of_two(number: int) -> int:
 def divide_up(number: int, by: int) -> int:
     """Divide, and round up."""
     return -(-number // by)
+
+
+def count_warps(values: int) -> int:
+    """Return the warps of a program that holds so many values."""
+    return min(16, max(4, values // VALUES_A_WARP))
 
 
 def plan(
@@ -125,12 +130,17 @@ def prepare(
     return Launches(
         *(samples, channels, length, rows, span, splits, size),
         grid=(divide_up(rows, tile_rows), splits),
-        tile={"ROWS": tile_rows, "BLOCK": block, "LAST": channels_last},
+        tile={
+            "ROWS": tile_rows,
+            "BLOCK": block,
+            "LAST": channels_last,
+            "num_warps": count_warps(tile_rows * block),
+        },
         table={
             "SAMPLES": deep,
             "SIZE": wide,
             "SPLITS": parts,
-            "num_warps": min(16, max(4, deep * wide * parts // VALUES_A_WARP)),
+            "num_warps": count_warps(deep * wide * parts),
         },
     )
 
@@ -172,7 +182,11 @@ def forward(
     how: int,
     relu: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Normalize; return the output, and what the backward pass needs besides `x`."""
+    """Normalize; return the output, and what the backward pass needs besides `x`.
+
+    `x` is contiguous, or dense with its channels last. The running statistics are
+    moved in place.
+    """
     run = kernels()
     cut = prepare(x.shape, groups, not x.is_contiguous(), x.device)
     pass_sizes = (cut.rows, cut.channels, cut.length, cut.span)
@@ -249,8 +263,8 @@ def backward(
                 **cut.tile,
             )
     return (
-        d_weights.new_empty(0) if dx is None else dx,
-        d_weights.new_empty(0) if d_residual is None else d_residual,
+        x.new_empty(0) if dx is None else dx,
+        x.new_empty(0) if d_residual is None else d_residual,
         *d_weights.split([cut.channels, cut.channels, groups, groups]),
     )
 
@@ -266,7 +280,8 @@ def cut_filters(w: Tensor) -> tuple[tuple[int], tuple[int, int], dict[str, int]]
     block = min(power_of_two(length), MOST)
     rows = min(power_of_two(filters), max(1, LEAST // block))
     grid = (divide_up(filters, rows),)
-    return grid, (filters, length), {"ROWS": rows, "BLOCK": block}
+    tile = {"ROWS": rows, "BLOCK": block, "num_warps": count_warps(rows * block)}
+    return grid, (filters, length), tile
 
 
 def standardize(w: Tensor, eps: float, gain: float) -> tuple[Tensor, Tensor]:

@@ -72,9 +72,9 @@ def measure_rows(
         centre = tl.sum(values, 1) / count
         distance = tl.where(inside, values - centre[:, None], 0.0)
         rest = tl.sum(distance, 1) / count
-        here = tl.sum(distance * distance, 1) - rest * rest * count
+        new_square = tl.sum(distance * distance, 1) - rest * rest * count
         new_mean = centre.to(tl.float64) + rest
-        mean, square = merge(mean, square, first - start, new_mean, here, count)
+        mean, square = merge(mean, square, first - start, new_mean, new_square, count)
     return mean, square
 
 
@@ -107,13 +107,12 @@ def measure(
 
 
 @triton.jit
-def apply_to(values, saved, row, rows):
-    """Apply the map of each row to its values."""
-    table = saved + row
-    mu = tl.load(table, mask=row < rows, other=0)
-    slope = tl.load(table + 3 * rows, mask=row < rows, other=0)
-    offset = tl.load(table + 4 * rows, mask=row < rows, other=0)
-    return slope[:, None] * (values - mu[:, None]) + offset[:, None]
+def load_map(saved, row, rows):
+    r"""Return $\mu$, slope and offset of each row."""
+    mu = tl.load(saved + row, mask=row < rows, other=0)
+    slope = tl.load(saved + 3 * rows + row, mask=row < rows, other=0)
+    offset = tl.load(saved + 4 * rows + row, mask=row < rows, other=0)
+    return mu[:, None], slope[:, None], offset[:, None]
 
 
 @triton.jit
@@ -135,10 +134,11 @@ def apply_map(
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     start = tl.program_id(1) * span
     end = tl.minimum(start + span, length)
+    mu, slope, offset = load_map(saved, row, rows)
     for first in range(start, end, BLOCK):
         at, inside = locate(row, first, end, rows, channels, length, BLOCK, LAST)
         values = tl.load(x + at, mask=inside, other=0).to(tl.float32)
-        result = apply_to(values, saved, row, rows)
+        result = slope * (values - mu) + offset
         if residual is not None:
             result += tl.load(residual + at, mask=inside, other=0).to(tl.float32)
         if RELU:
@@ -148,18 +148,16 @@ def apply_map(
 
 
 @triton.jit
-def load_gradient(dy, y, values, saved, row, rows, at, inside, RELU: tl.constexpr):
+def load_gradient(dy, y, mapped, at, inside, RELU: tl.constexpr):
     """Return the gradient, where relu let it through.
 
-    Relu's own output says where that was, or else the map, computed again.
+    Relu's own output says where that was, or else what was given to it.
     """
     gradient = tl.load(dy + at, mask=inside, other=0).to(tl.float32)
     if RELU:
         if y is not None:
-            result = tl.load(y + at, mask=inside, other=0).to(tl.float32)
-        else:
-            result = apply_to(values, saved, row, rows)
-        gradient = tl.where(result <= 0, 0.0, gradient)
+            mapped = tl.load(y + at, mask=inside, other=0).to(tl.float32)
+        gradient = tl.where(mapped <= 0, 0.0, gradient)
     return gradient
 
 
@@ -186,16 +184,17 @@ def sum_up(
     split = tl.program_id(1)
     start = split * span
     end = tl.minimum(start + span, length)
-    mu = tl.load(saved + row, mask=row < rows, other=0)
+    mu, slope, offset = load_map(saved, row, rows)
     s = tl.zeros((ROWS, BLOCK), tl.float32)
     t = tl.zeros((ROWS, BLOCK), tl.float32)
     for first in range(start, end, BLOCK):
         at, inside = locate(row, first, end, rows, channels, length, BLOCK, LAST)
         values = tl.load(x + at, mask=inside, other=0).to(tl.float32)
-        gradient = load_gradient(dy, y, values, saved, row, rows, at, inside, RELU)
+        distance = tl.where(inside, values - mu, 0.0)
+        mapped = slope * distance + offset
+        gradient = load_gradient(dy, y, mapped, at, inside, RELU)
         if d_residual is not None:
             tl.store(d_residual + at, gradient, mask=inside)
-        distance = tl.where(inside, values - mu[:, None], 0.0)
         s += gradient
         t += gradient * distance
     part, size = sums + row * splits + split, rows * splits
@@ -224,16 +223,16 @@ def combine(
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     start = tl.program_id(1) * span
     end = tl.minimum(start + span, length)
-    mu = tl.load(saved + row, mask=row < rows, other=0)
-    slope = tl.load(saved + 3 * rows + row, mask=row < rows, other=0)
+    mu, slope, offset = load_map(saved, row, rows)
     q = tl.load(tables + row, mask=row < rows, other=0)
     r = tl.load(tables + rows + row, mask=row < rows, other=0)
     for first in range(start, end, BLOCK):
         at, inside = locate(row, first, end, rows, channels, length, BLOCK, LAST)
         values = tl.load(x + at, mask=inside, other=0).to(tl.float32)
-        gradient = load_gradient(dy, y, values, saved, row, rows, at, inside, RELU)
-        along = q[:, None] * (values - mu[:, None])
-        result = slope[:, None] * gradient + along + r[:, None]
+        distance = values - mu
+        mapped = slope * distance + offset
+        gradient = load_gradient(dy, y, mapped, at, inside, RELU)
+        result = slope * gradient + q[:, None] * distance + r[:, None]
         tl.store(dx + at, result, mask=inside)
 
 

@@ -173,6 +173,7 @@ def test_channels_last_and_evaluation_can_be_measured(capsys):
         (["--inputs", "2,64"], "four positive sizes"),
         (["--json", "/no/such/folder/x.json"], "no folder"),
         (["--dtype", "int8"], "invalid choice"),
+        (["--graph"], "--device cuda"),
         (["--weights", "--compile"], "leave out --compile"),
         (["--weights", "--device", "cuda"], "leave out --device"),
     ],

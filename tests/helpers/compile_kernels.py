@@ -71,7 +71,7 @@ def run_all(shape, groups, dtype, last, residual, relu, how):
     added = x.clone() if residual else None
     channels = shape[1]
     sizes = (channels, channels, groups, groups)
-    weights = [None] * 4 if residual else [torch.ones(size) for size in sizes]
+    weights = [None] * 4 if residual else [torch.ones(n, dtype=dtype) for n in sizes]
     statistics = torch.zeros(channels), torch.ones(channels)
     y, saved = cuda.forward(
         *(x, added, *weights, *statistics, groups, 1e-5, 1e-5, 0.1, how, relu)
@@ -89,6 +89,7 @@ def run_all(shape, groups, dtype, last, residual, relu, how):
 FORMS = [
     ((2, 64, 8, 32), 8, torch.float32, False, False, False, 2),
     ((2, 64, 8, 32), 8, torch.bfloat16, True, True, True, 3),
+    ((2, 64, 8, 32), 8, torch.bfloat16, False, False, True, 1),
     ((1, 12, 50), 12, torch.float32, False, False, True, 3),
     ((3, 5), 1, torch.float16, False, True, False, 0),
     ((1, 1, 9), 1, torch.float32, False, False, False, 1),

@@ -1,4 +1,4 @@
-"""What becomes of a test whose means are not there."""
+"""What becomes of tests whose browser, data or packages are not there."""
 
 import os
 from typing import NoReturn
@@ -7,7 +7,7 @@ import pytest
 
 
 def skip_or_fail(what: str) -> NoReturn:
-    """Skip a test that lacks its browser or its data; under CI, fail it."""
+    """Skip a test, or a file of them, that lacks what it needs; under CI, fail it."""
     if os.environ.get("CI"):
         pytest.fail(f"{what} is missing, and CI must not skip this test")
-    pytest.skip(f"{what} is missing")
+    pytest.skip(f"{what} is missing", allow_module_level=True)

@@ -27,13 +27,15 @@ ON_GPU = torch.cuda.is_available()
 DEVICE = "cuda" if ON_GPU else "cpu"
 EPS = 1e-5
 HOW = {"evaluation": 0, "around batch mean": 1, "around running mean": 2, "plain": 3}
-# Relative errors: of activations, and of the weights' gradients.
+# Relative errors of activations. Those of the weights' gradients, which are float32,
+# are the same for each dtype.
 ERRORS = {
-    torch.float32: (1e-6, 1e-5),
+    torch.float32: 1e-6,
     # Triton's interpreter rounds down where a GPU rounds to the nearest.
-    torch.bfloat16: (4e-3, 4e-3),
-    torch.float16: (5e-4, 1e-3),
+    torch.bfloat16: 4e-3,
+    torch.float16: 4e-4,
 }
+ERROR_OF_WEIGHTS = 1e-5
 every_mode = pytest.mark.parametrize("how", HOW.values(), ids=HOW)
 learning_mode = pytest.mark.parametrize("how", [1, 2, 3], ids=[*HOW][1:])
 either_layout = pytest.mark.parametrize("layout", ["contiguous", "channels last"])
@@ -140,24 +142,25 @@ def check(case, kernels, how):
     )
     gradients = [dx, d_residual, *d_weights] if with_residual else [dx, *d_weights]
     assert with_residual or d_residual.numel() == 0
-    of_activations, of_weights = ERRORS[case.dtype]
+    of_activations = ERRORS[case.dtype]
     assert error(y, expected) < of_activations
     assert error(case.exp_mean, learned.mean) < 1e-6
     assert error(case.exp_var, learned.var) < 1e-6
     theirs = torch.autograd.grad(expected, leaves, case.dy.double().cpu())
     for n, (ours, exact) in enumerate(zip(gradients, theirs, strict=True)):
-        bound = of_activations if n <= with_residual else of_weights
+        bound = of_activations if n <= with_residual else ERROR_OF_WEIGHTS
         assert error(ours, exact) < bound, n
 
 
 SHAPES = {
     "rank 2": ((6, 12), 3),
-    "rank 3, one group, in few tiles": ((3, 8, 40), 1, "channels last"),
+    "rank 3, one group": ((3, 8, 40), 1, "channels last"),
     "rank 4, short rows": ((5, 12, 7, 7), 4),
     "rank 4, channels last": ((2, 12, 9, 9), 4, "channels last"),
     "rank 4, split rows": ((1, 6, 40, 40), 2),
     "rank 5, instances": ((2, 8, 2, 3, 4), 8),
-    "samples in several tiles": ((10, 64, 33), 1, "channels last"),
+    "channels last, several tiles of positions": ((10, 64, 33), 1, "channels last"),
+    "several tiles of samples": ((40, 64, 3), 1),
 }
 
 
@@ -195,9 +198,11 @@ def test_a_residual_that_wants_no_gradient_changes_no_other(kernels, want_dx):
     wanted = case.backward(kernels, 1, y, saved, want_residual=True)
     dx, d_residual, *others = case.backward(kernels, 1, y, saved, want_dx)
     assert d_residual.numel() == 0
-    assert torch.equal(dx, wanted[0]) if want_dx else dx.numel() == 0
-    for ours, theirs in zip(others, wanted[2:], strict=True):
-        assert torch.equal(ours, theirs)
+    if want_dx:
+        torch.testing.assert_close(dx, wanted[0])
+    else:
+        assert dx.numel() == 0
+    torch.testing.assert_close(others, list(wanted[2:]))
 
 
 def test_no_weights_are_ones_and_zeros(kernels):
@@ -209,19 +214,22 @@ def test_no_weights_are_ones_and_zeros(kernels):
     case.weights = [None] * 4
     case.exp_mean, case.exp_var = learned
     without, saved = case.forward(kernels, 1)
-    assert torch.equal(without, y)
-    for ours, theirs in zip(
-        case.backward(kernels, 1, y, saved), gradients, strict=True
-    ):
-        assert torch.equal(ours, theirs)
+    torch.testing.assert_close(without, y)
+    torch.testing.assert_close(case.backward(kernels, 1, y, saved), gradients)
 
 
-def test_the_gradient_may_lie_in_another_order(kernels):
-    case = Case((2, 8, 5, 5), 4, "channels last")
+def test_gradient_and_residual_may_lie_in_another_order(kernels):
+    case = Case((2, 8, 5, 5), 4, "channels last", relu=True)
+    case.residual = case.activation(torch.randn(case.shape))
+    learned = case.exp_mean.clone(), case.exp_var.clone()
     y, saved = case.forward(kernels, 1)
-    expected = case.backward(kernels, 1, y, saved)
-    case.dy = case.dy.contiguous()
-    for ours, theirs in zip(case.backward(kernels, 1, y, saved), expected, strict=True):
+    expected = case.backward(kernels, 1, y, saved, want_residual=True)
+    case.residual, case.dy = case.residual.contiguous(), case.dy.contiguous()
+    case.exp_mean, case.exp_var = learned
+    again, saved = case.forward(kernels, 1)
+    assert torch.equal(again, y)
+    gradients = case.backward(kernels, 1, y, saved, want_residual=True)
+    for ours, theirs in zip(gradients, expected, strict=True):
         assert torch.equal(ours, theirs)
 
 
@@ -275,16 +283,29 @@ def test_relu_keeps_nan(kernels):
     assert case.backward(kernels, 1, y, saved)[0][1, 2:4].isnan().all()
 
 
+def test_relu_lets_the_gradient_through_at_nan(kernels):
+    case = Case((2, 8, 5, 5), 4, relu=True, residual=torch.zeros(2, 8, 5, 5).to(DEVICE))
+    case.residual[1, 2, 3, 4] = float("nan")
+    y, saved = case.forward(kernels, 1)
+    assert y.isnan().nonzero().tolist() == [[1, 2, 3, 4]]
+    gradients = case.backward(kernels, 1, y, saved, want_residual=True)
+    assert torch.equal(gradients[1], torch.where(y == 0, 0, case.dy))
+
+
 FAR = 1e4
 
 
-@either_layout
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mean", "layout"),
+    [(FAR, "contiguous"), (FAR, "channels last"), (100 * FAR, "contiguous")],
+)
 @pytest.mark.parametrize("how", [0, 3], ids=["evaluation", "plain"])
-@pytest.mark.parametrize("known", [0.0, FAR])
-def test_digits_survive_a_large_mean(kernels, known, how, layout):
-    case = Case((3, 8, 20, 20), 4, layout)
-    case.x = case.activation(FAR + torch.randn(case.shape))
-    case.exp_mean.fill_(known)
+@pytest.mark.parametrize("learned", [True, False])
+def test_digits_survive_a_large_mean(kernels, learned, how, mean, layout):
+    case = Case((2, 8, 20, 20), 4, layout)
+    case.x = case.activation(mean + torch.randn(case.shape))
+    case.exp_mean.fill_(mean * learned)
     expected, leaves, _ = case.restate(how)
     y, saved = case.forward(kernels, how)
     dx = case.backward(kernels, how, y, saved)[0]
@@ -293,9 +314,10 @@ def test_digits_survive_a_large_mean(kernels, known, how, layout):
     assert (dx.double().cpu() - theirs).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("first", [1, 600])
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [1, 1100])
 def test_values_far_from_the_rest_spoil_no_digits(kernels, first):
-    case = Case((1, 4, 40, 40), 2)
+    case = Case((1, 16, 40, 40), 8)
     case.x.flatten(2)[:, :, :first] -= FAR
     check(case, kernels, HOW["plain"])
 
@@ -314,8 +336,20 @@ def test_filters_are_standardized(kernels, shape, dtype):
     leaf = w.double().cpu().requires_grad_()
     expected = 0.9 * standardize(leaf, EPS)
     (exact,) = torch.autograd.grad(expected, leaf, gradient.double().cpu())
-    assert error(out, expected) < ERRORS[dtype][0]
-    assert error(dw, exact) < ERRORS[dtype][0]
+    assert error(out, expected) < ERRORS[dtype]
+    assert error(dw, exact) < ERRORS[dtype]
+
+
+def test_filters_far_from_zero_keep_their_digits(kernels):
+    w = FAR + torch.randn(3, 2500, device=DEVICE)
+    gradient = 1 + torch.randn_like(w)
+    out, saved = kernels.standardize(w, EPS, 1.0)
+    dw = kernels.standardize_backward(gradient, w, saved, EPS, 1.0)
+    leaf = w.double().cpu().requires_grad_()
+    expected = standardize(leaf, EPS)
+    (exact,) = torch.autograd.grad(expected, leaf, gradient.double().cpu())
+    assert error(out, expected) < 1e-6
+    assert error(dw, exact) < 1e-6
 
 
 def test_filters_may_have_their_channels_last(kernels):
@@ -392,8 +426,13 @@ def run_python(*arguments):
 
 
 def test_triton_is_imported_when_a_kernel_is_launched():
-    code = "import sys, labml_bcn.native.cuda; print('triton' in sys.modules)"
-    assert run_python("-c", code) == "False\n"
+    code = """if True:
+        import sys, torch
+        before = "triton" in sys.modules
+        import labml_bcn.native.cuda
+        print(before == ("triton" in sys.modules))
+    """
+    assert run_python("-c", code) == "True\n"
 
 
 @pytest.mark.slow
