@@ -577,6 +577,8 @@ class BatchChannelNorm(nn.Module):
     **Source**: the papers' batch-channel normalization.
     """
 
+    activation: str | None = None
+
     def __init__(
         self,
         channels: int,

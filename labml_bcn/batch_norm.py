@@ -28,7 +28,8 @@ indices and upper-case letters for sizes.
 """
 
 import copy
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -141,11 +142,35 @@ class BatchNorm(nn.Module):
             self.register_parameter(name, wanted)
         # The running mean $\mu$ and variance $\sigma^2$ are buffers: saved
         # with the model, moved with it, never touched by an optimizer. They
-        # keep labml's names, so that its checkpoints load as they are.
+        # keep labml's names, so that its checkpoints load as they are, and
+        # are float32 at least, whatever the parameters are.
         for name in ("exp_mean", "exp_var"):
             new = torch.empty(channels, device=device, dtype=dtype)
+            new = cast(new, statistics_dtype(new))
             self.register_buffer(name, new if track_running_stats else None)
         self.reset_parameters()
+
+    def _apply(
+        self, fn: Callable[[Tensor], Tensor], recurse: bool = True
+    ) -> Self:
+        """
+        Move or convert the layer, but never narrow its running statistics.
+
+        A step changes them by a share of $r$. That is less than bfloat16 can
+        tell apart, so they would stop learning there, and in float16 a large
+        variance would be infinite. `half()`, `bfloat16()` and `to()` come
+        here.
+        """
+        kept = dict(self._buffers)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, old in kept.items():
+            new = self._buffers[name]
+            if old is None or new is None:
+                continue
+            wide = statistics_dtype(new)
+            if new.dtype != wide:
+                self._buffers[name] = old.to(new.device, wide)
+        return self
 
     def reset_running_stats(self) -> None:
         r"""

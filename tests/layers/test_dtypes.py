@@ -21,7 +21,9 @@ from helpers.layers import (
     every_layer,
     inputs,
     make,
+    state,
     tracking_form,
+    tracking_layer,
 )
 from helpers.oracle import (
     Running,
@@ -35,6 +37,11 @@ from labml_bcn import (
     BatchChannelNorm,
     ChannelNorm,
 )
+
+
+def at_least_float32(dtype):
+    """The dtype of running statistics beside parameters of a dtype."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 @every_form
@@ -51,8 +58,11 @@ def test_the_output_has_the_inputs_dtype_and_the_layer_keeps_its_own(
     y.sum().backward()
     assert x.grad.dtype == dtype
     for tensor in (*layer.parameters(), *layer.buffers()):
-        assert tensor.dtype == own
         assert tensor.isfinite().all()
+    for parameter in layer.parameters():
+        assert parameter.dtype == own
+    for buffer in layer.buffers():
+        assert buffer.dtype == at_least_float32(own)
     for parameter in layer.parameters():
         assert parameter.grad.dtype == own
 
@@ -260,12 +270,12 @@ def test_autocast_changes_nothing(name, dtype, cast, training):
 @every_layer
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_layers_are_built_where_and_as_they_are_told(name, dtype):
-    layer = MAKE[name](dtype=dtype)
-    tensors = (*layer.parameters(), *layer.buffers())
-    assert {t.dtype for t in tensors} == {dtype}
-    layer = MAKE[name](device="meta", dtype=dtype)
-    tensors = (*layer.parameters(), *layer.buffers())
-    assert {(t.device.type, t.dtype) for t in tensors} == {("meta", dtype)}
+    for device in ("cpu", "meta"):
+        layer = MAKE[name](device=device, dtype=dtype)
+        tensors = (*layer.parameters(), *layer.buffers())
+        assert {t.device.type for t in tensors} == {device}
+        assert {p.dtype for p in layer.parameters()} == {dtype}
+        assert {b.dtype for b in layer.buffers()} <= {at_least_float32(dtype)}
     real = MAKE[name](dtype=dtype)
     layer.to_empty(device="cpu").load_state_dict(real.state_dict())
     x = inputs(3, C, 5, dtype=dtype)
@@ -283,10 +293,28 @@ def test_a_layer_on_the_meta_device_tells_the_outputs_shape(name):
 
 
 @every_layer
-def test_buffers_follow_the_layers_dtype(name):
+def test_running_statistics_are_float32_at_least_wherever_the_layer_goes(name):
     layer = make(name)
     for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        before = state(layer)
         layer.to(dtype)
-        assert {b.dtype for b in layer.buffers()} <= {dtype}
+        for key, buffer in layer.named_buffers():
+            assert buffer.dtype == at_least_float32(dtype)
+            assert torch.equal(buffer.double(), before[key].double())
         assert layer(inputs(3, C, 5, dtype=dtype)).dtype == dtype
-        assert {b.dtype for b in layer.buffers()} <= {dtype}
+        assert {b.dtype for b in layer.buffers()} <= {at_least_float32(dtype)}
+    for convert in (torch.nn.Module.half, torch.nn.Module.bfloat16):
+        assert {b.dtype for b in convert(make(name)).buffers()} <= {torch.float32}
+
+
+@tracking_layer
+def test_in_bfloat16_the_estimate_learns_as_in_float32(name):
+    """Steps of a hundredth would be lost between two numbers of bfloat16."""
+    layer = MAKE[name](momentum=0.01).bfloat16()
+    wide = MAKE[name](momentum=0.01)
+    for _ in range(300):
+        x = inputs(4, C, 16, mean=3.0, std=1.5, dtype=torch.bfloat16)
+        layer(x)
+        wide(x.float())
+    for a, b in zip(layer.buffers(), wide.buffers(), strict=True):
+        assert_close(a, b, 1e-4, 1e-4)
