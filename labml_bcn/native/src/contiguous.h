@@ -13,6 +13,8 @@ namespace bcn::BCN_KERNELS {
 // which are still near at the second reading; and up to so many in each sample, for
 // memory is slow to give short runs.
 constexpr int64_t NEAR = 640 << 10, LONG_RUN = 64 << 10;
+// The same where a sample does not wait for the others.
+constexpr int64_t SHORT_RUN = 32 << 10;
 
 inline bool enough_groups(const Layer &n, const Team &team) {
   return n.G % team.size() == 0 || n.G >= 4 * team.size();
@@ -91,18 +93,16 @@ class ContiguousForward {
     find_statistics(f_, n_, first * n_.D, end * n_.D);
     for (int64_t b = 0; b < n_.B; b++)
       for (int64_t g = first; g < end; g++) {
-        measure(b * n_.C + g * n_.D, n_.D);
-        apply_group(b, g);
+        measure_groups(b, g, 1);
+        apply_groups(b, g, 1);
       }
   }
 
   void train(int64_t first, int64_t end) {
-    for (int64_t b = 0; b < n_.B; b++)
-      measure(b * n_.C + first * n_.D, (end - first) * n_.D);
+    for (int64_t b = 0; b < n_.B; b++) measure_groups(b, first, end - first);
     find_statistics(f_, n_, first * n_.D, end * n_.D);
     // Backwards, for what was read last is nearest.
-    for (int64_t b = n_.B; b-- > 0;)
-      for (int64_t g = first; g < end; g++) apply_group(b, g);
+    for (int64_t b = n_.B; b-- > 0;) apply_groups(b, first, end - first);
   }
 
   void run_in_phases() {
@@ -128,9 +128,12 @@ class ContiguousForward {
   void measure(int64_t row, int64_t rows) {
     measure_rows((const T *)f_.x + row * n_.L, rows, n_.L, n_.mu + row, n_.v + row);
   }
-  void apply_group(int64_t b, int64_t g) {
-    slope_and_offset(n_, b, g, tables_);
-    apply(b * n_.C + g * n_.D, n_.D, tables_.lines(b, g * n_.D));
+  void measure_groups(int64_t b, int64_t g, int64_t some) {
+    measure(b * n_.C + g * n_.D, some * n_.D);
+  }
+  void apply_groups(int64_t b, int64_t g, int64_t some) {
+    for (int64_t i = g; i < g + some; i++) slope_and_offset(n_, b, i, tables_);
+    apply(b * n_.C + g * n_.D, some * n_.D, tables_.lines(b, g * n_.D));
   }
   void apply(int64_t row, int64_t rows, Lines lines) {
     const int64_t at = row * n_.L;
@@ -215,23 +218,22 @@ class ContiguousBackward {
 
   // With statistics that are constants, a sample's group needs itself alone.
   void through_estimates(int64_t first, int64_t end) {
+    const int64_t few = at_least(1, SHORT_RUN / (n_.D * n_.L * int64_t(sizeof(T))));
     for (int64_t b = 0; b < n_.B; b++)
-      for (int64_t g = first; g < end; g++) {
-        sum_group(b, g);
-        if (input_wanted()) combine_group(b, g);
-      }
+      by_pieces(end - first, few, [&](int64_t at, int64_t some) {
+        sum_groups(b, first + at, some);
+        if (input_wanted()) combine_groups(b, first + at, some);
+      });
     for (int64_t g = first; g < end; g++) find_gradients(f_, n_, g, tables_);
   }
 
   void through_batch(int64_t first, int64_t end) {
-    for (int64_t b = 0; b < n_.B; b++)
-      for (int64_t g = first; g < end; g++) sum_group(b, g);
+    for (int64_t b = 0; b < n_.B; b++) sum_groups(b, first, end - first);
     for (int64_t g = first; g < end; g++) find_gradients(f_, n_, g, tables_);
-    for (int64_t b = n_.B; b-- > 0 && input_wanted();)
-      for (int64_t g = first; g < end; g++) {
-        back_through_statistics(n_, b, g, tables_);
-        combine_group(b, g);
-      }
+    for (int64_t b = n_.B; b-- > 0 && input_wanted();) {
+      for (int64_t g = first; g < end; g++) back_through_statistics(n_, b, g, tables_);
+      combine_groups(b, first, end - first);
+    }
   }
 
   void run_in_phases() {
@@ -257,19 +259,19 @@ class ContiguousBackward {
     });
   }
 
-  void sum_group(int64_t b, int64_t g) {
-    slope_and_offset(n_, b, g, tables_);
-    sum(b * n_.C + g * n_.D, n_.D, b, g * n_.D);
-    back_through_group(n_, b, g, tables_);
+  void sum_groups(int64_t b, int64_t g, int64_t some) {
+    for (int64_t i = g; i < g + some; i++) slope_and_offset(n_, b, i, tables_);
+    sum(b * n_.C + g * n_.D, some * n_.D, b, g * n_.D);
+    for (int64_t i = g; i < g + some; i++) back_through_group(n_, b, i, tables_);
   }
   void sum(int64_t row, int64_t rows, int64_t b, int64_t c) {
     const int64_t at = row * n_.L;
     sums_((const T *)f_.x + at, (const T *)f_.dy + at, further((const T *)f_.y, at),
           rows, n_.L, tables_.lines(b, c), tables_.s(b, c), tables_.t(b, c));
   }
-  void combine_group(int64_t b, int64_t g) {
-    settle(n_, b, g, tables_);
-    combine(b * n_.C + g * n_.D, n_.D, tables_.lines(b, g * n_.D));
+  void combine_groups(int64_t b, int64_t g, int64_t some) {
+    for (int64_t i = g; i < g + some; i++) settle(n_, b, i, tables_);
+    combine(b * n_.C + g * n_.D, some * n_.D, tables_.lines(b, g * n_.D));
   }
   void combine(int64_t row, int64_t rows, Lines lines) {
     const int64_t at = row * n_.L;
