@@ -251,16 +251,10 @@ class ChannelsLastForward {
         apply_(apply_run_for<T>(f.relu, f.residual)) {}
 
   Status run() {
-    const int64_t rows = n_.B * n_.C, groups = n_.B * n_.G;
-    Scratch scratch(2 * (n_.C + rows) + groups, 3 * rows + 5 * runs_.all() * runs_.width());
-    if (scratch.missing()) return NO_MEMORY;
-    n_.a = scratch.doubles(n_.C), n_.beta_c = scratch.doubles(n_.C);
-    for (auto *table : {&tables_.delta, &tables_.terms})
-      *table = {scratch.doubles(rows), n_.C};
-    tables_.rho_g = {scratch.doubles(groups), n_.G};
-    for (auto *line : {&tables_.mean, &tables_.slope, &tables_.offset})
-      *line = {scratch.floats(rows), n_.C};
-    sums_ = scratch.floats(5 * runs_.all() * runs_.width());
+    Scratch scratch;
+    tables_.ask_forward(scratch, n_, n_.B);
+    scratch.ask(sums_, 5 * runs_.all() * runs_.width());
+    if (!scratch.place()) return NO_MEMORY;
     if (f_.how == EVALUATION && enough_samples(n_, team_))
       evaluate();
     else
@@ -269,20 +263,18 @@ class ChannelsLastForward {
   }
 
   Status measure_alone(const Pass &) {
-    Scratch scratch(0, 5 * runs_.all() * runs_.width());
-    if (scratch.missing()) return NO_MEMORY;
-    sums_ = scratch.floats(5 * runs_.all() * runs_.width());
+    Scratch scratch;
+    scratch.ask(sums_, 5 * runs_.all() * runs_.width());
+    if (!scratch.place()) return NO_MEMORY;
     measure_all();
     for (int64_t b = 0; b < n_.B; b++) merge_moments(n_, runs_, sums_, b, 0, n_.C);
     return team_.status();
   }
   Status apply_alone(const Pass &pass) {
-    const int64_t rows = n_.B * n_.C;
-    Scratch scratch(0, 3 * rows);
-    if (scratch.missing()) return NO_MEMORY;
-    for (auto *line : {&tables_.mean, &tables_.slope, &tables_.offset})
-      *line = {scratch.floats(rows), n_.C};
-    take_lines(pass, rows, tables_.lines(0, 0));
+    Scratch scratch;
+    tables_.ask_lines(scratch, n_, n_.B);
+    if (!scratch.place()) return NO_MEMORY;
+    take_lines(pass, n_.B * n_.C, tables_.lines(0, 0));
     apply_all();
     return team_.status();
   }
@@ -352,21 +344,10 @@ class ChannelsLastBackward {
         combine_(combine_run_for<T>(f.relu, f.y)) {}
 
   Status run() {
-    const int64_t rows = n_.B * n_.C, groups = n_.B * n_.G;
-    const int64_t sums = 2 * (rows + groups);
-    Scratch scratch(2 * n_.C + 6 * rows + groups + sums,
-                    5 * rows + 4 * runs_.all() * runs_.width());
-    if (scratch.missing()) return NO_MEMORY;
-    n_.a = scratch.doubles(n_.C), n_.beta_c = scratch.doubles(n_.C);
-    Tables &t = tables_;
-    for (auto *table : {&t.delta, &t.terms, &t.s, &t.t, &t.q, &t.r, &t.by_channel,
-                        &t.by_channel_sum})
-      *table = {scratch.doubles(rows), n_.C};
-    for (auto *table : {&t.by_group, &t.by_group_sum, &t.rho_g})
-      *table = {scratch.doubles(groups), n_.G};
-    for (auto *line : {&t.mean, &t.slope, &t.offset, &t.q_line, &t.r_line})
-      *line = {scratch.floats(rows), n_.C};
-    sums_ = scratch.floats(4 * runs_.all() * runs_.width());
+    Scratch scratch;
+    tables_.ask_backward(scratch, n_, n_.B, n_.B);
+    scratch.ask(sums_, 4 * runs_.all() * runs_.width());
+    if (!scratch.place()) return NO_MEMORY;
     if (!f_.plain && enough_samples(n_, team_))
       run_by_sample();
     else
@@ -379,8 +360,7 @@ class ChannelsLastBackward {
       tables_.s = {pass.s, n_.C}, tables_.t = {pass.t, n_.C};
       sum_all();
       for (int64_t b = 0; b < n_.B; b++) merge_sums(b, 0, n_.C);
-      for (int64_t i = 0; i < n_.B * n_.C; i++)
-        pass.t[i] -= left(pass.mu[i]) * pass.s[i];
+      finish_sums(pass, n_.B * n_.C);
     });
   }
   Status combine_alone(const Pass &pass) {
@@ -390,14 +370,12 @@ class ChannelsLastBackward {
  private:
   template <class F>
   Status alone(const Pass &pass, F &&f) {
-    const int64_t rows = n_.B * n_.C;
-    Scratch scratch(0, 5 * rows + 4 * runs_.all() * runs_.width());
-    if (scratch.missing()) return NO_MEMORY;
-    for (auto *line : {&tables_.mean, &tables_.slope, &tables_.offset, &tables_.q_line,
-                       &tables_.r_line})
-      *line = {scratch.floats(rows), n_.C};
-    sums_ = scratch.floats(4 * runs_.all() * runs_.width());
-    take_lines(pass, rows, tables_.lines(0, 0));
+    Scratch scratch;
+    tables_.ask_lines(scratch, n_, n_.B);
+    scratch.ask({&tables_.q_line, &tables_.r_line}, n_.B, n_.C);
+    scratch.ask(sums_, 4 * runs_.all() * runs_.width());
+    if (!scratch.place()) return NO_MEMORY;
+    take_lines(pass, n_.B * n_.C, tables_.lines(0, 0));
     f();
     return team_.status();
   }

@@ -50,16 +50,9 @@ class ContiguousForward {
 
   Status run() {
     const bool by_group = enough_groups(n_, team_);
-    const int64_t samples = by_group ? 1 : n_.B, rows = samples * n_.C;
-    Scratch scratch(2 * (n_.C + rows) + samples * n_.G, 3 * rows);
-    if (scratch.missing()) return NO_MEMORY;
-    n_.a = scratch.doubles(n_.C), n_.beta_c = scratch.doubles(n_.C);
-    const int64_t stride = by_group ? 0 : n_.C;
-    for (auto *table : {&tables_.delta, &tables_.terms})
-      *table = {scratch.doubles(rows), stride};
-    tables_.rho_g = {scratch.doubles(samples * n_.G), by_group ? 0 : n_.G};
-    for (auto *line : {&tables_.mean, &tables_.slope, &tables_.offset})
-      *line = {scratch.floats(rows), stride};
+    Scratch scratch;
+    tables_.ask_forward(scratch, n_, by_group ? 1 : n_.B);
+    if (!scratch.place()) return NO_MEMORY;
     by_group ? run_by_group() : run_in_phases();
     return team_.status();
   }
@@ -69,12 +62,10 @@ class ContiguousForward {
     return team_.status();
   }
   Status apply_alone(const Pass &pass) {
-    const int64_t rows = n_.B * n_.C;
-    Scratch scratch(0, 3 * rows);
-    if (scratch.missing()) return NO_MEMORY;
-    for (auto *line : {&tables_.mean, &tables_.slope, &tables_.offset})
-      *line = {scratch.floats(rows), n_.C};
-    take_lines(pass, rows, tables_.lines(0, 0));
+    Scratch scratch;
+    tables_.ask_lines(scratch, n_, n_.B);
+    if (!scratch.place()) return NO_MEMORY;
+    take_lines(pass, n_.B * n_.C, tables_.lines(0, 0));
     apply_all();
     return team_.status();
   }
@@ -159,48 +150,34 @@ class ContiguousBackward {
     const bool by_group = enough_groups(n_, team_);
     // In plain training the last pass waits for sums over all samples, and their tables
     // with it.
-    const int64_t samples = by_group && !f_.plain ? 1 : n_.B, rows = samples * n_.C;
-    const int64_t groups = samples * n_.G, parts = by_group ? 1 : n_.B;
-    Scratch scratch(2 * n_.C + 6 * rows + groups + parts * 2 * (n_.C + n_.G), 5 * rows);
-    if (scratch.missing()) return NO_MEMORY;
-    n_.a = scratch.doubles(n_.C), n_.beta_c = scratch.doubles(n_.C);
-    const int64_t stride = samples > 1 ? n_.C : 0;
-    Tables &t = tables_;
-    for (auto *table : {&t.delta, &t.terms, &t.s, &t.t, &t.q, &t.r})
-      *table = {scratch.doubles(rows), stride};
-    t.rho_g = {scratch.doubles(groups), samples > 1 ? n_.G : 0};
-    for (auto *table : {&t.by_channel, &t.by_channel_sum})
-      *table = {scratch.doubles(parts * n_.C), parts > 1 ? n_.C : 0};
-    for (auto *table : {&t.by_group, &t.by_group_sum})
-      *table = {scratch.doubles(parts * n_.G), parts > 1 ? n_.G : 0};
-    for (auto *line : {&t.mean, &t.slope, &t.offset, &t.q_line, &t.r_line})
-      *line = {scratch.floats(rows), stride};
+    const int64_t samples = by_group && !f_.plain ? 1 : n_.B;
+    Scratch scratch;
+    tables_.ask_backward(scratch, n_, samples, by_group ? 1 : n_.B);
+    if (!scratch.place()) return NO_MEMORY;
     by_group ? run_by_group() : run_in_phases();
     return team_.status();
   }
 
   Status sum_alone(const Pass &pass) {
-    return alone(pass, [&](int64_t rows) {
+    return alone(pass, [&] {
       tables_.s = {pass.s, n_.C}, tables_.t = {pass.t, n_.C};
       sum_all();
-      for (int64_t i = 0; i < rows; i++) pass.t[i] -= left(pass.mu[i]) * pass.s[i];
+      finish_sums(pass, n_.B * n_.C);
     });
   }
   Status combine_alone(const Pass &pass) {
-    return alone(pass, [&](int64_t) { combine_all(); });
+    return alone(pass, [&] { combine_all(); });
   }
 
  private:
   template <class F>
   Status alone(const Pass &pass, F &&f) {
-    const int64_t rows = n_.B * n_.C;
-    Scratch scratch(0, 5 * rows);
-    if (scratch.missing()) return NO_MEMORY;
-    for (auto *line : {&tables_.mean, &tables_.slope, &tables_.offset, &tables_.q_line,
-                       &tables_.r_line})
-      *line = {scratch.floats(rows), n_.C};
-    take_lines(pass, rows, tables_.lines(0, 0));
-    f(rows);
+    Scratch scratch;
+    tables_.ask_lines(scratch, n_, n_.B);
+    scratch.ask({&tables_.q_line, &tables_.r_line}, n_.B, n_.C);
+    if (!scratch.place()) return NO_MEMORY;
+    take_lines(pass, n_.B * n_.C, tables_.lines(0, 0));
+    f();
     return team_.status();
   }
 

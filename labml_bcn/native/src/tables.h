@@ -32,15 +32,7 @@ struct Layer {
   double beta_g(int64_t g) const { return weights.beta_g ? weights.beta_g[g] : 0; }
 };
 
-// A table [B, C], or one row [C] of it that the samples use in turn.
-template <class N>
-struct Table {
-  N *start;
-  int64_t stride;
-  N *operator()(int64_t b, int64_t c = 0) const { return start + b * stride + c; }
-};
-
-// The tables of a call. In the forward pass only the first line has them.
+// The tables of a call. The forward pass has the first three and as many lines.
 struct Tables {
   Table<double> delta, terms, rho_g;
   Table<double> s, t, q, r;
@@ -49,6 +41,26 @@ struct Tables {
 
   Lines lines(int64_t b, int64_t c) const {
     return {mean(b, c), slope(b, c), offset(b, c), q_line(b, c), r_line(b, c)};
+  }
+
+  // For one row or for all samples.
+  void ask_forward(Scratch &scratch, Layer &n, int64_t samples) {
+    scratch.ask(n.a, n.C);
+    scratch.ask(n.beta_c, n.C);
+    scratch.ask({&delta, &terms}, samples, n.C);
+    scratch.ask({&rho_g}, samples, n.G);
+    ask_lines(scratch, n, samples);
+  }
+  void ask_lines(Scratch &scratch, const Layer &n, int64_t samples) {
+    scratch.ask({&mean, &slope, &offset}, samples, n.C);
+  }
+  // The sums for the parameters can be one row where others are not.
+  void ask_backward(Scratch &scratch, Layer &n, int64_t samples, int64_t parts) {
+    ask_forward(scratch, n, samples);
+    scratch.ask({&s, &t, &q, &r}, samples, n.C);
+    scratch.ask({&q_line, &r_line}, samples, n.C);
+    scratch.ask({&by_channel, &by_channel_sum}, parts, n.C);
+    scratch.ask({&by_group, &by_group_sum}, parts, n.G);
   }
 };
 
@@ -266,6 +278,11 @@ BCN_ALONE inline void take_lines(const Pass &pass, int64_t rows, const Lines &li
     lines.q[i] = float(pass.q[i]);
     lines.r[i] = float(pass.r[i] - pass.q[i] * rest);
   }
+}
+
+// And T around the whole mean, for its sums.
+inline void finish_sums(const Pass &pass, int64_t rows) {
+  for (int64_t i = 0; i < rows; i++) pass.t[i] -= left(pass.mu[i]) * pass.s[i];
 }
 
 }  // namespace bcn::BCN_KERNELS
