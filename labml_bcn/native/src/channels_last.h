@@ -3,8 +3,8 @@
 // A piece of work is a run of positions of one sample. Within it a pass goes down a
 // strip of channels, one block wide, whose tables and sums stay in registers. How a
 // sample is cut into runs depends on sizes alone, and runs are merged in order. Where
-// samples do not wait for each other, a sample goes through all passes at once, while it
-// is in cache.
+// samples do not wait for each other, one goes through all passes at once, while it is
+// in cache.
 #pragma once
 #include "tables.h"
 
@@ -79,8 +79,8 @@ template <class T>
 BCN_ALONE void measure_run(const T *x, Positions positions, int64_t C, float *pivots,
                            const RunSums &to) {
   sum_by_strip(positions, C, to,
-                  [&](int64_t l, int64_t few, int64_t c, int n, Block &first,
-                      Block &second) BCN_INLINE_LAMBDA {
+               [&](int64_t l, int64_t few, int64_t c, int n, Block &first,
+                   Block &second) BCN_INLINE_LAMBDA {
     add_up(x + l * C + c, few, C, n, read(x + c, n), first, second);
   });
   const Block share = both(1.0f / positions.count);
@@ -109,7 +109,7 @@ template <class T, bool RELU, bool RESIDUAL>
 BCN_ALONE void apply_run(const T *x, const T *residual, T *y, Positions positions,
                          int64_t C, Lines lines) {
   by_strip(positions, C,
-              [&](int64_t l, int64_t few, int64_t c, int n) BCN_INLINE_LAMBDA {
+           [&](int64_t l, int64_t few, int64_t c, int n) BCN_INLINE_LAMBDA {
     const Block mean = ordered(x, read(lines.mean + c, n));
     const Block slope = ordered(x, read(lines.slope + c, n));
     const Block offset = ordered(x, read(lines.offset + c, n));
@@ -126,8 +126,8 @@ template <class T, Gate GATE>
 BCN_ALONE void sum_run(const T *x, const T *dy, const T *y, Positions positions,
                        int64_t C, Lines lines, const RunSums &to) {
   sum_by_strip(positions, C, to,
-                  [&](int64_t l, int64_t few, int64_t c, int n, Block &s,
-                      Block &t) BCN_INLINE_LAMBDA {
+               [&](int64_t l, int64_t few, int64_t c, int n, Block &s,
+                   Block &t) BCN_INLINE_LAMBDA {
     const Block mean = ordered(x, read(lines.mean + c, n));
     const Block slope = ordered(x, read(lines.slope + c, n));
     const Block offset = ordered(x, read(lines.offset + c, n));
@@ -147,7 +147,7 @@ template <class T, Gate GATE>
 BCN_ALONE void combine_run(const T *x, const T *dy, const T *y, T *dx, T *d_residual,
                            Positions positions, int64_t C, Lines lines) {
   by_strip(positions, C,
-              [&](int64_t l, int64_t few, int64_t c, int n) BCN_INLINE_LAMBDA {
+           [&](int64_t l, int64_t few, int64_t c, int n) BCN_INLINE_LAMBDA {
     const Block mean = ordered(x, read(lines.mean + c, n));
     const Block slope = ordered(x, read(lines.slope + c, n));
     const Block offset = ordered(x, read(lines.offset + c, n));

@@ -1,9 +1,10 @@
-// Inputs [B, C, L], each of whose rows is L values side by side.
+// Inputs [B, C, L]: the positions of a channel side by side, in rows.
 //
-// The groups do not know of each other, in training neither: statistics of the batch,
-// tables and output of a group need that group of x alone. So a task is a group, small
-// enough to stay in cache between the passes. Where there are not enough groups for all
-// threads, the passes follow each other over all rows, with the tables in between.
+// Groups do not know of each other, not in training either: statistics of the batch,
+// tables and output of a group need that group of x alone. So a task is some groups,
+// few enough to stay in cache between the passes. Where there are not enough groups for
+// all threads, each pass goes over all rows, with the tables in between. Either way each
+// row and each table is computed alike.
 #pragma once
 #include "tables.h"
 
@@ -144,7 +145,8 @@ class ContiguousBackward {
  public:
   ContiguousBackward(const Backward &f, const Layer &n, Threads threads)
       : f_(f), n_(n), team_(threads),
-        sums_(sum_rows_for<T>(f.relu, f.y)), combine_(combine_rows_for<T>(f.relu, f.y)) {}
+        sums_(sum_rows_for<T>(f.relu, f.y)),
+        combine_(combine_rows_for<T>(f.relu, f.y)) {}
 
   Status run() {
     const bool by_group = enough_groups(n_, team_);

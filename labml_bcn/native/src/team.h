@@ -67,7 +67,7 @@ struct Table {
   N *operator()(int64_t b, int64_t c = 0) const { return start + b * stride + c; }
 };
 
-// Tables to work with, all from one piece of memory: first they are asked for, then they
+// Tables to work with, all in one piece of memory: first they are asked for, then they
 // get their place.
 class Scratch {
  public:
