@@ -6,15 +6,22 @@ PY := .venv/bin/python
 PYTEST := $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 INSTALL := $(PY) -m pip install --quiet -c constraints.txt -e ./facing
 ARGS ?=
+# What the build hook compiles; without a compiler it installs without.
+KERNELS := hatch_build.py $(wildcard labml_bcn/native/build.py labml_bcn/native/src/*)
+# GCC's checkers are loaded before all else. They look for exceptions in libstdc++.
+PRELOAD = $(foreach name,asan ubsan stdc++,$(shell g++ -print-file-name=lib$(name).so))
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help serve site lab quick test mutants results check format renew clean
+.PHONY: help serve site lab native quick test sanitize gpu mutants results check format renew clean
 help:
 	@echo "make serve   build the site and serve it on http://127.0.0.1:8000, with live reload"
 	@echo "make site    build the site into site/"
 	@echo "make lab     open the notebooks in JupyterLab"
+	@echo "make native  compile the C++ kernels anew, and say whether the layers use them"
 	@echo "make quick   run the tests that answer within two minutes (narrow with ARGS=\"-k channel\")"
 	@echo "make test    run every test (narrow with ARGS=\"-k channel\")"
+	@echo "make sanitize test the kernels under the address and undefined-behaviour sanitizers"
+	@echo "make gpu     test and measure the kernels on a GPU, with its machine's python3"
 	@echo "make mutants show that the equations' tests notice a wrong equation"
 	@echo "make results record the study: hours of training, resumable (ARGS=--list: what is there)"
 	@echo "make check   lint, formatting, types and workflows"
@@ -22,9 +29,10 @@ help:
 	@echo "make renew   write constraints.txt anew, from the newest versions"
 	@echo "make clean   remove what the other commands made, .venv included"
 
-.venv/installed: pyproject.toml facing/pyproject.toml constraints.txt
+.venv/installed: pyproject.toml facing/pyproject.toml constraints.txt $(KERNELS)
 	$(PYTHON) -m venv .venv
 	$(INSTALL) -e '.[test]'
+	$(PY) -m labml_bcn.native
 	touch $@
 
 .venv/installed-lab: .venv/installed
@@ -40,11 +48,25 @@ site: .venv/installed
 lab: .venv/installed-lab
 	$(PY) -m jupyterlab --notebook-dir notebooks $(ARGS)
 
+native: .venv/installed
+	$(PY) labml_bcn/native/build.py
+	$(PY) -m labml_bcn.native
+
 quick: .venv/installed
 	$(PYTEST) -m "not slow" $(ARGS)
 
 test: .venv/installed
 	$(PYTEST) $(ARGS)
+
+sanitize: .venv/installed
+	CXX=g++ $(PY) labml_bcn/native/build.py --sanitize --out .cache/sanitized
+	LD_PRELOAD="$(PRELOAD)" ASAN_OPTIONS=detect_leaks=0 \
+		LABML_BCN_LIBRARY=.cache/sanitized/_kernels.so \
+		$(PY) -m pytest tests/layers/test_native_library.py $(ARGS)
+
+# On the machine with the GPU, whose Python has PyTorch, Triton and pytest.
+gpu:
+	$(PYTHON) tools/gpu.py docs/benchmarks $(ARGS)
 
 mutants: .venv/installed
 	$(PY) tools/mutants.py $(ARGS)

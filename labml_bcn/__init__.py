@@ -4,9 +4,10 @@ from labml_bcn.batch_channel_norm import (
     BatchChannelNorm,
     ChannelNorm,
     EstimatedBatchNorm,
+    FusedBatchChannelNorm,
+    batch_channel_norm,
 )
 from labml_bcn.batch_norm import BatchNorm
-from labml_bcn.fused import FusedBatchChannelNorm
 from labml_bcn.weight_standardization import (
     WSConv1d,
     WSConv2d,
@@ -25,5 +26,6 @@ __all__ = [
     "WSConv1d",
     "WSConv2d",
     "WSConv3d",
+    "batch_channel_norm",
     "weight_standardization",
 ]

@@ -6,7 +6,7 @@ from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.forward_ad import unpack_dual
+from torch.autograd import forward_ad
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -15,15 +15,51 @@ R = TypeVar("R")
 def needs_plain_operations(x: Tensor) -> bool:
     """Return whether something other than eager mode looks at the operations.
 
-    A compiler, an export, a function transform, forward-mode differentiation and
-    a tensor with rules of its own must see operations that they understand.
+    A compiler and whatever else rewrites a program must see operations that they
+    understand.
+    """
+    return torch.compiler.is_compiling() or is_rewritten(x)
+
+
+def is_rewritten(x: Tensor) -> bool:
+    """Return whether a program is recorded, transformed or differentiated forward.
+
+    So it is under a function transform, at a level of forward-mode gradients, under
+    a mode that watches operations or in a trace, and for a tensor with rules of its
+    own.
     """
     return (
-        torch.compiler.is_compiling()
-        or type(x) not in (Tensor, nn.Parameter)
+        type(x) not in (Tensor, nn.Parameter)
         or x.device.type not in ("cpu", "cuda")
         or torch._C._are_functorch_transforms_active()
-        or unpack_dual(x).tangent is not None
+        or forward_ad._current_level >= 0
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._get_tracing_state() is not None
+    )
+
+
+def takes_operators(x: Tensor) -> bool:
+    """Return whether operators that PyTorch knows by name only will do.
+
+    A compiler calls them as they are, and so does eager mode. An exported program
+    must run where they are not installed.
+    """
+    if not torch.compiler.is_compiling():
+        return not is_rewritten(x)
+    return not (
+        torch.compiler.is_exporting() or torch._C._are_functorch_transforms_active()
+    )
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Return whether a hook or another `forward` waits for a call of the module."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in module.__dict__
+        or nn.modules.module._has_any_global_hook()
     )
 
 

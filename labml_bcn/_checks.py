@@ -105,3 +105,21 @@ def require_several_values_per_group(x: Tensor, groups: int) -> None:
             f"for an input of shape {list(x.shape)}: minus its own mean "
             "nothing is left of one value; use fewer groups or a larger input"
         )
+
+
+def require_shape(name: str, x: Tensor, shape: tuple[int, ...]) -> None:
+    """Raise unless `x` has a shape."""
+    if tuple(x.shape) != shape:
+        raise ValueError(
+            f"{name} must have the shape {list(shape)}, got {list(x.shape)}"
+        )
+
+
+def require_same_shape(name: str, x: Tensor, like: Tensor) -> None:
+    """Raise unless `x` has the shape of the input."""
+    if x.shape != like.shape:
+        raise ValueError(
+            f"{name} must have the input's shape {list(like.shape)}, got "
+            f"{list(x.shape)}; bring it there first, for instance with "
+            "expand_as() or a 1x1 convolution"
+        )

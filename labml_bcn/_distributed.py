@@ -42,9 +42,13 @@ def average(
 
 def all_reduce_sums(x: Tensor, count: int, group: Any) -> tuple[Tensor, Tensor]:
     """Return the sums of `x` and of `count` over the processes of a group."""
-    # The count travels with the sums: one message instead of two.
+    # The count travels with the sums: one message instead of two. It is float64, for
+    # the processes must agree on that, and one may have taken another way to its sums
+    # than the others.
     own = torch.cat((x.flatten(), x.new_full((1,), count)))
-    total: Tensor = AllReduceSum.apply(own, group)  # type: ignore[no-untyped-call]
+    wide = own if own.device.type == "mps" else own.double()
+    total: Tensor = AllReduceSum.apply(wide, group)  # type: ignore[no-untyped-call]
+    total = total.to(x.dtype)
     return total[:-1].view(x.shape), total[-1].detach()
 
 

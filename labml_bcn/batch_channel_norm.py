@@ -67,20 +67,36 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labml_bcn._autograd import needs_plain_operations
+from labml_bcn._autograd import is_watched, needs_plain_operations
 from labml_bcn._checks import (
     require_channels_first,
     require_divisor,
+    require_momentum,
     require_one_of,
     require_positive_eps,
     require_positive_int,
+    require_same_shape,
     require_several_values_per_group,
+    require_shape,
 )
+from labml_bcn._distributed import require_process_group
 from labml_bcn._numerics import cast, is_known_true, statistics_dtype
 from labml_bcn.batch_norm import BatchNorm, per_channel
+from labml_bcn.fused import (
+    Config,
+    How,
+    OptionalWeights,
+    Weights,
+    finish,
+    normalize_in_one_map,
+)
 
-# The parameters $\gamma_c$, $\beta_c$, $\gamma_g$ and $\beta_g$.
-Weights = tuple[Tensor, Tensor, Tensor, Tensor]
+# Which mean the batch's variance is taken around, and what training then
+# normalizes with.
+ESTIMATES = {
+    "batch_mean": How.AROUND_BATCH_MEAN,
+    "running_mean": How.AROUND_RUNNING_MEAN,
+}
 
 
 def batch_channel_norm_stepwise(
@@ -101,8 +117,8 @@ def batch_channel_norm_stepwise(
 
     This is the form to read. It is the reference, too: the
     [layers](#EstimatedBatchNorm) further down give the same results, and the
-    tests hold both to the same laws. They let PyTorch's own kernels do the
-    work, for here every operation is a pass over memory of its own.
+    tests hold all to the same laws. They let kernels do the work, for here
+    every operation is a pass over memory of its own.
 
     **Arguments**
 
@@ -252,7 +268,7 @@ class EstimatedBatchNorm(BatchNorm):
             dtype=dtype,
         )
         self.variance_around = require_one_of(
-            "variance_around", variance_around, ("batch_mean", "running_mean")
+            "variance_around", variance_around, tuple(ESTIMATES)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -510,6 +526,16 @@ class BatchChannelNorm(nn.Module):
     [batch norm](batch_norm.py#BatchNorm), which normalizes with the batch's
     own statistics. That is the form for batches that are large enough.
 
+    Nobody has to pay for two norms, though. Unless somebody watches them,
+    the layer computes [both in one map](fused.py), which is the same up to
+    rounding and keeps the input alone for the backward pass. A hook on one
+    of the two norms, or another layer in its place, has them run in turn.
+
+    **What usually follows** can be done on the way: ReLU with
+    `activation="relu"`, and before it the addition of a residual that is
+    passed along with the input. The results are those of the separate steps,
+    and no further activation is kept.
+
     !!! differs "Where the sources differ"
         In the authors' code the plain form is the default, and their
         estimated batch norm fixes its own $\epsilon$ at $10^{-5}$: the
@@ -528,6 +554,7 @@ class BatchChannelNorm(nn.Module):
     - `variance_around`: `"batch_mean"` or `"running_mean"`; see
       [the update](#EstimatedBatchNorm.measure). It has no effect, and is
       refused, if `estimate` is off.
+    - `activation`: `"relu"` for a ReLU at the end, or `None`.
     - `process_group`: as in [batch
       norm](batch_norm.py#BatchNorm.batch_statistics). The channel norm needs
       none: it looks at one sample at a time.
@@ -535,8 +562,8 @@ class BatchChannelNorm(nn.Module):
 
     **Shape**
 
-    - Input and output: `[B, C, *]`, with any number of trailing dimensions,
-      in any memory format. The output has the input's dtype.
+    - Input, output and residual: `[B, C, *]`, with any number of trailing
+      dimensions, in any memory format. The output has the input's dtype.
     - `batch_norm.scale`, `batch_norm.shift`, `batch_norm.exp_mean`,
       `batch_norm.exp_var`: `[C]`.
     - `channel_norm.scale`, `channel_norm.shift`: `[G]`.
@@ -559,11 +586,13 @@ class BatchChannelNorm(nn.Module):
         estimate: bool = True,
         *,
         variance_around: str = "batch_mean",
+        activation: str | None = None,
         process_group: Any = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        self.activation = require_activation(activation)
         if not estimate and variance_around != "batch_mean":
             raise ValueError(
                 "variance_around belongs to the estimate, got "
@@ -597,22 +626,155 @@ class BatchChannelNorm(nn.Module):
             channels, groups, eps, device=device, dtype=dtype
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         r"""
-        Normalize `x` of shape `[B, C, *]`.
+        Normalize `x` of shape `[B, C, *]`, and add a residual of that shape.
         """
-        # An input that the second norm would refuse must not have moved the
-        # statistics of the first.
+        # An input that one of the steps would refuse must not have moved the
+        # statistics.
         require_channels_first(x, self.channels)
         require_several_values_per_group(x, self.groups)
+        if residual is not None:
+            require_same_shape("residual", residual, x)
         # Every channel is centred for itself, over many images; then each
         # sample's groups are centred and scaled.
         #
         # **From the papers**: batch-channel normalization.
-        y: Tensor = self.channel_norm(self.batch_norm(x))
-        return y
+        first, second = self.batch_norm, self.channel_norm
+        if self.shows_its_norms(first, second):
+            y: Tensor = second(first(x))
+            return finish(y, residual, relu=self.activation is not None)
+        return normalize_in_one_map(
+            x,
+            (first.exp_mean, first.exp_var),  # type: ignore[arg-type]
+            (first.scale, first.shift, second.scale, second.shift),
+            Config(
+                second.groups,
+                first.eps,
+                second.eps,
+                how_to_normalize(first),
+                first.momentum,
+                first.process_group,
+                self.activation is not None,
+            ),
+            residual,
+        )
+
+    def shows_its_norms(self, first: nn.Module, second: nn.Module) -> bool:
+        """
+        Return whether the two norms have to run as layers of their own.
+
+        They do if somebody watches one of them, or has put another layer in
+        its place.
+        """
+        return not (
+            type(first) in (EstimatedBatchNorm, BatchNorm)
+            and type(second) is ChannelNorm
+            and first.track_running_stats
+            and first.channels == second.channels
+            and not is_watched(first)
+            and not is_watched(second)
+        )
 
     def extra_repr(self) -> str:
         """Show the settings in `print(model)`."""
         text = f"{self.channels}, groups={self.groups}"
-        return f"{text}, estimate={self.estimate}"
+        text = f"{text}, estimate={self.estimate}"
+        if self.activation is not None:
+            text = f"{text}, activation={self.activation!r}"
+        return text
+
+
+# The layer was once two, one for each way to compute it.
+FusedBatchChannelNorm = BatchChannelNorm
+
+
+def how_to_normalize(norm: BatchNorm) -> How:
+    """
+    Return what a batch norm normalizes with, in its present mode.
+    """
+    if not norm.training:
+        return How.EVALUATION
+    if isinstance(norm, EstimatedBatchNorm):
+        return ESTIMATES[norm.variance_around]
+    return How.PLAIN
+
+
+def require_activation(activation: str | None) -> str | None:
+    """Return `activation`; raise unless it is one that the layer knows."""
+    if activation is None:
+        return None
+    return require_one_of("activation", activation, ("relu",))
+
+
+def batch_channel_norm(
+    x: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    weights: OptionalWeights = (None, None, None, None),
+    *,
+    groups: int,
+    eps: float = 1e-5,
+    momentum: float = 0.1,
+    variance_around: str = "batch_mean",
+    estimate: bool = True,
+    training: bool = False,
+    activation: str | None = None,
+    residual: Tensor | None = None,
+    process_group: Any = None,
+) -> Tensor:
+    r"""
+    ## As a function
+
+    Batch-channel normalization without a layer, for those who keep the
+    tensors themselves.
+
+    **Arguments**
+
+    - `x`: the input, `[B, C, *]`.
+    - `mean`, `var`: the running statistics $\mu_c$ and $\sigma^2_c$, `[C]`.
+      Training updates them in place.
+    - `weights`: $\gamma_c$ and $\beta_c$ of shape `[C]`, $\gamma_g$ and
+      $\beta_g$ of shape `[G]`. Any of them may be `None`, for ones or zeros.
+    - `training`: whether to learn from this batch. Without, the running
+      statistics are used as they are.
+    - `residual`: added to the result, before the activation; of the shape of
+      `x`.
+    - all others: as in [the layer](#BatchChannelNorm).
+
+    **Returns** the output, of the shape, dtype and memory format of `x`.
+
+    **Raises**
+
+    - `ValueError`: an argument out of its range, or a tensor of another
+      shape.
+    - `TypeError`: an input that is not floating point.
+
+    **Source**: the papers' batch-channel normalization.
+    """
+    channels = mean.numel()
+    require_channels_first(x, channels)
+    require_divisor(groups, channels)
+    require_several_values_per_group(x, groups)
+    require_shape("mean", mean, (channels,))
+    require_shape("var", var, (channels,))
+    names = ("gamma_c", "beta_c", "gamma_g", "beta_g")
+    sizes = (channels, channels, groups, groups)
+    for name, weight, size in zip(names, weights, sizes, strict=True):
+        if weight is not None:
+            require_shape(f"weights: {name}", weight, (size,))
+    if residual is not None:
+        require_same_shape("residual", residual, x)
+    require_one_of("variance_around", variance_around, tuple(ESTIMATES))
+    how = ESTIMATES[variance_around] if estimate else How.PLAIN
+    require_positive_eps(eps)
+    config = Config(
+        groups,
+        eps,
+        eps,
+        how if training else How.EVALUATION,
+        require_momentum(momentum),
+        require_process_group(process_group),
+        require_activation(activation) is not None,
+    )
+    return normalize_in_one_map(x, (mean, var), weights, config, residual)

@@ -259,15 +259,7 @@ class BatchNorm(nn.Module):
         Say whether there is nothing to measure, and raise if there is one
         value, which has no variance.
         """
-        # The count may be a tensor on a device, and looking at it would wait
-        # for that. With two values of one's own there is no need to. Where
-        # sizes are symbols, in a program that is exported, they stand for
-        # inputs that are large enough.
-        if not is_known_true(x.numel() < 2 * self.channels):
-            return False
-        remedy = self.remedy_for_one_value()
-        require_several_values(x, "the batch's variance", remedy, count)
-        return bool(count == 0)
+        return is_empty_batch(x, count, self.remedy_for_one_value())
 
     def remedy_for_one_value(self) -> str:
         """
@@ -275,7 +267,7 @@ class BatchNorm(nn.Module):
         """
         if not self.track_running_stats:
             return "use a larger input"
-        return "use a larger input, or call eval() to use running statistics"
+        return REMEDY
 
     def running_statistics(self) -> tuple[Tensor, Tensor]:
         r"""
@@ -309,38 +301,11 @@ class BatchNorm(nn.Module):
         channels learn from the batch as usual. If several processes share
         it, all of them see the same sums and come to the same decision.
         """
-        # `lerp` goes from the old value $r$ of the way toward the new one.
-        #
-        # **From the paper**: running update of the statistics.
-        old_mean, old_var = self.exp_mean, self.exp_var
-        assert old_mean is not None
-        assert old_var is not None
-        wide = torch.promote_types(statistics_dtype(old_mean), mean.dtype)
-        r = self.momentum
-        new_mean = torch.lerp(cast(old_mean, wide), cast(mean, wide), r)
-        new_var = torch.lerp(cast(old_var, wide), cast(var, wide), r)
-        # Buffers of low precision round the values, and large ones to
-        # infinity.
-        new_mean = cast(new_mean, old_mean.dtype)
-        new_var = cast(new_var, old_var.dtype)
-        # What is finite, minus itself, is zero. Infinity minus itself is
-        # NaN, as is NaN, and that equals nothing. The choice is made where
-        # the values are: the program does not wait to know it.
-        finite = new_mean - new_mean == new_var - new_var
-        new_mean = torch.where(finite, new_mean, old_mean)
-        new_var = torch.where(finite, new_var, old_var)
-        # The buffers take the values and keep their storage. What is
-        # returned are tensors of their own, which no later update changes: a
-        # backward pass may still need them.
-        old_mean.copy_(new_mean)
-        old_var.copy_(new_var)
-        new_mean, new_var = cast(new_mean, wide), cast(new_var, wide)
-        # A compiled backward pass may compute a value once more instead of
-        # keeping it. Here it would start from buffers that have moved on
-        # meanwhile. What went through a concatenation is always kept.
-        if torch.compiler.is_compiling():
-            new_mean, new_var = torch.stack((new_mean, new_var)).unbind()
-        return new_mean, new_var
+        assert self.exp_mean is not None
+        assert self.exp_var is not None
+        return move_statistics(
+            self.exp_mean, self.exp_var, mean, var, self.momentum
+        )
 
     def normalize(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
         r"""
@@ -405,6 +370,67 @@ class BatchNorm(nn.Module):
         text += "" if self.affine else ", affine=False"
         tracked = self.track_running_stats
         return text + ("" if tracked else ", track_running_stats=False")
+
+
+@torch.no_grad()
+def move_statistics(
+    exp_mean: Tensor,
+    exp_var: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    momentum: float,
+) -> tuple[Tensor, Tensor]:
+    r"""
+    Make the [update](#BatchNorm.update) of running statistics, in place, and
+    return what they are now.
+    """
+    # `lerp` goes from the old value $r$ of the way toward the new one.
+    #
+    # **From the paper**: running update of the statistics.
+    wide = torch.promote_types(statistics_dtype(exp_mean), mean.dtype)
+    new_mean = torch.lerp(cast(exp_mean, wide), cast(mean, wide), momentum)
+    new_var = torch.lerp(cast(exp_var, wide), cast(var, wide), momentum)
+    # Buffers of low precision round the values, and large ones to
+    # infinity.
+    new_mean = cast(new_mean, exp_mean.dtype)
+    new_var = cast(new_var, exp_var.dtype)
+    # What is finite, minus itself, is zero. Infinity minus itself is
+    # NaN, as is NaN, and that equals nothing. The choice is made where
+    # the values are: the program does not wait to know it.
+    finite = new_mean - new_mean == new_var - new_var
+    new_mean = torch.where(finite, new_mean, exp_mean)
+    new_var = torch.where(finite, new_var, exp_var)
+    # The buffers take the values and keep their storage. What is
+    # returned are tensors of their own, which no later update changes: a
+    # backward pass may still need them.
+    exp_mean.copy_(new_mean)
+    exp_var.copy_(new_var)
+    new_mean, new_var = cast(new_mean, wide), cast(new_var, wide)
+    # A compiled backward pass may compute a value once more instead of
+    # keeping it. Here it would start from buffers that have moved on
+    # meanwhile. What went through a concatenation is always kept.
+    if torch.compiler.is_compiling():
+        new_mean, new_var = torch.stack((new_mean, new_var)).unbind()
+    return new_mean, new_var
+
+
+# What helps if a batch has no variance of its own.
+REMEDY = "use a larger input, or call eval() to use running statistics"
+
+
+def is_empty_batch(x: Tensor, count: int | Tensor, remedy: str) -> bool:
+    r"""
+    Say whether there is nothing to measure, and raise if there is one value,
+    which has no variance.
+    """
+    # The count may be a tensor on a device, and looking at it would wait for
+    # that. With two values of one's own there is no need to. Where sizes are
+    # symbols, in a program that is exported, they stand for inputs that are
+    # large enough.
+    if not is_known_true(x.numel() < 2 * x.shape[1]):
+        return False
+    require_several_values(x, "the batch's variance", remedy, count)
+    return bool(count == 0)
 
 
 def batch_norm_kernel(x: Tensor, *arguments: Any) -> Tensor:

@@ -43,23 +43,30 @@ A value's index is $b, c, l$, and $g$ is the group that $c$ lies in.
 $\gamma_c, \beta_c$ belong to the batch norm, $\gamma_g, \beta_g$ to the
 channel norm.
 
-**When not to use it.** Forward hooks on the two inner norms do not fire, for
-they are not called. If these are wanted, or if each step is to be
-looked at, the composed layer computes the same.
+**When it is used.** [Batch-channel
+norm](batch_channel_norm.py#BatchChannelNorm) takes this way by itself. Only
+if somebody wants to see the two norms at work, through a hook or by putting
+another layer in the place of one, do they run one after the other.
+
+**Kernels.** On top of that, each value is read from memory once in each
+direction, if a few groups of channels fit into a cache at a time. No
+sequence of PyTorch's operations can do that, and so the formulas of this
+page stand once more in C++ and in Triton, for the CPU and for CUDA. The
+operations on this page remain: as the reference that the kernels are held
+to, and for whatever the kernels do not take.
 """
 
 from collections.abc import Callable
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.nn import functional as F
 
+from labml_bcn import native
 from labml_bcn._autograd import below_autograd, needs_plain_operations
-from labml_bcn._checks import (
-    require_channels_first,
-    require_several_values_per_group,
-)
 from labml_bcn._distributed import all_reduce_sums, average
 from labml_bcn._numerics import (
     cast,
@@ -67,121 +74,144 @@ from labml_bcn._numerics import (
     is_known_true,
     statistics_dtype,
 )
-from labml_bcn.batch_channel_norm import (
-    BatchChannelNorm,
-    ChannelNorm,
-    EstimatedBatchNorm,
-    Weights,
-)
-from labml_bcn.batch_norm import BatchNorm
+from labml_bcn.batch_norm import REMEDY, is_empty_batch, move_statistics
 
 Pair = tuple[Tensor, Tensor]
+# The parameters $\gamma_c$, $\beta_c$, $\gamma_g$ and $\beta_g$.
+Weights = tuple[Tensor, Tensor, Tensor, Tensor]
+# The same, each `None` if the layer has none.
+OptionalWeights = tuple[
+    Tensor | None, Tensor | None, Tensor | None, Tensor | None
+]
 Gradients = tuple[Tensor | None, ...]
 # From the moments $\mu_{b,c}$ and $v_{b,c}$ to what the batch norm normalizes
 # with, $m_c$ and $s^2_c$.
 Statistics = Callable[[Tensor, Tensor], Pair]
 
 
+class How(IntEnum):
+    """
+    What the batch norm normalizes with.
+
+    The running statistics; the running ones after their update by the
+    batch's mean and by its variance around [one mean or the
+    other](batch_channel_norm.py#EstimatedBatchNorm.measure); or the batch's
+    own, through which the gradient flows.
+    """
+
+    EVALUATION = 0
+    AROUND_BATCH_MEAN = 1
+    AROUND_RUNNING_MEAN = 2
+    PLAIN = 3
+
+
 class Config(NamedTuple):
     """
     What a pass needs to know besides tensors.
 
-    `plain` says that the statistics are the batch's own, through which the
-    gradient flows, and `process_group` which processes share them.
+    `momentum` is the rate $r$ of the running statistics, `process_group`
+    says which processes share the batch's, and `relu` whether a ReLU
+    follows.
     """
 
     groups: int
     eps_c: float
     eps_g: float
-    plain: bool
+    how: How
+    momentum: float = 0.1
     process_group: Any = None
+    relu: bool = False
 
 
-class FusedBatchChannelNorm(BatchChannelNorm):
+def normalize_in_one_map(
+    x: Tensor,
+    running: Pair,
+    weights: OptionalWeights,
+    config: Config,
+    residual: Tensor | None = None,
+) -> Tensor:
     r"""
-    ## The layer
+    ## The layer as a function
 
-    [Batch-channel norm](batch_channel_norm.py#BatchChannelNorm) in one pass
-    to measure and one to apply.
-
-    A drop-in: the constructor, the parameters, the buffers and the state
-    dict are those of `BatchChannelNorm`, and so are the results, up to
-    rounding. Either loads what the other has saved.
+    Batch-channel norm in one pass to measure and one to apply.
 
     $$y_{b,c,l} = s_{b,c} (x_{b,c,l} - \mu_{b,c}) + t_{b,c}$$ {#one-map}
 
     with [slope and offset](#slope_and_offset) for each sample and channel.
-
-    **Arguments**: those of `BatchChannelNorm`.
-
-    **Shape**: input and output `[B, C, *]`, with any number of trailing
-    dimensions, in any memory format. The output has the input's dtype;
-    statistics are computed in float32, or in float64 for float64.
-
-    **Raises**: what `BatchChannelNorm` raises.
-
-    **Source**: the papers' batch-channel normalization. The collapse into
-    one map is this project's.
+    A residual is added to it, and ReLU follows, if they are asked for.
+    `running` holds the running mean and variance, which training updates.
     """
-
-    def forward(self, x: Tensor) -> Tensor:
-        r"""
-        Normalize `x` of shape `[B, C, *]`.
-        """
-        # An input that is refused must not have moved the statistics.
-        require_channels_first(x, self.channels)
-        require_several_values_per_group(x, self.groups)
-        if not is_known_true(x.numel() == 0):
-            return self._forward(x)
-        if self.batch_norm.process_group is None or not self.training:
-            return super().forward(x)
-        # When processes share their statistics, the others wait for the
-        # part of this one, be it none.
-        return self._forward(x.reshape(0, self.channels, 1)).reshape(x.shape)
-
-    def _forward(self, x: Tensor) -> Tensor:
-        r"""
-        Normalize an input that was checked.
-        """
-        first, second = self.batch_norm, self.channel_norm
-
-        def statistics(mu: Tensor, v: Tensor) -> Pair:
-            return normalization_statistics(first, x, mu, v)
-
-        # There are two ways to the same result. A compiler fuses plain
-        # operations by itself, and whatever else rewrites the program
-        # (`torch.export`, `torch.func`, forward-mode gradients) understands
-        # them. In eager mode each operation is a pass over memory, and so
-        # the passes are picked by hand.
-        #
-        # **From the papers**: batch-channel normalization.
-        weights = parameters(first) + parameters(second)
-        config = Config(
-            self.groups,
-            first.eps,
-            second.eps,
-            first.training and not self.estimate,
-            first.process_group,
+    # An empty batch is one of no samples, whatever its other sizes.
+    if is_known_true(x.numel() == 0):
+        empty = x.reshape(0, x.shape[1], 1)
+        y = normalize_in_operations(empty, running, weights, config)
+        return finish(y.reshape(x.shape), residual, relu=config.relu)
+    # The kernels do all of it at once, if they know this kind of input and
+    # no other process has a part in it.
+    training = config.how is not How.EVALUATION
+    shared = training and config.process_group is not None
+    if not shared and native.takes(x, residual, running):
+        if config.how in (How.PLAIN, How.AROUND_BATCH_MEAN):
+            require_spread(x, config, x.shape[0] * count_positions(x))
+        if not torch.is_grad_enabled():
+            return run_kernels(x, residual, weights, running, config)[0]
+        result: Tensor = KernelFunction.apply(  # type: ignore[no-untyped-call]
+            x, residual, *weights, *running, config
         )
-        if needs_plain_operations(x):
-            return forward_in_plain_operations(x, weights, statistics, config)
-        alone = not (first.training or torch.is_grad_enabled())
-        if alone and choose_passes(x) is Rows:
-            return normalize_in_turn(
-                x, weights, first.running_statistics(), config
-            )
-        y: Tensor = AffineMapFunction.apply(x, *weights, statistics, config)  # type: ignore[no-untyped-call]
-        return y
+        return result
+    y = normalize_in_operations(x, running, weights, config)
+    return finish(y, residual, relu=config.relu)
 
 
-def parameters(norm: BatchNorm | ChannelNorm) -> Pair:
+def finish(y: Tensor, residual: Tensor | None, *, relu: bool) -> Tensor:
     r"""
-    Return $\gamma$ and $\beta$ of one of the norms.
+    Add the residual and apply ReLU, one after the other.
     """
-    scale, shift = norm.scale, norm.shift
-    assert scale is not None
-    assert shift is not None
-    return scale, shift
+    if residual is not None:
+        y = y + residual
+    return F.relu(y) if relu else y
+
+
+def normalize_in_operations(
+    x: Tensor, running: Pair, weights: OptionalWeights, config: Config
+) -> Tensor:
+    r"""
+    ## Three ways through PyTorch's operations
+
+    Without the kernels it depends on who looks. A compiler fuses plain
+    operations by itself, and whatever else rewrites the program
+    (`torch.export`, `torch.func`, forward-mode gradients) understands them.
+    In eager mode each operation is a pass over memory, and so the passes are
+    picked by hand.
+
+    **From the papers**: batch-channel normalization.
+    """
+    given = fill_in(weights, config.groups, running[0])
+
+    def statistics(mu: Tensor, v: Tensor) -> Pair:
+        return normalization_statistics(running, x, mu, v, config)
+
+    if needs_plain_operations(x):
+        return forward_in_plain_operations(x, given, statistics, config)
+    training = config.how is not How.EVALUATION
+    alone = not (training or torch.is_grad_enabled())
+    if alone and choose_passes(x) is Rows:
+        return normalize_in_turn(x, given, widen(running), config)
+    y: Tensor = AffineMapFunction.apply(x, *given, statistics, config)  # type: ignore[no-untyped-call]
+    return y
+
+
+def fill_in(weights: OptionalWeights, groups: int, like: Tensor) -> Weights:
+    r"""
+    Put $\gamma = 1$ and $\beta = 0$ where there are none.
+    """
+    sizes = (like.numel(), like.numel(), groups, groups)
+    start = (1.0, 0.0, 1.0, 0.0)
+    gamma_c, beta_c, gamma_g, beta_g = (
+        like.new_full((size,), value) if weight is None else weight
+        for weight, size, value in zip(weights, sizes, start, strict=True)
+    )
+    return gamma_c, beta_c, gamma_g, beta_g
 
 
 def pool_moments(
@@ -212,7 +242,7 @@ def pool_moments(
 
 
 def normalization_statistics(
-    norm: BatchNorm, x: Tensor, mu: Tensor, v: Tensor
+    running: Pair, x: Tensor, mu: Tensor, v: Tensor, config: Config
 ) -> Pair:
     r"""
     ## What the batch norm normalizes with
@@ -221,27 +251,50 @@ def normalization_statistics(
     evaluation they are the running ones, in plain training the batch's, and
     in estimated training the running ones after their update.
     """
-    if not norm.training:
+    if config.how is How.EVALUATION:
         # Copies, for a later update changes the buffers, and the backward
         # pass may come after it.
-        mean, var = norm.running_statistics()
-        return mean.clone(), var.clone()
+        old_mean, old_var = widen(running)
+        return old_mean.clone(), old_var.clone()
     length = count_positions(x)
-    mean, var, count = pool_moments(mu, v, length, norm.process_group)
-    if norm.is_empty_batch(x, count):
-        return norm.running_statistics()
-    if not isinstance(norm, EstimatedBatchNorm):
+    mean, var, count = pool_moments(mu, v, length, config.process_group)
+    if require_spread(x, config, count):
+        return widen(running)
+    if config.how is How.PLAIN:
         # As in [batch norm](batch_norm.py#BatchNorm), the stored variance is
         # the unbiased one.
-        norm.update(mean.detach(), var.detach() * (count / (count - 1)))
+        unbiased = var.detach() * (count / (count - 1))
+        move_statistics(*running, mean.detach(), unbiased, config.momentum)
         return mean, var
     # Around the running mean, the variance grows by the squared distance of
     # the two means; see [the two
     # readings](batch_channel_norm.py#EstimatedBatchNorm.measure).
     mean, var = mean.detach(), var.detach()
-    if norm.variance_around == "running_mean":
-        var = var + (mean - norm.running_statistics()[0]).square()
-    return norm.update(mean, var)
+    if config.how is How.AROUND_RUNNING_MEAN:
+        var = var + (mean - widen(running)[0]).square()
+    return move_statistics(*running, mean, var, config.momentum)
+
+
+def widen(running: Pair) -> Pair:
+    r"""
+    Return $\mu_c$ and $\sigma^2_c$ in the precision of statistics.
+    """
+    mean, var = running
+    dtype = statistics_dtype(mean)
+    return cast(mean, dtype), cast(var, dtype)
+
+
+def require_spread(x: Tensor, config: Config, count: int | Tensor) -> bool:
+    r"""
+    Say whether there is nothing to learn from, and raise if a variance is
+    needed and there is one value.
+    """
+    if config.how is How.AROUND_RUNNING_MEAN:
+        return is_known_true(x.numel() == 0) and bool(count == 0)
+    remedy = REMEDY
+    if config.how is How.AROUND_BATCH_MEAN:
+        remedy = f'use variance_around="running_mean", or{REMEDY[3:]}'
+    return is_empty_batch(x, count, remedy)
 
 
 def slope_and_offset(
@@ -376,7 +429,7 @@ class AffineMapFunction(Function):
         """
         passes = choose_passes(x)
         weights = (gamma_c, beta_c, gamma_g, beta_g)
-        values = cast(x, statistics_dtype(x))
+        values = passes.values_of(x)
         mu, v, distance, unit = passes.measure(values)
         fixed = statistics(mu, v)
         slope, offset, *tables = slope_and_offset(
@@ -396,8 +449,14 @@ class AffineMapFunction(Function):
         the four parameters.
         """
         saved = ctx.saved_tensors
-        back = double_backward if torch.is_grad_enabled() else backward
-        return *back(ctx, dy, *saved), None, None
+        if not torch.is_grad_enabled():
+            return *backward(ctx, dy, *saved), None, None
+        # The gradient is to be differentiated in its turn.
+        x, *weights, mean, var = saved[:7]
+        dx, _, *grads = double_backward(
+            dy, x, None, tuple(weights), (mean, var), ctx.config
+        )
+        return dx, *grads, None, None
 
 
 @below_autograd
@@ -410,8 +469,9 @@ def backward(ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor) -> Gradients:
     """
     weights, (mu, v, slope) = saved[:4], saved[6:9]
     rho_c, a, u, delta, rho_g, kappa = saved[9:]
-    dtype, shape, plain = mu.dtype, u.shape, ctx.config.plain
-    values, dy = cast(x, dtype), cast(dy, dtype)
+    dtype, shape = mu.dtype, u.shape
+    plain = ctx.config.how is How.PLAIN
+    values, dy = ctx.passes.values_of(x), ctx.passes.values_of(dy)
     length = count_positions(x)
     # The sums run over the positions of each sample and channel:
     #
@@ -509,7 +569,12 @@ def backward(ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor) -> Gradients:
 
 
 def double_backward(
-    ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor
+    dy: Tensor,
+    x: Tensor,
+    output: Tensor | None,
+    weights: OptionalWeights,
+    fixed: Pair,
+    config: Config,
 ) -> Gradients:
     r"""
     ## Gradients of gradients
@@ -517,23 +582,117 @@ def double_backward(
     When the backward pass is itself to be differentiated (for a gradient
     penalty, say), it is left to autograd: the layer is restated in plain
     operations, with the statistics that it had.
+
+    Returned are the gradients of `x`, of a residual and of the weights, as
+    far as these learn. Where ReLU follows, its mask is found in the output,
+    or in what is restated here.
     """
 
-    gamma_c, beta_c, gamma_g, beta_g, mean, var = saved[:6]
-    weights = (gamma_c, beta_c, gamma_g, beta_g)
-
     def statistics(mu: Tensor, v: Tensor) -> Pair:
-        if not ctx.config.plain:
-            return mean, var
+        if config.how is not How.PLAIN:
+            return fixed
         length = count_positions(x)
-        return pool_moments(mu, v, length, ctx.config.process_group)[:2]
+        return pool_moments(mu, v, length, config.process_group)[:2]
 
+    given = fill_in(weights, config.groups, fixed[0])
+    y = forward_in_plain_operations(x, given, statistics, config)
+    if config.relu:
+        dy = dy.masked_fill((y if output is None else output) <= 0, 0)
     leaves = (x, *weights)
-    asked = ctx.needs_input_grad[: len(leaves)]
-    y = forward_in_plain_operations(x, weights, statistics, ctx.config)
-    wanted = [t for t, ask in zip(leaves, asked, strict=True) if ask]
-    grads = iter(torch.autograd.grad(y, wanted, dy, create_graph=True))
-    return tuple(next(grads) if ask else None for ask in asked)
+    wanted = [t for t in leaves if t is not None and t.requires_grad]
+    found = iter(torch.autograd.grad(y, wanted, dy, create_graph=True))
+    dx, *grads = [
+        next(found) if t is not None and t.requires_grad else None
+        for t in leaves
+    ]
+    return dx, dy, *grads
+
+
+class KernelFunction(Function):
+    r"""
+    ## Both directions in kernels
+
+    The same formulas in C++ and in Triton, with ReLU and the addition of a
+    residual in the same passes. Kept are the input and tables. If a residual
+    was added before a ReLU, the output is kept, too: its sign says what the
+    ReLU let through. Without a residual, the input says it.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        residual: Tensor | None,
+        gamma_c: Tensor | None,
+        beta_c: Tensor | None,
+        gamma_g: Tensor | None,
+        beta_g: Tensor | None,
+        exp_mean: Tensor,
+        exp_var: Tensor,
+        config: Config,
+    ) -> Tensor:
+        r"""
+        Normalize, and update the running statistics.
+        """
+        weights = (gamma_c, beta_c, gamma_g, beta_g)
+        running = (exp_mean, exp_var)
+        y, saved = run_kernels(x, residual, weights, running, config)
+        output = None if residual is None or not config.relu else y
+        ctx.save_for_backward(x, output, *weights, saved)
+        ctx.config = config
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Gradients:
+        r"""
+        Return the gradients of the input, the residual and the parameters.
+        """
+        x, output, *weights, saved = ctx.saved_tensors
+        config, asked = ctx.config, ctx.needs_input_grad
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            fixed = native.statistics_of(saved, x, config.eps_c)
+            dx, d_residual, *grads = double_backward(
+                dy, x, output, tuple(weights), fixed, config
+            )
+        else:
+            dx, d_residual, *grads = native.backward(
+                dy,
+                x,
+                output,
+                *weights,
+                saved,
+                config.groups,
+                config.eps_c,
+                config.eps_g,
+                config.how == How.PLAIN,
+                config.relu,
+                wanted=asked[:2],
+            )
+        return dx, d_residual if asked[1] else None, *grads, None, None, None
+
+
+def run_kernels(
+    x: Tensor,
+    residual: Tensor | None,
+    weights: OptionalWeights,
+    running: Pair,
+    config: Config,
+) -> Pair:
+    r"""
+    Return the output, and the tables that the backward pass needs.
+    """
+    return native.forward(
+        x,
+        residual,
+        *weights,
+        *running,
+        config.groups,
+        config.eps_c,
+        config.eps_g,
+        config.momentum,
+        int(config.how),
+        config.relu,
+    )
 
 
 def normalize_in_turn(
@@ -590,6 +749,13 @@ class Strided:
     These work on any strides: on channels-last inputs and the like, which
     PyTorch's element-wise operations go through along the channels.
     """
+
+    @staticmethod
+    def values_of(x: Tensor) -> Tensor:
+        r"""
+        Return an activation in the precision of statistics.
+        """
+        return cast(x, statistics_dtype(x))
 
     @staticmethod
     def measure(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -747,9 +913,15 @@ def affine_map(
     )
 
 
-def choose_passes(x: Tensor) -> type[Strided]:
+def choose_passes(x: Tensor) -> type[Strided | native.Passes]:
     r"""
-    Return the passes to use: rows if $x$ is made of contiguous ones.
+    Return the passes to use: those of the kernels if they know this kind of
+    input, else rows if $x$ is made of contiguous ones.
+
+    Here the kernels serve one pass at a time. Several processes that share
+    their statistics have to exchange them in between.
     """
+    if native.has_passes_for(x):
+        return native.Passes
     rows = x.is_contiguous() and count_positions(x) > 1
     return Rows if rows else Strided

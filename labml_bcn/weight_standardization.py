@@ -42,6 +42,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional as F
 
+from labml_bcn import native
 from labml_bcn._autograd import needs_plain_operations
 from labml_bcn._checks import require_positive_eps
 from labml_bcn._numerics import statistics_dtype
@@ -111,15 +112,9 @@ def weight_standardization(
             f"of a filter, got {correction} for {per_filter} elements; use "
             "0 (the paper) or 1 (labml)"
         )
-    # Seen as one sample with a channel and a group for each filter, the
-    # weight is standardized by group norm: the same formula, in PyTorch's
-    # own kernel. Written with `mean` and `var` it would cost more than the
-    # convolution itself in the late layers of a network, where the weight
-    # is larger than the image.
-    #
     # With a correction $k$ the variance is $\frac{I}{I-k} \sigma^2_o$.
-    # Taking the factor out of the root leaves the same group norm with
-    # another $\epsilon$:
+    # Taking the factor out of the root leaves the paper's formula, with
+    # another $\epsilon$ and a gain:
     #
     # $$\frac{W_{o,i} - \mu_o}{\sqrt{\frac{I}{I-k} \sigma^2_o + \epsilon}} =
     # \sqrt{\frac{I-k}{I}} \,
@@ -128,14 +123,71 @@ def weight_standardization(
     #
     # **From the paper**: weight standardization.
     factor = (per_filter - correction) / per_filter
+    eps, gain = eps * factor, factor**0.5
+    if not native.takes_filters(weight):
+        return standardize_in_operations(weight, eps, gain)
+    if not torch.is_grad_enabled():
+        return native.standardize(weight, eps, gain)[0]
+    standard: Tensor = KernelFunction.apply(weight, eps, gain)  # type: ignore[no-untyped-call]
+    return standard
+
+
+class KernelFunction(Function):
+    r"""
+    ### In kernels
+
+    Written with `mean` and `var`, standardizing would cost more than the
+    convolution itself in the late layers of a network, where the weight is
+    larger than the image. The kernels read a filter once in each direction.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, eps: float, gain: float) -> Tensor:
+        """
+        Standardize `weight` of shape `[O, *]`.
+        """
+        standard, saved = native.standardize(weight, eps, gain)
+        ctx.save_for_backward(weight, saved)
+        ctx.settings = eps, gain
+        return standard
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """
+        Return the gradient of the weight.
+        """
+        weight, saved = ctx.saved_tensors
+        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            result = native.standardize_backward(
+                gradient, weight, saved, *ctx.settings
+            )
+            return result, None, None
+        # The gradient is to be differentiated in its turn: that is left to
+        # autograd.
+        standard = standardize_in_operations(weight, *ctx.settings)
+        (result,) = torch.autograd.grad(
+            standard, weight, gradient, create_graph=True
+        )
+        return result, None, None
+
+
+def standardize_in_operations(
+    weight: Tensor, eps: float, gain: float
+) -> Tensor:
+    r"""
+    ### In PyTorch's operations
+
+    Seen as one sample with a channel and a group for each filter, the weight
+    is standardized by group norm: the same formula.
+    """
     filters = weight.to(statistics_dtype(weight)).flatten(1).contiguous()
     if needs_plain_operations(filters):
         rows = filters.unsqueeze(0)
-        standard = F.group_norm(rows, filters.shape[0], eps=eps * factor)
+        standard = F.group_norm(rows, filters.shape[0], eps=eps)
     else:
-        standard = StandardizeFunction.apply(filters, eps * factor)  # type: ignore[no-untyped-call]
-    if correction:
-        standard = standard * factor**0.5
+        standard = StandardizeFunction.apply(filters, eps)  # type: ignore[no-untyped-call]
+    if gain != 1:
+        standard = standard * gain
     return standard.reshape(weight.shape).to(weight.dtype)
 
 

@@ -143,9 +143,11 @@ variants = {
 
 
 # Here, one after the other: to draw first weights takes PyTorch's global
-# random state, which is no thread's own.
+# random state, which is no thread's own. The ReLU stays a layer of its own, so
+# that there is something to hook.
 models = {
-    name: vgg.build("small", **options, seed=0) for name, options in variants.items()
+    name: vgg.build("small", **options, seed=0, separate_relu=True)
+    for name, options in variants.items()
 }
 
 

@@ -17,11 +17,11 @@ from helpers.browsing import (  # noqa: F401
     page_urls,
     parsed_pages,
     site_url,
-    skip_or_fail,
     standalone,
     standalone_url,
     visit,
 )
+from helpers.missing import skip_or_fail
 
 # The file that takes longest, and builds the site for all others. Of two processes
 # one begins with it, and neither waits for it at the end.

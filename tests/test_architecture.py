@@ -63,7 +63,7 @@ def room(module: str) -> str:
 # What each room may import: other rooms, and packages of others. Whatever is
 # left out is forbidden.
 ROOMS = {
-    "labml_bcn": {"torch"},
+    "labml_bcn": {"torch", "triton"},  # triton comes with torch for CUDA
     "experiment": {
         *("labml_bcn", "torch", "matplotlib", "cycler", "IPython"),
         *("platformdirs", "pooch", "tqdm"),

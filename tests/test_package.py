@@ -1,37 +1,19 @@
 """The wheel, installed beside torch alone in an empty environment."""
 
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+from helpers.distributions import build, run
 from helpers.paths import ROOT
 
 pytestmark = pytest.mark.slow
 
 
-def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(part) for part in command],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("wheel")
-    done = run(
-        sys.executable,
-        *("-m", "build", "--wheel", "--no-isolation", "--outdir", out),
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    (found,) = out.glob("*.whl")
-    return found
+    return build("wheel", ROOT, tmp_path_factory.mktemp("wheel"))[0]
 
 
 @pytest.fixture(scope="module")

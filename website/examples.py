@@ -11,7 +11,6 @@ from labml_bcn import (
     BatchNorm,
     ChannelNorm,
     EstimatedBatchNorm,
-    FusedBatchChannelNorm,
     WSConv1d,
     weight_standardization,
 )
@@ -73,7 +72,7 @@ def batch_channel_norm(B, C, G, L):
 def fused(B, C, G, L):
     """Apply both norms in one map, forward and backward."""
     x = torch.randn(B, C, L, requires_grad=True)
-    FusedBatchChannelNorm(C, G)(x).sum().backward()
+    BatchChannelNorm(C, G)(x).sum().backward()
 
 
 def standardized_weight(O, C, K):  # noqa: E741

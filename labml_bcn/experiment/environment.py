@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from labml_bcn import __version__
+from labml_bcn import __version__, native
 
 
 def surroundings() -> dict[str, Any]:
@@ -28,6 +28,7 @@ def surroundings() -> dict[str, Any]:
         "system": platform.platform(),
         "cpu": processor_name(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
+        "kernels": str(native.status().cpu),
         "machine": platform.machine(),
         "cores": os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if gpu else None,

@@ -158,7 +158,7 @@ def note_start(path: Path) -> list[str]:
         f"note: until now the run had {name} {last[name]}, and goes on with"
         f" {now[name]}; its last digits may differ from those of a run that was never"
         " stopped"
-        for name in ("labml_bcn", "torch", "cpu")
+        for name in ("labml_bcn", "torch", "cpu", "kernels")
         if last[name] != now[name]
     ]
 

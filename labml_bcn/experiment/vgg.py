@@ -32,7 +32,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labml_bcn import BatchNorm, FusedBatchChannelNorm, WSConv2d
+from labml_bcn import BatchChannelNorm, BatchNorm, WSConv2d
 from labml_bcn.experiment.settings import Settings, require
 
 Block = Callable[[int, int], nn.Module]
@@ -129,6 +129,7 @@ def conv_block(
     estimate: bool | None = Settings.estimate,
     variance_around: str | None = Settings.variance_around,
     process_group: Any = None,
+    separate_relu: bool = False,
 ) -> Block:
     r"""
     ## The block
@@ -155,6 +156,8 @@ def conv_block(
     - `estimate`, `variance_around`: of batch-channel norm.
     - `process_group`: measure the batches of batch and batch-channel norm
       over the processes of this group.
+    - `separate_relu`: keep the ReLU a layer of its own, to watch what goes
+      into it. Otherwise batch-channel norm does it on its way out.
 
     **Returns** a function of the numbers of input and output channels.
 
@@ -178,13 +181,16 @@ def conv_block(
             f" or choose {' or '.join(takers)}"
         )
     convolution = WSConv2d if ws else nn.Conv2d
+    inside = norm == "bcn" and not separate_relu
+    if inside:
+        options["activation"] = "relu"
 
     def block(in_channels: int, out_channels: int) -> nn.Module:
-        return nn.Sequential(
-            convolution(in_channels, out_channels, 3, padding=1),
-            normalization(norm, out_channels, **options),
-            nn.ReLU(),
-        )
+        conv = convolution(in_channels, out_channels, 3, padding=1)
+        norm_layer = normalization(norm, out_channels, **options)
+        if inside:
+            return nn.Sequential(conv, norm_layer)
+        return nn.Sequential(conv, norm_layer, nn.ReLU())
 
     return block
 
@@ -222,8 +228,7 @@ def normalization(
         )
     if norm == "gn":
         return nn.GroupNorm(groups, channels)
-    # The same as `BatchChannelNorm`, and keeps less for the backward pass.
-    return FusedBatchChannelNorm(channels, groups, **options)
+    return BatchChannelNorm(channels, groups, **options)
 
 
 def groups_for(channels: int) -> int:

@@ -1,0 +1,172 @@
+"""Kernels for batch-channel norm and weight standardization.
+
+`status()` says what computes, and why; `python -m labml_bcn.native` prints it.
+`disabled()` turns the kernels off inside of a `with` block, and the environment
+variable LABML_BCN_NATIVE=0 for a whole program.
+
+The rest is for the layers. What the kernels compute is derived in fused.py.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from labml_bcn._numerics import cast
+from labml_bcn.native import backends, operators
+from labml_bcn.native.backends import Path, Status, disabled, status
+from labml_bcn.native.cpu import CPU
+
+__all__ = ["Path", "Status", "disabled", "status"]
+
+
+def takes(x: Tensor, residual: Tensor | None, running: tuple[Tensor, Tensor]) -> bool:
+    """Return whether the kernels take this input and these statistics."""
+    mean, var = running
+    return (
+        backends.takes(x)
+        and mean.dtype == var.dtype == torch.float32
+        and mean.device == x.device
+        and (residual is None or residual.dtype == x.dtype)
+    )
+
+
+def forward(
+    x: Tensor,
+    residual: Tensor | None,
+    gamma_c: Tensor | None,
+    beta_c: Tensor | None,
+    gamma_g: Tensor | None,
+    beta_g: Tensor | None,
+    exp_mean: Tensor,
+    exp_var: Tensor,
+    *settings: Any,
+) -> tuple[Tensor, Tensor]:
+    """Return the output and what the backward pass needs; see `backends.Backend`."""
+    tensors = (x, residual, gamma_c, beta_c, gamma_g, beta_g, exp_mean, exp_var)
+    training = settings[-2] != 0
+    if torch.compiler.is_compiling():
+        kernel = operators.TRAIN if training else operators.EVALUATE
+        result: tuple[Tensor, Tensor] = kernel(*tensors, *settings)
+        return result
+    result = backends.of(x).forward(*tensors, *settings)
+    if training:
+        # Autograd counts the changes of a tensor, and cannot see these.
+        for changed in (exp_mean, exp_var):
+            if not changed.is_inference():
+                torch.autograd.graph.increment_version(changed)
+    return result
+
+
+def backward(
+    dy: Tensor,
+    x: Tensor,
+    output: Tensor | None,
+    gamma_c: Tensor | None,
+    beta_c: Tensor | None,
+    gamma_g: Tensor | None,
+    beta_g: Tensor | None,
+    saved: Tensor,
+    groups: int,
+    *settings: Any,
+    wanted: tuple[bool, bool],
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of the input, the residual and the four weights."""
+    weights = (gamma_c, beta_c, gamma_g, beta_g)
+    tensors = (dy, x, output, *weights, saved)
+    relu = settings[-1]
+    want_dx, want_residual = wanted
+    compiling = torch.compiler.is_compiling()
+    kernel = operators.BACKWARD if compiling else backends.of(x).backward
+    # Without a ReLU the residual's gradient is that of the sum.
+    mask = want_residual and relu
+    arguments = (*tensors, groups, *settings, want_dx, mask)
+    dx, d_residual, *grads = kernel(*arguments)
+    return (
+        dx if want_dx else None,
+        d_residual if mask else dy,
+        *[
+            None if weight is None else cast(grad, weight.dtype)
+            for grad, weight in zip(grads, weights, strict=True)
+        ],
+    )
+
+
+def statistics_of(saved: Tensor, x: Tensor, eps_c: float) -> tuple[Tensor, Tensor]:
+    """Return the mean and variance that the batch norm normalized with."""
+    return backends.of(x).statistics_of(saved, x.shape[1], eps_c)
+
+
+def cpu_kernels() -> CPU:
+    """Return the kernels for the CPU, which must be there."""
+    assert backends.on_cpu is not None
+    return backends.on_cpu
+
+
+class Passes:
+    """The passes over an activation one by one, for what happens between them.
+
+    They are those of `labml_bcn.fused.Strided`, and take an input of any dtype that the
+    kernels know. Tables are float64.
+    """
+
+    @staticmethod
+    def values_of(x: Tensor) -> Tensor:
+        """Return an activation as the passes take it."""
+        return x
+
+    @staticmethod
+    def measure(x: Tensor) -> tuple[Tensor, Tensor, Any, Tensor]:
+        """Return mean and variance, what `apply` needs, and its unit: 1."""
+        mu, v = cpu_kernels().measure(x)
+        return mu, v, (x, mu), mu.new_ones(())
+
+    @staticmethod
+    def apply(centred: Any, scale: Tensor, offset: Tensor) -> Tensor:
+        """Return the output."""
+        x, mu = centred
+        return cpu_kernels().apply(x, mu, scale, offset)
+
+    @staticmethod
+    def sums(x: Tensor, mu: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sums of dy and of dy (x - mu)."""
+        return cpu_kernels().sums(x, mu, dy)
+
+    @staticmethod
+    def combine(
+        x: Tensor, mu: Tensor, dy: Tensor, slope: Tensor, q: Tensor, r: Tensor
+    ) -> Tensor:
+        """Return slope dy + q (x - mu) + r."""
+        return cpu_kernels().combine(x, mu, dy, slope, q, r)
+
+
+def has_passes_for(x: Tensor) -> bool:
+    """Return whether the kernels' passes take this input one by one."""
+    return x.device.type == "cpu" and backends.takes(x)
+
+
+def takes_filters(w: Tensor) -> bool:
+    """Return whether the kernels take this weight."""
+    return backends.takes(w) and w.numel() > 0
+
+
+def standardize(w: Tensor, eps: float, gain: float) -> tuple[Tensor, Tensor]:
+    """Return the standardized filters and what the backward pass needs."""
+    compiling = torch.compiler.is_compiling()
+    kernel = operators.STANDARDIZE if compiling else backends.of(w).standardize
+    result: tuple[Tensor, Tensor] = kernel(w, eps, gain)
+    return result
+
+
+def standardize_backward(
+    gradient: Tensor, w: Tensor, saved: Tensor, eps: float, gain: float
+) -> Tensor:
+    """Return the gradient of the filters."""
+    compiling = torch.compiler.is_compiling()
+    kernel = (
+        operators.STANDARDIZE_BACKWARD
+        if compiling
+        else backends.of(w).standardize_backward
+    )
+    result: Tensor = kernel(gradient, w, saved, eps, gain)
+    return result

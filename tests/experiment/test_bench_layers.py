@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from labml_bcn import FusedBatchChannelNorm, WSConv2d
+from labml_bcn import BatchChannelNorm, WSConv2d
 from labml_bcn.experiment.bench import layers as benchmark
 from labml_bcn.experiment.bench.convolutions import resnet50_convolutions
 from labml_bcn.experiment.bench.memory import peak_allocation, saved_for_backward
@@ -100,7 +100,7 @@ def test_every_rival_normalizes_each_group():
             assert grouped.mean().abs() < 0.1
             assert (grouped.var() - 1).abs() < 0.2
     fused = benchmark.build_rivals(16, 4)["fused"]
-    assert isinstance(fused, FusedBatchChannelNorm)
+    assert isinstance(fused, BatchChannelNorm)
 
 
 def test_the_passes_are_those_of_the_fused_layer(monkeypatch):
@@ -173,6 +173,7 @@ def test_channels_last_and_evaluation_can_be_measured(capsys):
         (["--inputs", "2,64"], "four positive sizes"),
         (["--json", "/no/such/folder/x.json"], "no folder"),
         (["--dtype", "int8"], "invalid choice"),
+        (["--graph"], "--device cuda"),
         (["--weights", "--compile"], "leave out --compile"),
         (["--weights", "--device", "cuda"], "leave out --device"),
     ],

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from labml_bcn import BatchNorm, FusedBatchChannelNorm
+from labml_bcn import BatchChannelNorm, BatchNorm
 from labml_bcn.experiment import cifar10, diagnose, loop
 from labml_bcn.experiment.outcome import RunError
 from labml_bcn.experiment.run_folder import RunFolder
@@ -98,19 +98,19 @@ def test_images_that_are_not_finite_are_named():
 
 
 def test_a_weight_that_is_not_finite_is_named():
-    model = network(FusedBatchChannelNorm(8, 2))
+    model = network(BatchChannelNorm(8, 2))
     model[0].weight.data[0, 0, 0] = math.inf
     place = diagnose.first_nonfinite_layer(model, lambda: None)
     assert "3 of the 216 values of 0.weight are not finite" in place
     assert "an earlier step" in place
 
 
-def test_a_fused_layer_is_named_as_a_whole():
-    model = network(FusedBatchChannelNorm(8, 2))
+def test_a_layer_in_one_map_is_named_as_a_whole():
+    model = network(BatchChannelNorm(8, 2))
     model[0].weight.data.fill_(1e30)
     x = torch.randn(2, 3, 32, 32)
     place = diagnose.first_nonfinite_layer(model, lambda: model(x))
-    assert "arose in 1 (FusedBatchChannelNorm)" in place
+    assert "arose in 1 (BatchChannelNorm)" in place
 
 
 def test_a_loss_can_be_nonfinite_while_every_layer_is_finite():
@@ -187,5 +187,5 @@ def test_the_step_after_a_nonfinite_gradient_names_the_weights(data):
 
 def test_the_layers_do_not_check_for_nan_themselves():
     x = torch.full((2, 8, 4, 4), math.nan)
-    for layer in (BatchNorm(8), FusedBatchChannelNorm(8, 2)):
+    for layer in (BatchNorm(8), BatchChannelNorm(8, 2)):
         assert F.relu(layer(x)).isnan().any()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from helpers.layers import InTurn
 from helpers.processes import run_in_group
 from helpers.runs import (
     assert_same_end,
@@ -28,7 +29,6 @@ from labml_bcn import (
     BatchChannelNorm,
     BatchNorm,
     EstimatedBatchNorm,
-    FusedBatchChannelNorm,
 )
 from labml_bcn.experiment import cifar10, loop, ranks, train, vgg
 from labml_bcn.experiment.outcome import RunError
@@ -43,12 +43,12 @@ NORMS = {
     "bn-untracked": (BatchNorm, (8,), {"track_running_stats": False}),
     "estimated": (EstimatedBatchNorm, (8,), {}),
     "estimated-running": (EstimatedBatchNorm, (8,), RUNNING),
-    "bcn-plain": (BatchChannelNorm, (8, 2), {"estimate": False}),
-    "bcn": (BatchChannelNorm, (8, 2), {}),
-    "bcn-running": (BatchChannelNorm, (8, 2), RUNNING),
-    "fused-plain": (FusedBatchChannelNorm, (8, 2), {"estimate": False}),
-    "fused": (FusedBatchChannelNorm, (8, 2), {}),
-    "fused-running": (FusedBatchChannelNorm, (8, 2), RUNNING),
+    "bcn-plain": (InTurn, (8, 2), {"estimate": False}),
+    "bcn": (InTurn, (8, 2), {}),
+    "bcn-running": (InTurn, (8, 2), RUNNING),
+    "fused-plain": (BatchChannelNorm, (8, 2), {"estimate": False}),
+    "fused": (BatchChannelNorm, (8, 2), {}),
+    "fused-running": (BatchChannelNorm, (8, 2), RUNNING),
 }
 
 

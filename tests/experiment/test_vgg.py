@@ -83,6 +83,26 @@ def test_batch_norm_in_the_block_is_pytorchs():
     torch.testing.assert_close(ours.eval()(x), theirs.eval()(x), rtol=1e-4, atol=1e-5)
 
 
+def test_relu_inside_the_norm_is_a_relu_behind_it():
+    inside, behind = (
+        vgg.build("small", "bcn", ws=True, separate_relu=separate)
+        for separate in (False, True)
+    )
+    assert not any(isinstance(m, nn.ReLU) for m in inside.modules())
+    assert sum(isinstance(m, nn.ReLU) for m in behind.modules()) == 6
+    behind.load_state_dict(inside.state_dict())
+    x = torch.randn(2, 3, 32, 32)
+    for _ in range(2):
+        results = [net(x) for net in (inside, behind)]
+        torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+        grads = [
+            torch.autograd.grad(y.square().sum(), net.parameters())
+            for y, net in zip(results, (inside, behind), strict=True)
+        ]
+        for a, b in zip(*grads, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+
+
 def test_group_norm_in_the_block_is_pytorchs():
     norms = [
         m for m in vgg.build("small", "gn").modules() if isinstance(m, nn.GroupNorm)

@@ -16,7 +16,6 @@ import threading
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import NoReturn
 from urllib.parse import urlsplit
 
 import pytest
@@ -28,14 +27,8 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
+from helpers.missing import skip_or_fail
 from helpers.paths import ROOT
-
-
-def skip_or_fail(what: str) -> NoReturn:
-    """Skip a test that lacks its browser or its data; under CI, fail it."""
-    if os.environ.get("CI"):
-        pytest.fail(f"{what} is missing, and CI must not skip this test")
-    pytest.skip(f"{what} is missing")
 
 
 @pytest.fixture(scope="session")

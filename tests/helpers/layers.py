@@ -1,5 +1,7 @@
 """The layers to test, by name, and what their tests share."""
 
+import contextlib
+
 import pytest
 import torch
 
@@ -9,11 +11,10 @@ from labml_bcn import (
     BatchNorm,
     ChannelNorm,
     EstimatedBatchNorm,
-    FusedBatchChannelNorm,
+    native,
 )
 from labml_bcn._numerics import cast, statistics_dtype
 from labml_bcn.batch_channel_norm import batch_channel_norm_stepwise
-from labml_bcn.fused import parameters
 
 C, G = 12, 3
 MODES = ["batch_mean", "running_mean"]
@@ -23,7 +24,24 @@ LOW = [torch.float16, torch.bfloat16]
 FLOATS = [torch.float32, torch.float64, *LOW]
 
 
-class StepwiseBatchChannelNorm(BatchChannelNorm):
+class InOperations(BatchChannelNorm):
+    """The layer without its kernels."""
+
+    def forward(self, x, residual=None):
+        # An exported program has no kernels in any case.
+        exporting = torch.compiler.is_exporting()
+        with contextlib.nullcontext() if exporting else native.disabled():
+            return super().forward(x, residual)
+
+
+class InTurn(BatchChannelNorm):
+    """The layer as two norms, as if somebody watched them."""
+
+    def shows_its_norms(self, first, second):
+        return True
+
+
+class Stepwise(BatchChannelNorm):
     """The layer, computed by the function that its page begins with."""
 
     def forward(self, x):
@@ -33,7 +51,7 @@ class StepwiseBatchChannelNorm(BatchChannelNorm):
         values = x.to(statistics_dtype(x))
         weights = [
             cast(table, values.dtype)
-            for table in (*parameters(first), *parameters(second))
+            for table in (first.scale, first.shift, second.scale, second.shift)
         ]
         y, mean, var = batch_channel_norm_stepwise(
             values,
@@ -64,20 +82,23 @@ def estimated(mode, **options):
     return EstimatedBatchNorm(C, variance_around=mode, **options)
 
 
+# The layer, and the same by other ways.
+FORMS = {
+    "BatchChannelNorm": BatchChannelNorm,
+    "BatchChannelNorm in operations": InOperations,
+    "BatchChannelNorm in turn": InTurn,
+    "BatchChannelNorm stepwise": Stepwise,
+}
 MAKE = {
     "BatchNorm": lambda **o: BatchNorm(C, **o),
     "EstimatedBatchNorm batch_mean": lambda **o: estimated("batch_mean", **o),
     "EstimatedBatchNorm running_mean": lambda **o: estimated("running_mean", **o),
     "ChannelNorm": lambda **o: ChannelNorm(C, G, **o),
 } | {
-    f"{kind.__name__} {mode}": lambda kind=kind, mode=mode, **o: bcn(mode, kind, **o)
-    for kind in (
-        BatchChannelNorm,
-        FusedBatchChannelNorm,
-        StepwiseBatchChannelNorm,
-    )
+    f"{name} {mode}": lambda kind=kind, mode=mode, **o: bcn(mode, kind, **o)
+    for name, kind in FORMS.items()
     for mode in ("plain", *MODES)
-    if mode != "plain" or kind is not StepwiseBatchChannelNorm
+    if mode != "plain" or kind is not Stepwise
 }
 
 
@@ -87,7 +108,7 @@ def parametrize(chosen):
 
 def is_layer(name):
     """Whether it is a layer of the package, and not the reference."""
-    return "Stepwise" not in name
+    return "stepwise" not in name
 
 
 def is_tracking(name):

@@ -70,7 +70,9 @@ def test_low_precision_input_is_as_good_as_float32(name, dtype, mean, training):
     other = copy.deepcopy(layer)
     y, expected = layer(x), other(x.float())
     assert y.dtype == dtype
-    assert_same_state(layer, other.state_dict())
+    # Where the two took different kernels, they summed in another order.
+    for mine, theirs in zip(layer.buffers(), other.buffers(), strict=True):
+        assert_close(mine, theirs, 1e-5, 1e-5)
     assert_close(y, expected, *rounding_of(other, x))
 
 

@@ -17,7 +17,7 @@ from helpers.oracle import assert_close
 from torch import nn
 from torch.export import Dim
 
-from labml_bcn import FusedBatchChannelNorm, WSConv1d, WSConv2d, WSConv3d
+from labml_bcn import BatchChannelNorm, WSConv1d, WSConv2d, WSConv3d
 
 pytestmark = pytest.mark.slow
 
@@ -150,7 +150,7 @@ def test_so_does_one_of_another_rank(kind, size, training):
 def test_a_network_of_them_is_exported_whole(training):
     net = nn.Sequential(
         WSConv2d(3, C, 3, padding=1, bias=False),
-        make("FusedBatchChannelNorm batch_mean"),
+        make("BatchChannelNorm in turn batch_mean"),
         nn.ReLU(inplace=True),
         WSConv2d(C, C, 3, stride=2, padding=1),
         make("BatchChannelNorm plain"),
@@ -165,7 +165,7 @@ def test_a_network_of_them_is_exported_whole(training):
 
 
 def test_a_size_that_is_fixed_is_still_checked():
-    layer = FusedBatchChannelNorm(C, C)
+    layer = BatchChannelNorm(C, C)
     with pytest.raises(ValueError, match="one value per group"):
         export(layer, inputs(3, C, 1, 1), {0: Dim("batch")})
 

@@ -1,4 +1,4 @@
-"""FusedBatchChannelNorm against BatchChannelNorm and the float64 oracle.
+"""The layer in one map against its two norms in turn, and the float64 oracle.
 
 What it shares with the other layers (memory formats, dtypes, edges, errors,
 copies, compilation) is in test_contract.py and its neighbours, which run on it too.
@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 import torch
 from helpers import layers
-from helpers.layers import F64, LAYOUTS, C, G, leaf, options_of, randomize
+from helpers.layers import F64, LAYOUTS, C, G, InTurn, leaf, options_of, randomize
 from helpers.oracle import (
     Running,
     assert_close,
@@ -20,7 +20,7 @@ from helpers.oracle import (
 )
 from torch import nn
 
-from labml_bcn import BatchChannelNorm, FusedBatchChannelNorm
+from labml_bcn import BatchChannelNorm, FusedBatchChannelNorm, native
 from labml_bcn.fused import Rows, Strided, choose_passes
 
 MODES = ["plain", *layers.MODES]
@@ -32,8 +32,8 @@ training_and_eval = pytest.mark.parametrize("training", [True, False])
 
 def pair(mode, channels=C, groups=G, **more):
     """The composed layer and the fused one, in the same state."""
-    composed = randomize(BatchChannelNorm(channels, groups, **options_of(mode), **more))
-    fused = FusedBatchChannelNorm(channels, groups, **options_of(mode), **more)
+    composed = randomize(InTurn(channels, groups, **options_of(mode), **more))
+    fused = BatchChannelNorm(channels, groups, **options_of(mode), **more)
     fused.load_state_dict(composed.state_dict())
     return composed, fused
 
@@ -181,7 +181,7 @@ def test_the_state_dict_is_the_composed_layers():
     composed, fused = pair("batch_mean")
     assert list(fused.state_dict()) == list(composed.state_dict())
     composed.load_state_dict(fused.state_dict())
-    assert isinstance(fused, BatchChannelNorm)
+    assert FusedBatchChannelNorm is BatchChannelNorm
 
 
 @every_mode
@@ -252,14 +252,14 @@ def test_what_is_refused_changes_no_statistic(mode, x, error, words):
 
 @pytest.mark.parametrize("estimate", [True, False])
 def test_the_remedy_that_is_named_exists(estimate):
-    fused = FusedBatchChannelNorm(C, G, estimate=estimate)
+    fused = BatchChannelNorm(C, G, estimate=estimate)
     with pytest.raises(ValueError, match="one value per channel") as e:
         fused(torch.zeros(1, C))
     assert ("running_mean" in str(e.value)) == estimate
 
 
 def test_one_value_a_group_is_refused_before_anything_is_learned():
-    fused = FusedBatchChannelNorm(C, C)
+    fused = BatchChannelNorm(C, C)
     with pytest.raises(ValueError, match="one value per group"):
         fused(torch.randn(4, C))
     assert fused.batch_norm.exp_mean.abs().sum() == 0
@@ -512,12 +512,16 @@ def test_a_step_takes_twice_the_input_at_its_peak(mode, layout):
 
 
 def test_rows_are_for_contiguous_inputs_of_several_positions():
-    x = torch.randn(2, 4, 3, 3)
+    x = torch.randn(2, 4, 3, 3, dtype=F64)
     assert choose_passes(x) is Rows
     assert choose_passes(x.to(memory_format=torch.channels_last)) is Strided
     assert choose_passes(x.mT) is Strided
     assert choose_passes(x[..., :1, :1].contiguous()) is Strided
-    assert choose_passes(torch.randn(2, 4)) is Strided
+    assert choose_passes(torch.randn(2, 4, dtype=F64)) is Strided
+    with native.disabled():
+        assert choose_passes(x.float()) is Rows
+    if native.status().cpu.native:
+        assert choose_passes(x.float()) is native.Passes
 
 
 @every_layout
@@ -635,7 +639,7 @@ def test_it_can_be_exported_with_a_dynamic_batch(mode, training):
 def test_it_learns_as_the_composed_layer_does_in_a_network():
     torch.manual_seed(0)
     nets = []
-    for kind in (BatchChannelNorm, FusedBatchChannelNorm):
+    for kind in (InTurn, BatchChannelNorm):
         torch.manual_seed(1)
         first = [nn.Conv2d(3, 8, 3), kind(8, 2), nn.ReLU()]
         nets.append(nn.Sequential(*first, nn.Conv2d(8, 4, 3), kind(4, 2)))

@@ -10,11 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.layers import InTurn
 from helpers.oracle import assert_close, batch_norm, channel_norm, normalize
 
-from labml_bcn import BatchChannelNorm, FusedBatchChannelNorm
+from labml_bcn import BatchChannelNorm
 from labml_bcn.fused import (
     Config,
+    How,
     Rows,
     Strided,
     forward_in_plain_operations,
@@ -46,7 +48,7 @@ def at():
     z = normalize(x, m, s2, gamma_c, beta_c, EPS)
     names = "slope offset rho_c a u delta rho_g kappa".split()
     weights = (gamma_c, beta_c, gamma_g, beta_g)
-    config = Config(G, EPS, EPS, False)
+    config = Config(G, EPS, EPS, How.EVALUATION)
     tables = slope_and_offset(mu, v, (m, s2), weights, config)
     flat = {
         name: (
@@ -122,8 +124,8 @@ def test_slope_and_offset_follow_from_both_norms(at):
 def layers(plain, training=True):
     """The fused layer, and one made of two norms, with the same state."""
     options = {"eps": EPS, "estimate": not plain, "dtype": F64}
-    fused = FusedBatchChannelNorm(C, G, **options)
-    composed = BatchChannelNorm(C, G, **options)
+    fused = BatchChannelNorm(C, G, **options)
+    composed = InTurn(C, G, **options)
     with torch.no_grad():
         for parameter in fused.parameters():
             parameter.normal_()
@@ -151,7 +153,7 @@ def test_the_layer_is_one_affine_map_and_both_norms_in_turn(plain, training):
 @pytest.mark.equation("fused.fixed-point")
 @pytest.mark.parametrize("plain", [False, True])
 def test_from_a_fixed_point_values_and_both_gradients_are_the_same(at, plain):
-    config = at.config._replace(plain=plain)
+    config = at.config._replace(how=How.PLAIN if plain else How.EVALUATION)
 
     def statistics(mu, v):
         return pool_moments(mu, v, L, None)[:2] if plain else (at.m, at.s2)

@@ -214,10 +214,14 @@ class Case:
         """Compute the same in float64, with relu open where it was for `y`."""
         x = self.x.double().requires_grad_()
         rest = torch.zeros(self.shape, dtype=torch.float64, requires_grad=True)
-        given = self.weights if self.affine else [
-            torch.ones_like(w) if i % 2 == 0 else torch.zeros_like(w)
-            for i, w in enumerate(self.weights)
-        ]
+        given = (
+            self.weights
+            if self.affine
+            else [
+                torch.ones_like(w) if i % 2 == 0 else torch.zeros_like(w)
+                for i, w in enumerate(self.weights)
+            ]
+        )
         weights = [weight.double().requires_grad_() for weight in given]
         mean, var, buffers = self.statistics(x)
         gamma_c, beta_c, gamma_g, beta_g = weights
@@ -298,7 +302,9 @@ def check(case: Case, out: dict[str, Tensor]) -> None:
         if name == "saved":
             continue
         if name.startswith("exp"):
-            torch.testing.assert_close(tensor.double(), exact[name], rtol=2e-6, atol=1e-6)
+            torch.testing.assert_close(
+                tensor.double(), exact[name], rtol=2e-6, atol=1e-6
+            )
             continue
         # A sum of many values may be small by chance, and its error is not.
         inner = tensor.dim() == 3
@@ -414,8 +420,9 @@ def test_what_is_not_finite_teaches_nothing(library):
 def test_relu_keeps_what_is_no_number(library):
     """Forward, and open in the backward pass, as for PyTorch."""
     for last, residual in itertools.product((False, True), (False, True)):
-        case = Case((2, 8, 40), 4, EVALUATION, channels_last=last, relu=True,
-                    residual=residual)
+        case = Case(
+            (2, 8, 40), 4, EVALUATION, channels_last=last, relu=True, residual=residual
+        )
         case.x[1, 2, 7] = torch.nan
         out = case.run(library)
         assert out["y"][1, 2:4].isnan().all()
@@ -451,7 +458,11 @@ def test_filters_are_standardized(library):
                 "elements": size, "bfloat16": dtype == torch.bfloat16,
                 "eps": EPS, "gain": 0.7,
             }  # fmt: skip
-            call(library.bcn_standardize, Standardize(**common, out=pointer(out)), threads)
+            call(
+                library.bcn_standardize,
+                Standardize(**common, out=pointer(out)),
+                threads,
+            )
             backward = Standardize(**common, out=pointer(dw), gradient=pointer(dy))
             call(library.bcn_standardize_backward, backward, threads)
             written.append((out, dw, saved))
@@ -462,7 +473,9 @@ def test_filters_are_standardized(library):
         assert difference(out, exact.detach()) < limit
         assert difference(dw, leaf.grad) < limit * (1 if size > 2 else 1e3)
         for other in written[:2]:
-            assert all(torch.equal(a, b) for a, b in zip(other, written[2], strict=True))
+            assert all(
+                torch.equal(a, b) for a, b in zip(other, written[2], strict=True)
+            )
 
 
 def test_passes_alone(library):
@@ -474,20 +487,53 @@ def test_passes_alone(library):
         slope, offset, q, r = torch.randn(4, *shape[:2], dtype=torch.float64)
         mu, v, s, t = torch.full((4, *shape[:2]), torch.nan, dtype=torch.float64)
         y, dx = (torch.full_like(case.x, torch.nan) for _ in range(2))
-        sizes = {name: value for name, value in case.common().items()
-                 if name in dict(SIZES) or name == "x"}
+        sizes = {
+            name: value
+            for name, value in case.common().items()
+            if name in dict(SIZES) or name == "x"
+        }
         tables = {"mu": pointer(mu), "v": pointer(v)}
         call(library.bcn_measure, Pass(**sizes, **tables), threads)
-        call(library.bcn_apply, Pass(**sizes, **tables, out=pointer(y),
-             slope=pointer(slope), offset=pointer(offset)), threads)
-        call(library.bcn_sums, Pass(**sizes, **tables, dy=pointer(case.dy),
-             s=pointer(s), t=pointer(t)), threads)
-        call(library.bcn_combine, Pass(**sizes, **tables, dy=pointer(case.dy),
-             out=pointer(dx), slope=pointer(slope), q=pointer(q), r=pointer(r)), threads)
+        call(
+            library.bcn_apply,
+            Pass(
+                **sizes,
+                **tables,
+                out=pointer(y),
+                slope=pointer(slope),
+                offset=pointer(offset),
+            ),
+            threads,
+        )
+        call(
+            library.bcn_sums,
+            Pass(**sizes, **tables, dy=pointer(case.dy), s=pointer(s), t=pointer(t)),
+            threads,
+        )
+        call(
+            library.bcn_combine,
+            Pass(
+                **sizes,
+                **tables,
+                dy=pointer(case.dy),
+                out=pointer(dx),
+                slope=pointer(slope),
+                q=pointer(q),
+                r=pointer(r),
+            ),
+            threads,
+        )
         x, dy = case.x.double(), case.dy.double()
         center = x - x.mean(2, keepdim=True)
-        each = {name: table[..., None] for name, table in
-                {"slope": slope, "offset": offset, "q": q, "r": r}.items()}
+        each = {
+            name: table[..., None]
+            for name, table in {
+                "slope": slope,
+                "offset": offset,
+                "q": q,
+                "r": r,
+            }.items()
+        }
         limit, _ = TOLERANCE[dtype]
         assert difference(mu, x.mean(2)) < 1e-7
         assert difference(v, center.square().mean(2)) < 1e-6

@@ -10,6 +10,7 @@ from helpers.layers import (
     LAYOUTS,
     TRAILING,
     C,
+    InTurn,
     assert_same_state,
     estimating_form,
     every_layer,
@@ -29,7 +30,6 @@ from labml_bcn import (
     BatchChannelNorm,
     BatchNorm,
     EstimatedBatchNorm,
-    FusedBatchChannelNorm,
     WSConv2d,
 )
 
@@ -237,7 +237,7 @@ def test_an_update_that_is_not_finite_is_not_made(bad, r, which):
 
 @pytest.mark.equation("batch_channel_norm.estimate-update")
 @pytest.mark.parametrize("mode", ["batch_mean", "running_mean"])
-@pytest.mark.parametrize("kind", ["EstimatedBatchNorm", "StepwiseBatchChannelNorm"])
+@pytest.mark.parametrize("kind", ["EstimatedBatchNorm", "BatchChannelNorm stepwise"])
 @pytest.mark.parametrize("bad", [torch.inf, 1e25])
 def test_an_estimate_that_is_not_finite_stays_as_it_was(kind, mode, bad):
     """The second overflows in the variance alone."""
@@ -311,7 +311,7 @@ def test_nothing_waits_for_the_decision(name):
 # Mixed precision
 
 
-@pytest.mark.parametrize("kind", [BatchChannelNorm, FusedBatchChannelNorm])
+@pytest.mark.parametrize("kind", [BatchChannelNorm, InTurn])
 @pytest.mark.parametrize("mode", ["plain", "batch_mean", "running_mean"])
 def test_a_step_that_the_gradient_scaler_skips_leaves_the_network_well(kind, mode):
     net = nn.Sequential(WSConv2d(3, 8, 3), kind(8, 2, **options_of(mode)), nn.ReLU())
@@ -348,7 +348,7 @@ FORMS = {
     f"{kind.__name__} {mode}": lambda kind=kind, mode=mode, **o: kind(
         8, 2, **options_of(mode), **o
     )
-    for kind in (BatchChannelNorm, FusedBatchChannelNorm)
+    for kind in (BatchChannelNorm, InTurn)
     for mode in ("plain", "batch_mean", "running_mean")
 }
 

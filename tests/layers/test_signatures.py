@@ -52,7 +52,7 @@ from labml_bcn import (
         (
             BatchChannelNorm,
             "(channels, groups, eps=1e-05, momentum=0.1, estimate=True, *, "
-            "variance_around='batch_mean', process_group=None, "
+            "variance_around='batch_mean', activation=None, process_group=None, "
             "device=None, dtype=None)",
         ),
     ],

@@ -11,7 +11,6 @@ from labml_bcn import (
     BatchChannelNorm,
     BatchNorm,
     ChannelNorm,
-    FusedBatchChannelNorm,
     weight_standardization,
 )
 from website import norm_diagrams
@@ -42,8 +41,8 @@ LAYERS = {
     "GN": (GN.steps[0], nn.GroupNorm(G, C).double()),
     "BCN, first": (BCN.steps[0], BatchChannelNorm(C, G).batch_norm),
     "BCN, second": (BCN.steps[1], BatchChannelNorm(C, G).channel_norm),
-    "fused, first": (BCN.steps[0], FusedBatchChannelNorm(C, G).batch_norm),
-    "fused, second": (BCN.steps[1], FusedBatchChannelNorm(C, G).channel_norm),
+    "fused, first": (BCN.steps[0], BatchChannelNorm(C, G).batch_norm),
+    "fused, second": (BCN.steps[1], BatchChannelNorm(C, G).channel_norm),
     "WS": (WS.steps[0], Standardized()),
 }
 

@@ -36,7 +36,7 @@ from labml_bcn.experiment.bench.convolutions import (
 )
 from labml_bcn.experiment.bench.memory import peak_allocation, saved_for_backward
 from labml_bcn.experiment.bench.naive import NaiveBatchChannelNorm
-from labml_bcn.experiment.bench.timing import race, write_record
+from labml_bcn.experiment.bench.timing import capture, race, write_record
 from labml_bcn.fused import choose_passes
 
 # What is normalized in VGG and ResNet, from a tensor that fits into a cache to one that
@@ -131,12 +131,17 @@ class Line(NamedTuple):
 
 
 def measure_rivals(
-    layers: Rivals, x: Tensor, seconds: float, train: bool = True
+    layers: Rivals,
+    x: Tensor,
+    seconds: float,
+    train: bool = True,
+    graph: bool = False,
 ) -> dict[str, Line]:
     """Let layers race on one input, for some seconds in all, and return their lines.
 
     Ratios are to the first. A step is forward and backward if `train`, else forward
-    alone and without a gradient.
+    alone and without a gradient. If `graph`, a GPU repeats what the step gave it to do,
+    and Python's part is left out.
     """
     g = torch.randn_like(x)
     x = x.detach().requires_grad_(train)
@@ -149,10 +154,14 @@ def measure_rivals(
         x.grad = None
 
     memory = {}
-    steps = {name: partial(step, layer) for name, layer in layers.items()}
+    steps: dict[str, Callable[[], object]] = {
+        name: partial(step, layer) for name, layer in layers.items()
+    }
     for name, layer in layers.items():
         steps[name]()  # compiles, and allocates what stays
         memory[name] = saved_for_backward(layer, x), peak_allocation(steps[name], x)
+    if graph:
+        steps = {name: capture(each) for name, each in steps.items()}
     times = race(steps, seconds, x.device)
     medians = {name: median(each) for name, each in times.items()}
     first = next(iter(medians.values()))
@@ -203,6 +212,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--compile", action="store_true", help="compile the rivals")
     add("--channels-last", action="store_true", help="inputs as [B, H, W, C]")
     add("--eval", action="store_true", help="forward alone, in evaluation")
+    add("--graph", action="store_true", help="replay CUDA graphs of the steps")
     add("--weights", action="store_true", help="weight standardization")
     add("--threads", type=int, metavar="T", help="default: torch's choice")
     add(
@@ -247,7 +257,8 @@ def measure_inputs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         if options.channels_last:
             x = x.to(memory_format=torch.channels_last)
         rivals = prepare_rivals(options, shape)
-        table = measure_rivals(rivals, x, options.seconds, not options.eval)
+        train = not options.eval
+        table = measure_rivals(rivals, x, options.seconds, train, options.graph)
         label = ",".join(map(str, shape))
         for name, (ms, *ratios) in table.items():
             shown = "".join(f"{ratio:8.2f}" for ratio in ratios)
@@ -283,7 +294,7 @@ def options_without_effect(
 ) -> list[str]:
     """Return the options that were given and say nothing about weights."""
     of_inputs = ("inputs", "groups", "device", "dtype")
-    of_layers = ("compile", "channels_last", "eval")
+    of_layers = ("compile", "channels_last", "eval", "graph")
     return [
         f"--{name.replace('_', '-')}"
         for name in (*of_inputs, *of_layers)
@@ -308,6 +319,8 @@ def require_measurable(
         )
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         command.error("--device cuda: there is no CUDA device here")
+    if options.graph and not options.device.startswith("cuda"):
+        command.error("--graph is for --device cuda")
     if options.json and not options.json.resolve().parent.is_dir():
         command.error(f"--json: there is no folder {options.json.parent}")
 

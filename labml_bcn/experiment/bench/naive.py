@@ -23,6 +23,7 @@ from torch import Tensor
 
 from labml_bcn import BatchChannelNorm, EstimatedBatchNorm, WSConv2d
 from labml_bcn.batch_norm import BatchNorm
+from labml_bcn.fused import finish
 
 
 class NaiveBatchChannelNorm(BatchChannelNorm):
@@ -33,7 +34,7 @@ class NaiveBatchChannelNorm(BatchChannelNorm):
     its parameters and buffers, and around the batch mean.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """
         Normalize `x` of shape `[B, C, *]`, contiguous.
         """
@@ -46,7 +47,8 @@ class NaiveBatchChannelNorm(BatchChannelNorm):
         assert norm.scale is not None
         assert norm.shift is not None
         grouped = grouped * norm.scale.view(-1, 1) + norm.shift.view(-1, 1)
-        return grouped.view(x.shape)
+        y = grouped.view(x.shape)
+        return finish(y, residual, relu=self.activation is not None)
 
 
 def naive_batch_norm(norm: BatchNorm, x: Tensor) -> Tensor:

@@ -69,6 +69,22 @@ def time_step(step: Callable[[], object], device: torch.device | str) -> float:
     return milliseconds / 1e3
 
 
+def capture(step: Callable[[], object]) -> Callable[[], object]:
+    """Return a step that repeats on the GPU what this one gives it to do.
+
+    What is launched is then the same, and nothing is done between the launches.
+    """
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        step()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
+
 def write_record(path: Path, **contents: Any) -> None:
     """Write what was measured as JSON, with what it was measured with.
 

@@ -1,0 +1,178 @@
+"""Which kernels there are: C++ for the CPU, Triton for CUDA."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from labml_bcn._autograd import takes_operators
+from labml_bcn.native import cuda
+from labml_bcn.native.cpu import CPU
+from labml_bcn.native.library import NotLoadedError, load
+
+
+class Backend(Protocol):
+    """The kernels of one device, as functions of tensors.
+
+    A weight may be `None`, for ones or zeros. `saved` is what the backward pass needs,
+    in a form of the backend's own. `how` and the other settings are those of
+    `labml_bcn.fused.Config`.
+    """
+
+    def takes(self, x: Tensor) -> bool:
+        """Return whether the kernels know this dtype and order in memory."""
+
+    def forward(
+        self,
+        x: Tensor,
+        residual: Tensor | None,
+        gamma_c: Tensor | None,
+        beta_c: Tensor | None,
+        gamma_g: Tensor | None,
+        beta_g: Tensor | None,
+        exp_mean: Tensor,
+        exp_var: Tensor,
+        groups: int,
+        eps_c: float,
+        eps_g: float,
+        momentum: float,
+        how: int,
+        relu: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the output and what the backward pass needs."""
+
+    def backward(
+        self,
+        dy: Tensor,
+        x: Tensor,
+        output: Tensor | None,
+        gamma_c: Tensor | None,
+        beta_c: Tensor | None,
+        gamma_g: Tensor | None,
+        beta_g: Tensor | None,
+        saved: Tensor,
+        groups: int,
+        eps_c: float,
+        eps_g: float,
+        plain: bool,
+        relu: bool,
+        want_dx: bool,
+        want_residual: bool,
+    ) -> tuple[Tensor, ...]:
+        """Return the gradients of the input, the residual and the four weights.
+
+        Those of the weights are in float32. What nobody wants is empty.
+        """
+
+    def standardize(self, w: Tensor, eps: float, gain: float) -> tuple[Tensor, Tensor]:
+        """Return the standardized filters and what the backward pass needs."""
+
+    def standardize_backward(
+        self, gradient: Tensor, w: Tensor, saved: Tensor, eps: float, gain: float
+    ) -> Tensor:
+        """Return the gradient of the filters."""
+
+    def statistics_of(
+        self, saved: Tensor, channels: int, eps_c: float
+    ) -> tuple[Tensor, Tensor]:
+        """Return the mean and variance that the batch norm normalized with."""
+
+    def empty_tables(self, x: Tensor) -> Tensor:
+        """Return a tensor of the form that `forward` saves."""
+
+    def empty_filter_tables(self, w: Tensor) -> Tensor:
+        """Return a tensor of the form that `standardize` saves."""
+
+
+class Path(NamedTuple):
+    """What computes on one kind of device, and how or why."""
+
+    native: bool
+    detail: str
+
+    def __str__(self) -> str:
+        """Return it in a few words."""
+        kind = "native kernels" if self.native else "PyTorch's operations"
+        return f"{kind} ({self.detail})"
+
+
+class Status(NamedTuple):
+    """What computes on the CPU, and on CUDA devices."""
+
+    cpu: Path
+    cuda: Path
+
+    def __str__(self) -> str:
+        """Return a line for each."""
+        return f"CPU: {self.cpu}\nCUDA: {self.cuda}"
+
+
+def find_cpu() -> tuple[CPU | None, Path]:
+    """Load the kernels for the CPU, or find out why they do not load."""
+    try:
+        library = load()
+    except NotLoadedError as error:
+        return None, Path(False, str(error))
+    return CPU(library), Path(True, f"C++, {library.instructions}")
+
+
+def find_cuda() -> tuple[Backend | None, Path]:
+    """Return the kernels for CUDA devices, or why there are none."""
+    if os.environ.get("LABML_BCN_NATIVE") == "0":
+        return None, Path(False, "the environment variable LABML_BCN_NATIVE is 0")
+    if not cuda.is_available():
+        return None, Path(False, "Triton is not installed")
+    return cuda, Path(True, "Triton")
+
+
+on_cpu, CPU_PATH = find_cpu()
+on_cuda, CUDA_PATH = find_cuda()
+BACKENDS: dict[str, Backend] = {}
+if on_cpu:
+    BACKENDS["cpu"] = on_cpu
+if on_cuda:
+    BACKENDS["cuda"] = on_cuda
+_enabled = True
+
+
+def of(x: Tensor) -> Backend:
+    """Return the kernels for a tensor's device."""
+    return BACKENDS[x.device.type]
+
+
+def takes(x: Tensor) -> bool:
+    """Return whether there are kernels for a tensor like this one, as of now."""
+    return (
+        _enabled
+        and x.device.type in BACKENDS
+        and takes_operators(x)
+        and BACKENDS[x.device.type].takes(x)
+    )
+
+
+def status() -> Status:
+    """Return what computes on the CPU and on CUDA devices, and why.
+
+    Inputs that the kernels do not know take PyTorch's operations in any case.
+    """
+    if not _enabled:
+        off = Path(False, "turned off by labml_bcn.native.disabled()")
+        return Status(off, off)
+    # Not asked before: a process that has asked cannot be forked to use the device.
+    if not torch.cuda.is_available():
+        return Status(CPU_PATH, Path(False, "there is no CUDA device"))
+    return Status(CPU_PATH, CUDA_PATH)
+
+
+@contextmanager
+def disabled() -> Iterator[None]:
+    """Compute with PyTorch's operations alone, inside of a `with` block."""
+    global _enabled
+    before, _enabled = _enabled, False
+    try:
+        yield
+    finally:
+        _enabled = before
