@@ -3,8 +3,8 @@
 // Groups do not know of each other, not in training either: statistics of the batch,
 // tables and output of a group need that group of x alone. So a task is some groups,
 // few enough to stay in cache between the passes. Where there are not enough groups for
-// all threads, each pass goes over all rows, with the tables in between. Either way each
-// row and each table is computed alike.
+// all threads, each pass goes over all rows, with the tables in between. Either way a
+// row and a table are computed alike.
 #pragma once
 #include "tables.h"
 

@@ -118,8 +118,8 @@ inline void learn(const Forward &f, int64_t c, double mean, double var, double c
   f.exp_var[c] = new_var;
 }
 
-// What the batch norm normalizes with: m and rho of the channels first to end, after the
-// update of the running statistics in training.
+// What the batch norm normalizes with: m and rho of the channels first to end. In
+// training, the running statistics are updated before.
 BCN_ALONE inline void find_statistics(const Forward &f, const Layer &n, int64_t first,
                                       int64_t end) {
   if (f.how != EVALUATION) {

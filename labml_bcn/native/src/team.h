@@ -71,6 +71,8 @@ struct Table {
 // get their place.
 class Scratch {
  public:
+  Scratch() = default;
+  Scratch(const Scratch &) = delete;
   ~Scratch() { std::free(start_); }
 
   template <class N>
