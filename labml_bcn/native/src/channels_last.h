@@ -201,6 +201,10 @@ class Runs {
   }
   // The sums of a run are as many as fill whole blocks.
   int64_t width() const { return (n_.C + BLOCK - 1) / BLOCK * BLOCK; }
+  // Where those of a run begin: pivots and four rows in the forward pass, four rows in
+  // the backward one.
+  int64_t moments_of(int64_t run) const { return 5 * run * width(); }
+  int64_t sums_of(int64_t run) const { return 4 * run * width(); }
   RunSums rows(float *start) const {
     return {start, start + width(), start + 2 * width(), start + 3 * width()};
   }
@@ -221,7 +225,7 @@ BCN_ALONE inline void merge_moments(const Layer &n, const Runs &runs, const floa
   double before = 0;
   for (int64_t k = 0; k < runs.each(); k++) {
     const int64_t run = b * runs.each() + k;
-    const float *const pivot = sums + 5 * run * runs.width();
+    const float *const pivot = sums + runs.moments_of(run);
     const float *const first = pivot + runs.width();
     const float *const second = first + runs.width();
     const double count = runs.positions(run).count, share = 1 / count;
@@ -253,7 +257,7 @@ class ChannelsLastForward {
   Status run() {
     Scratch scratch;
     tables_.ask_forward(scratch, n_, n_.B);
-    scratch.ask(sums_, 5 * runs_.all() * runs_.width());
+    scratch.ask(sums_, runs_.moments_of(runs_.all()));
     if (!scratch.place()) return NO_MEMORY;
     if (f_.how == EVALUATION && enough_samples(n_, team_))
       evaluate();
@@ -264,7 +268,7 @@ class ChannelsLastForward {
 
   Status measure_alone(const Pass &) {
     Scratch scratch;
-    scratch.ask(sums_, 5 * runs_.all() * runs_.width());
+    scratch.ask(sums_, runs_.moments_of(runs_.all()));
     if (!scratch.place()) return NO_MEMORY;
     measure_all();
     for (int64_t b = 0; b < n_.B; b++) merge_moments(n_, runs_, sums_, b, 0, n_.C);
@@ -316,7 +320,7 @@ class ChannelsLastForward {
     });
   }
   void measure(int64_t run) {
-    float *const pivots = sums_ + 5 * run * runs_.width();
+    float *const pivots = sums_ + runs_.moments_of(run);
     measure_run((const T *)f_.x + runs_.at(run), runs_.positions(run), n_.C, pivots,
                 runs_.rows(pivots + runs_.width()));
   }
@@ -346,7 +350,7 @@ class ChannelsLastBackward {
   Status run() {
     Scratch scratch;
     tables_.ask_backward(scratch, n_, n_.B, n_.B);
-    scratch.ask(sums_, 4 * runs_.all() * runs_.width());
+    scratch.ask(sums_, runs_.sums_of(runs_.all()));
     if (!scratch.place()) return NO_MEMORY;
     if (!f_.plain && enough_samples(n_, team_))
       run_by_sample();
@@ -373,7 +377,7 @@ class ChannelsLastBackward {
     Scratch scratch;
     tables_.ask_lines(scratch, n_, n_.B);
     scratch.ask({&tables_.q_line, &tables_.r_line}, n_.B, n_.C);
-    scratch.ask(sums_, 4 * runs_.all() * runs_.width());
+    scratch.ask(sums_, runs_.sums_of(runs_.all()));
     if (!scratch.place()) return NO_MEMORY;
     take_lines(pass, n_.B * n_.C, tables_.lines(0, 0));
     f();
@@ -430,7 +434,7 @@ class ChannelsLastBackward {
     double *const s = tables_.s(b), *const t = tables_.t(b);
     for (int64_t i = c; i < end; i++) s[i] = t[i] = 0;
     for (int64_t k = 0; k < runs_.each(); k++) {
-      const float *const part_s = sums_ + 4 * (b * runs_.each() + k) * runs_.width();
+      const float *const part_s = sums_ + runs_.sums_of(b * runs_.each() + k);
       const float *const part_t = part_s + runs_.width();
       for (int64_t i = c; i < end; i++) {
         s[i] += part_s[i];
@@ -442,7 +446,7 @@ class ChannelsLastBackward {
     const int64_t at = runs_.at(run);
     sums_of_((const T *)f_.x + at, (const T *)f_.dy + at, further((const T *)f_.y, at),
              runs_.positions(run), n_.C, tables_.lines(runs_.sample(run), 0),
-             runs_.rows(sums_ + 4 * run * runs_.width()));
+             runs_.rows(sums_ + runs_.sums_of(run)));
   }
   void combine(int64_t run) {
     const int64_t at = runs_.at(run);
