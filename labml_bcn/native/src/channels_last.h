@@ -3,8 +3,8 @@
 // A piece of work is a run of positions of one sample. Within it a pass goes down a
 // strip of channels, one block wide, whose tables and sums stay in registers. How a
 // sample is cut into runs depends on sizes alone, and runs are merged in order. Where
-// samples do not wait for each other, a sample goes through all passes at once, while it
-// is in cache.
+// samples do not wait for each other, one goes through all passes at once, while it is
+// in cache.
 #pragma once
 #include "tables.h"
 
@@ -79,8 +79,8 @@ template <class T>
 BCN_ALONE void measure_run(const T *x, Positions positions, int64_t C, float *pivots,
                            const RunSums &to) {
   sum_by_strip(positions, C, to,
-                  [&](int64_t l, int64_t few, int64_t c, int n, Block &first,
-                      Block &second) BCN_INLINE_LAMBDA {
+               [&](int64_t l, int64_t few, int64_t c, int n, Block &first,
+                   Block &second) BCN_INLINE_LAMBDA {
     add_up(x + l * C + c, few, C, n, read(x + c, n), first, second);
   });
   const Block share = both(1.0f / positions.count);
@@ -109,7 +109,7 @@ template <class T, bool RELU, bool RESIDUAL>
 BCN_ALONE void apply_run(const T *x, const T *residual, T *y, Positions positions,
                          int64_t C, Lines lines) {
   by_strip(positions, C,
-              [&](int64_t l, int64_t few, int64_t c, int n) BCN_INLINE_LAMBDA {
+           [&](int64_t l, int64_t few, int64_t c, int n) BCN_INLINE_LAMBDA {
     const Block mean = ordered(x, read(lines.mean + c, n));
     const Block slope = ordered(x, read(lines.slope + c, n));
     const Block offset = ordered(x, read(lines.offset + c, n));
@@ -126,8 +126,8 @@ template <class T, Gate GATE>
 BCN_ALONE void sum_run(const T *x, const T *dy, const T *y, Positions positions,
                        int64_t C, Lines lines, const RunSums &to) {
   sum_by_strip(positions, C, to,
-                  [&](int64_t l, int64_t few, int64_t c, int n, Block &s,
-                      Block &t) BCN_INLINE_LAMBDA {
+               [&](int64_t l, int64_t few, int64_t c, int n, Block &s,
+                   Block &t) BCN_INLINE_LAMBDA {
     const Block mean = ordered(x, read(lines.mean + c, n));
     const Block slope = ordered(x, read(lines.slope + c, n));
     const Block offset = ordered(x, read(lines.offset + c, n));
@@ -147,7 +147,7 @@ template <class T, Gate GATE>
 BCN_ALONE void combine_run(const T *x, const T *dy, const T *y, T *dx, T *d_residual,
                            Positions positions, int64_t C, Lines lines) {
   by_strip(positions, C,
-              [&](int64_t l, int64_t few, int64_t c, int n) BCN_INLINE_LAMBDA {
+           [&](int64_t l, int64_t few, int64_t c, int n) BCN_INLINE_LAMBDA {
     const Block mean = ordered(x, read(lines.mean + c, n));
     const Block slope = ordered(x, read(lines.slope + c, n));
     const Block offset = ordered(x, read(lines.offset + c, n));
@@ -201,6 +201,10 @@ class Runs {
   }
   // The sums of a run are as many as fill whole blocks.
   int64_t width() const { return (n_.C + BLOCK - 1) / BLOCK * BLOCK; }
+  // Where those of a run begin: pivots and four rows in the forward pass, four rows in
+  // the backward one.
+  int64_t moments_of(int64_t run) const { return 5 * run * width(); }
+  int64_t sums_of(int64_t run) const { return 4 * run * width(); }
   RunSums rows(float *start) const {
     return {start, start + width(), start + 2 * width(), start + 3 * width()};
   }
@@ -221,7 +225,7 @@ BCN_ALONE inline void merge_moments(const Layer &n, const Runs &runs, const floa
   double before = 0;
   for (int64_t k = 0; k < runs.each(); k++) {
     const int64_t run = b * runs.each() + k;
-    const float *const pivot = sums + 5 * run * runs.width();
+    const float *const pivot = sums + runs.moments_of(run);
     const float *const first = pivot + runs.width();
     const float *const second = first + runs.width();
     const double count = runs.positions(run).count, share = 1 / count;
@@ -251,16 +255,10 @@ class ChannelsLastForward {
         apply_(apply_run_for<T>(f.relu, f.residual)) {}
 
   Status run() {
-    const int64_t rows = n_.B * n_.C, groups = n_.B * n_.G;
-    Scratch scratch(2 * (n_.C + rows) + groups, 3 * rows + 5 * runs_.all() * runs_.width());
-    if (scratch.missing()) return NO_MEMORY;
-    n_.a = scratch.doubles(n_.C), n_.beta_c = scratch.doubles(n_.C);
-    for (auto *table : {&tables_.delta, &tables_.terms})
-      *table = {scratch.doubles(rows), n_.C};
-    tables_.rho_g = {scratch.doubles(groups), n_.G};
-    for (auto *line : {&tables_.mean, &tables_.slope, &tables_.offset})
-      *line = {scratch.floats(rows), n_.C};
-    sums_ = scratch.floats(5 * runs_.all() * runs_.width());
+    Scratch scratch;
+    tables_.ask_forward(scratch, n_, n_.B);
+    scratch.ask(sums_, runs_.moments_of(runs_.all()));
+    if (!scratch.place()) return NO_MEMORY;
     if (f_.how == EVALUATION && enough_samples(n_, team_))
       evaluate();
     else
@@ -269,20 +267,18 @@ class ChannelsLastForward {
   }
 
   Status measure_alone(const Pass &) {
-    Scratch scratch(0, 5 * runs_.all() * runs_.width());
-    if (scratch.missing()) return NO_MEMORY;
-    sums_ = scratch.floats(5 * runs_.all() * runs_.width());
+    Scratch scratch;
+    scratch.ask(sums_, runs_.moments_of(runs_.all()));
+    if (!scratch.place()) return NO_MEMORY;
     measure_all();
     for (int64_t b = 0; b < n_.B; b++) merge_moments(n_, runs_, sums_, b, 0, n_.C);
     return team_.status();
   }
   Status apply_alone(const Pass &pass) {
-    const int64_t rows = n_.B * n_.C;
-    Scratch scratch(0, 3 * rows);
-    if (scratch.missing()) return NO_MEMORY;
-    for (auto *line : {&tables_.mean, &tables_.slope, &tables_.offset})
-      *line = {scratch.floats(rows), n_.C};
-    take_lines(pass, rows, tables_.lines(0, 0));
+    Scratch scratch;
+    tables_.ask_lines(scratch, n_, n_.B);
+    if (!scratch.place()) return NO_MEMORY;
+    take_lines(pass, n_.B * n_.C, tables_.lines(0, 0));
     apply_all();
     return team_.status();
   }
@@ -324,7 +320,7 @@ class ChannelsLastForward {
     });
   }
   void measure(int64_t run) {
-    float *const pivots = sums_ + 5 * run * runs_.width();
+    float *const pivots = sums_ + runs_.moments_of(run);
     measure_run((const T *)f_.x + runs_.at(run), runs_.positions(run), n_.C, pivots,
                 runs_.rows(pivots + runs_.width()));
   }
@@ -352,21 +348,10 @@ class ChannelsLastBackward {
         combine_(combine_run_for<T>(f.relu, f.y)) {}
 
   Status run() {
-    const int64_t rows = n_.B * n_.C, groups = n_.B * n_.G;
-    const int64_t sums = 2 * (rows + groups);
-    Scratch scratch(2 * n_.C + 6 * rows + groups + sums,
-                    5 * rows + 4 * runs_.all() * runs_.width());
-    if (scratch.missing()) return NO_MEMORY;
-    n_.a = scratch.doubles(n_.C), n_.beta_c = scratch.doubles(n_.C);
-    Tables &t = tables_;
-    for (auto *table : {&t.delta, &t.terms, &t.s, &t.t, &t.q, &t.r, &t.by_channel,
-                        &t.by_channel_sum})
-      *table = {scratch.doubles(rows), n_.C};
-    for (auto *table : {&t.by_group, &t.by_group_sum, &t.rho_g})
-      *table = {scratch.doubles(groups), n_.G};
-    for (auto *line : {&t.mean, &t.slope, &t.offset, &t.q_line, &t.r_line})
-      *line = {scratch.floats(rows), n_.C};
-    sums_ = scratch.floats(4 * runs_.all() * runs_.width());
+    Scratch scratch;
+    tables_.ask_backward(scratch, n_, n_.B, n_.B);
+    scratch.ask(sums_, runs_.sums_of(runs_.all()));
+    if (!scratch.place()) return NO_MEMORY;
     if (!f_.plain && enough_samples(n_, team_))
       run_by_sample();
     else
@@ -379,8 +364,7 @@ class ChannelsLastBackward {
       tables_.s = {pass.s, n_.C}, tables_.t = {pass.t, n_.C};
       sum_all();
       for (int64_t b = 0; b < n_.B; b++) merge_sums(b, 0, n_.C);
-      for (int64_t i = 0; i < n_.B * n_.C; i++)
-        pass.t[i] -= left(pass.mu[i]) * pass.s[i];
+      finish_sums(pass, n_.B * n_.C);
     });
   }
   Status combine_alone(const Pass &pass) {
@@ -390,14 +374,12 @@ class ChannelsLastBackward {
  private:
   template <class F>
   Status alone(const Pass &pass, F &&f) {
-    const int64_t rows = n_.B * n_.C;
-    Scratch scratch(0, 5 * rows + 4 * runs_.all() * runs_.width());
-    if (scratch.missing()) return NO_MEMORY;
-    for (auto *line : {&tables_.mean, &tables_.slope, &tables_.offset, &tables_.q_line,
-                       &tables_.r_line})
-      *line = {scratch.floats(rows), n_.C};
-    sums_ = scratch.floats(4 * runs_.all() * runs_.width());
-    take_lines(pass, rows, tables_.lines(0, 0));
+    Scratch scratch;
+    tables_.ask_lines(scratch, n_, n_.B);
+    scratch.ask({&tables_.q_line, &tables_.r_line}, n_.B, n_.C);
+    scratch.ask(sums_, runs_.sums_of(runs_.all()));
+    if (!scratch.place()) return NO_MEMORY;
+    take_lines(pass, n_.B * n_.C, tables_.lines(0, 0));
     f();
     return team_.status();
   }
@@ -452,7 +434,7 @@ class ChannelsLastBackward {
     double *const s = tables_.s(b), *const t = tables_.t(b);
     for (int64_t i = c; i < end; i++) s[i] = t[i] = 0;
     for (int64_t k = 0; k < runs_.each(); k++) {
-      const float *const part_s = sums_ + 4 * (b * runs_.each() + k) * runs_.width();
+      const float *const part_s = sums_ + runs_.sums_of(b * runs_.each() + k);
       const float *const part_t = part_s + runs_.width();
       for (int64_t i = c; i < end; i++) {
         s[i] += part_s[i];
@@ -464,7 +446,7 @@ class ChannelsLastBackward {
     const int64_t at = runs_.at(run);
     sums_of_((const T *)f_.x + at, (const T *)f_.dy + at, further((const T *)f_.y, at),
              runs_.positions(run), n_.C, tables_.lines(runs_.sample(run), 0),
-             runs_.rows(sums_ + 4 * run * runs_.width()));
+             runs_.rows(sums_ + runs_.sums_of(run)));
   }
   void combine(int64_t run) {
     const int64_t at = runs_.at(run);

@@ -1,9 +1,10 @@
-// Inputs [B, C, L], each of whose rows is L values side by side.
+// Inputs [B, C, L]: the positions of a channel side by side, in rows.
 //
-// The groups do not know of each other, in training neither: statistics of the batch,
-// tables and output of a group need that group of x alone. So a task is a group, small
-// enough to stay in cache between the passes. Where there are not enough groups for all
-// threads, the passes follow each other over all rows, with the tables in between.
+// Groups do not know of each other, not in training either: statistics of the batch,
+// tables and output of a group need that group of x alone. So a task is some groups,
+// few enough to stay in cache between the passes. Where there are not enough groups for
+// all threads, each pass goes over all rows, with the tables in between. Either way a
+// row and a table are computed alike.
 #pragma once
 #include "tables.h"
 
@@ -13,6 +14,8 @@ namespace bcn::BCN_KERNELS {
 // which are still near at the second reading; and up to so many in each sample, for
 // memory is slow to give short runs.
 constexpr int64_t NEAR = 640 << 10, LONG_RUN = 64 << 10;
+// The same where a sample does not wait for the others.
+constexpr int64_t SHORT_RUN = 32 << 10;
 
 inline bool enough_groups(const Layer &n, const Team &team) {
   return n.G % team.size() == 0 || n.G >= 4 * team.size();
@@ -48,16 +51,9 @@ class ContiguousForward {
 
   Status run() {
     const bool by_group = enough_groups(n_, team_);
-    const int64_t samples = by_group ? 1 : n_.B, rows = samples * n_.C;
-    Scratch scratch(2 * (n_.C + rows) + samples * n_.G, 3 * rows);
-    if (scratch.missing()) return NO_MEMORY;
-    n_.a = scratch.doubles(n_.C), n_.beta_c = scratch.doubles(n_.C);
-    const int64_t stride = by_group ? 0 : n_.C;
-    for (auto *table : {&tables_.delta, &tables_.terms})
-      *table = {scratch.doubles(rows), stride};
-    tables_.rho_g = {scratch.doubles(samples * n_.G), by_group ? 0 : n_.G};
-    for (auto *line : {&tables_.mean, &tables_.slope, &tables_.offset})
-      *line = {scratch.floats(rows), stride};
+    Scratch scratch;
+    tables_.ask_forward(scratch, n_, by_group ? 1 : n_.B);
+    if (!scratch.place()) return NO_MEMORY;
     by_group ? run_by_group() : run_in_phases();
     return team_.status();
   }
@@ -67,12 +63,10 @@ class ContiguousForward {
     return team_.status();
   }
   Status apply_alone(const Pass &pass) {
-    const int64_t rows = n_.B * n_.C;
-    Scratch scratch(0, 3 * rows);
-    if (scratch.missing()) return NO_MEMORY;
-    for (auto *line : {&tables_.mean, &tables_.slope, &tables_.offset})
-      *line = {scratch.floats(rows), n_.C};
-    take_lines(pass, rows, tables_.lines(0, 0));
+    Scratch scratch;
+    tables_.ask_lines(scratch, n_, n_.B);
+    if (!scratch.place()) return NO_MEMORY;
+    take_lines(pass, n_.B * n_.C, tables_.lines(0, 0));
     apply_all();
     return team_.status();
   }
@@ -91,18 +85,16 @@ class ContiguousForward {
     find_statistics(f_, n_, first * n_.D, end * n_.D);
     for (int64_t b = 0; b < n_.B; b++)
       for (int64_t g = first; g < end; g++) {
-        measure(b * n_.C + g * n_.D, n_.D);
-        apply_group(b, g);
+        measure_groups(b, g, 1);
+        apply_groups(b, g, 1);
       }
   }
 
   void train(int64_t first, int64_t end) {
-    for (int64_t b = 0; b < n_.B; b++)
-      measure(b * n_.C + first * n_.D, (end - first) * n_.D);
+    for (int64_t b = 0; b < n_.B; b++) measure_groups(b, first, end - first);
     find_statistics(f_, n_, first * n_.D, end * n_.D);
     // Backwards, for what was read last is nearest.
-    for (int64_t b = n_.B; b-- > 0;)
-      for (int64_t g = first; g < end; g++) apply_group(b, g);
+    for (int64_t b = n_.B; b-- > 0;) apply_groups(b, first, end - first);
   }
 
   void run_in_phases() {
@@ -128,9 +120,12 @@ class ContiguousForward {
   void measure(int64_t row, int64_t rows) {
     measure_rows((const T *)f_.x + row * n_.L, rows, n_.L, n_.mu + row, n_.v + row);
   }
-  void apply_group(int64_t b, int64_t g) {
-    slope_and_offset(n_, b, g, tables_);
-    apply(b * n_.C + g * n_.D, n_.D, tables_.lines(b, g * n_.D));
+  void measure_groups(int64_t b, int64_t g, int64_t some) {
+    measure(b * n_.C + g * n_.D, some * n_.D);
+  }
+  void apply_groups(int64_t b, int64_t g, int64_t some) {
+    for (int64_t i = g; i < g + some; i++) slope_and_offset(n_, b, i, tables_);
+    apply(b * n_.C + g * n_.D, some * n_.D, tables_.lines(b, g * n_.D));
   }
   void apply(int64_t row, int64_t rows, Lines lines) {
     const int64_t at = row * n_.L;
@@ -150,54 +145,41 @@ class ContiguousBackward {
  public:
   ContiguousBackward(const Backward &f, const Layer &n, Threads threads)
       : f_(f), n_(n), team_(threads),
-        sums_(sum_rows_for<T>(f.relu, f.y)), combine_(combine_rows_for<T>(f.relu, f.y)) {}
+        sums_(sum_rows_for<T>(f.relu, f.y)),
+        combine_(combine_rows_for<T>(f.relu, f.y)) {}
 
   Status run() {
     const bool by_group = enough_groups(n_, team_);
     // In plain training the last pass waits for sums over all samples, and their tables
     // with it.
-    const int64_t samples = by_group && !f_.plain ? 1 : n_.B, rows = samples * n_.C;
-    const int64_t groups = samples * n_.G, parts = by_group ? 1 : n_.B;
-    Scratch scratch(2 * n_.C + 6 * rows + groups + parts * 2 * (n_.C + n_.G), 5 * rows);
-    if (scratch.missing()) return NO_MEMORY;
-    n_.a = scratch.doubles(n_.C), n_.beta_c = scratch.doubles(n_.C);
-    const int64_t stride = samples > 1 ? n_.C : 0;
-    Tables &t = tables_;
-    for (auto *table : {&t.delta, &t.terms, &t.s, &t.t, &t.q, &t.r})
-      *table = {scratch.doubles(rows), stride};
-    t.rho_g = {scratch.doubles(groups), samples > 1 ? n_.G : 0};
-    for (auto *table : {&t.by_channel, &t.by_channel_sum})
-      *table = {scratch.doubles(parts * n_.C), parts > 1 ? n_.C : 0};
-    for (auto *table : {&t.by_group, &t.by_group_sum})
-      *table = {scratch.doubles(parts * n_.G), parts > 1 ? n_.G : 0};
-    for (auto *line : {&t.mean, &t.slope, &t.offset, &t.q_line, &t.r_line})
-      *line = {scratch.floats(rows), stride};
+    const int64_t samples = by_group && !f_.plain ? 1 : n_.B;
+    Scratch scratch;
+    tables_.ask_backward(scratch, n_, samples, by_group ? 1 : n_.B);
+    if (!scratch.place()) return NO_MEMORY;
     by_group ? run_by_group() : run_in_phases();
     return team_.status();
   }
 
   Status sum_alone(const Pass &pass) {
-    return alone(pass, [&](int64_t rows) {
+    return alone(pass, [&] {
       tables_.s = {pass.s, n_.C}, tables_.t = {pass.t, n_.C};
       sum_all();
-      for (int64_t i = 0; i < rows; i++) pass.t[i] -= left(pass.mu[i]) * pass.s[i];
+      finish_sums(pass, n_.B * n_.C);
     });
   }
   Status combine_alone(const Pass &pass) {
-    return alone(pass, [&](int64_t) { combine_all(); });
+    return alone(pass, [&] { combine_all(); });
   }
 
  private:
   template <class F>
   Status alone(const Pass &pass, F &&f) {
-    const int64_t rows = n_.B * n_.C;
-    Scratch scratch(0, 5 * rows);
-    if (scratch.missing()) return NO_MEMORY;
-    for (auto *line : {&tables_.mean, &tables_.slope, &tables_.offset, &tables_.q_line,
-                       &tables_.r_line})
-      *line = {scratch.floats(rows), n_.C};
-    take_lines(pass, rows, tables_.lines(0, 0));
-    f(rows);
+    Scratch scratch;
+    tables_.ask_lines(scratch, n_, n_.B);
+    scratch.ask({&tables_.q_line, &tables_.r_line}, n_.B, n_.C);
+    if (!scratch.place()) return NO_MEMORY;
+    take_lines(pass, n_.B * n_.C, tables_.lines(0, 0));
+    f();
     return team_.status();
   }
 
@@ -215,23 +197,22 @@ class ContiguousBackward {
 
   // With statistics that are constants, a sample's group needs itself alone.
   void through_estimates(int64_t first, int64_t end) {
+    const int64_t few = at_least(1, SHORT_RUN / (n_.D * n_.L * int64_t(sizeof(T))));
     for (int64_t b = 0; b < n_.B; b++)
-      for (int64_t g = first; g < end; g++) {
-        sum_group(b, g);
-        if (input_wanted()) combine_group(b, g);
-      }
+      by_pieces(end - first, few, [&](int64_t at, int64_t some) {
+        sum_groups(b, first + at, some);
+        if (input_wanted()) combine_groups(b, first + at, some);
+      });
     for (int64_t g = first; g < end; g++) find_gradients(f_, n_, g, tables_);
   }
 
   void through_batch(int64_t first, int64_t end) {
-    for (int64_t b = 0; b < n_.B; b++)
-      for (int64_t g = first; g < end; g++) sum_group(b, g);
+    for (int64_t b = 0; b < n_.B; b++) sum_groups(b, first, end - first);
     for (int64_t g = first; g < end; g++) find_gradients(f_, n_, g, tables_);
-    for (int64_t b = n_.B; b-- > 0 && input_wanted();)
-      for (int64_t g = first; g < end; g++) {
-        back_through_statistics(n_, b, g, tables_);
-        combine_group(b, g);
-      }
+    for (int64_t b = n_.B; b-- > 0 && input_wanted();) {
+      for (int64_t g = first; g < end; g++) back_through_statistics(n_, b, g, tables_);
+      combine_groups(b, first, end - first);
+    }
   }
 
   void run_in_phases() {
@@ -257,19 +238,19 @@ class ContiguousBackward {
     });
   }
 
-  void sum_group(int64_t b, int64_t g) {
-    slope_and_offset(n_, b, g, tables_);
-    sum(b * n_.C + g * n_.D, n_.D, b, g * n_.D);
-    back_through_group(n_, b, g, tables_);
+  void sum_groups(int64_t b, int64_t g, int64_t some) {
+    for (int64_t i = g; i < g + some; i++) slope_and_offset(n_, b, i, tables_);
+    sum(b * n_.C + g * n_.D, some * n_.D, b, g * n_.D);
+    for (int64_t i = g; i < g + some; i++) back_through_group(n_, b, i, tables_);
   }
   void sum(int64_t row, int64_t rows, int64_t b, int64_t c) {
     const int64_t at = row * n_.L;
     sums_((const T *)f_.x + at, (const T *)f_.dy + at, further((const T *)f_.y, at),
           rows, n_.L, tables_.lines(b, c), tables_.s(b, c), tables_.t(b, c));
   }
-  void combine_group(int64_t b, int64_t g) {
-    settle(n_, b, g, tables_);
-    combine(b * n_.C + g * n_.D, n_.D, tables_.lines(b, g * n_.D));
+  void combine_groups(int64_t b, int64_t g, int64_t some) {
+    for (int64_t i = g; i < g + some; i++) settle(n_, b, i, tables_);
+    combine(b * n_.C + g * n_.D, some * n_.D, tables_.lines(b, g * n_.D));
   }
   void combine(int64_t row, int64_t rows, Lines lines) {
     const int64_t at = row * n_.L;

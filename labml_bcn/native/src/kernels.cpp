@@ -25,7 +25,8 @@ struct ChannelsLast {
 template <class F>
 Status with_layout(const Sizes &sizes, F &&f) {
   const bool last = sizes.channels_last || sizes.positions == 1;
-  if (sizes.bfloat16) return last ? f(ChannelsLast<BFloat16>{}) : f(Contiguous<BFloat16>{});
+  if (sizes.bfloat16)
+    return last ? f(ChannelsLast<BFloat16>{}) : f(Contiguous<BFloat16>{});
   return last ? f(ChannelsLast<float>{}) : f(Contiguous<float>{});
 }
 
@@ -78,7 +79,8 @@ Status combine(const Pass &pass, Threads threads) {
 }
 
 Status standardize_filters(const Standardize &f, Threads threads) {
-  return f.bfloat16 ? standardize<BFloat16>(f, threads) : standardize<float>(f, threads);
+  return f.bfloat16 ? standardize<BFloat16>(f, threads)
+                    : standardize<float>(f, threads);
 }
 
 Status standardize_filters_backward(const Standardize &f, Threads threads) {
@@ -88,16 +90,9 @@ Status standardize_filters_backward(const Standardize &f, Threads threads) {
 
 }  // namespace
 
-#define BCN_TEXT(name) #name
-#define BCN_NAME(name) BCN_TEXT(name)
-const Kernels kernels = {BCN_NAME(BCN_KERNELS),
-                         forward,
-                         backward,
-                         standardize_filters,
-                         standardize_filters_backward,
-                         measure,
-                         apply,
-                         sums,
-                         combine};
+const Kernels kernels = {
+    INSTRUCTIONS, forward, backward, standardize_filters, standardize_filters_backward,
+    measure,      apply,   sums,     combine,
+};
 
 }  // namespace bcn::BCN_KERNELS

@@ -41,11 +41,7 @@ ParallelFor parallel_for = nullptr;
 using bcn::chosen;
 
 int64_t bcn_interface() { return 1; }
-const char *bcn_instructions() {
-  const char *const name = chosen().instructions;
-  return std::strcmp(name, "avx512") ? std::strcmp(name, "avx2") ? "base" : "AVX2"
-                                     : "AVX-512";
-}
+const char *bcn_instructions() { return chosen().instructions; }
 void bcn_use_threads_of(void *parallel_for) {
   bcn::parallel_for = (bcn::ParallelFor)parallel_for;
 }

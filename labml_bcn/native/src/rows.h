@@ -11,9 +11,6 @@ enum class Gate { OPEN, BY_X, BY_Y };
 // Floats that stand beside rows: a number of each table for each row.
 struct Lines {
   float *mean, *slope, *offset, *q, *r;
-  Lines operator+(int64_t rows) const {
-    return {mean + rows, slope + rows, offset + rows, q + rows, r + rows};
-  }
 };
 
 // Beside one huge value, small ones vanish from a sum in float32. So a sum is of few
@@ -28,17 +25,20 @@ BCN_INLINE void by_pieces(int64_t length, int64_t piece, F &&f) {
     f(at, length - at < piece ? length - at : piece);
 }
 
-// f(position, count) for each block of a row; count is a constant but at the end.
+// f(position, count) for each block of a row. The count is known while compiling, but
+// for the last block, which may be short.
 template <class F>
 BCN_INLINE void by_block(int64_t length, F &&f) {
   int64_t i = 0;
   for (; i + BLOCK <= length; i += BLOCK) f(i, BLOCK);
   if (i < length) f(i, int(length - i));
 }
-// The one map, and relu, for which NaN is as it is for PyTorch.
+
+// The map that a layer is.
 BCN_INLINE Block affine(Block distance, Block slope, Block offset) {
   return distance * slope + offset;
 }
+// What relu lets through: all but where its output is zero, so NaN too, as in PyTorch.
 BCN_INLINE Vector where_open(Vector output, Vector v) {
   return output <= 0 ? Vector{} : v;
 }
@@ -46,7 +46,7 @@ BCN_INLINE Block where_open(Block output, Block v) {
   return {where_open(output.a, v.a), where_open(output.b, v.b)};
 }
 
-// Sums of x - pivot and of its square.
+// Sums over a row, of x - pivot and of its square.
 struct Moments {
   double first, second;
 };
@@ -59,18 +59,19 @@ BCN_INLINE Moments moments_around(float pivot, const T *x, int64_t length) {
     Block first{}, second{};
     by_pieces(many, SHORT, [&](int64_t start, int64_t few) BCN_INLINE_LAMBDA {
       const T *const values = x + at + start;
-      Block odd{}, odd_squares{}, even{}, even_squares{};
+      // Two chains of sums, for one would wait for itself.
+      Block even{}, even_squares{}, odd{}, odd_squares{};
       int64_t i = 0;
       for (; i + 2 * BLOCK <= few; i += 2 * BLOCK) {
         const Block d = load(values + i) - p, e = load(values + i + BLOCK) - p;
-        odd = odd + d, odd_squares = odd_squares + d * d;
-        even = even + e, even_squares = even_squares + e * e;
+        even = even + d, even_squares = even_squares + d * d;
+        odd = odd + e, odd_squares = odd_squares + e * e;
       }
       by_block(few - i, [&](int64_t j, int n) BCN_INLINE_LAMBDA {
         const Block d = read(values + i + j, n, p) - p;
-        odd = odd + d, odd_squares = odd_squares + d * d;
+        even = even + d, even_squares = even_squares + d * d;
       });
-      first = first + (odd + even), second = second + (odd_squares + even_squares);
+      first = first + (even + odd), second = second + (even_squares + odd_squares);
     });
     const Sums part = sums(first, second);
     result.first += part.first;
@@ -84,9 +85,9 @@ BCN_INLINE Moments moments_around(float pivot, const T *x, int64_t length) {
 template <class T>
 BCN_ALONE void measure_again(const T *x, int64_t length, double *mu, double *v) {
   const float pivot = float(*mu);
-  const Moments sums = moments_around(pivot, x, length);
-  const double shift = sums.first / length;
-  const double var = sums.second / length - shift * shift;
+  const Moments total = moments_around(pivot, x, length);
+  const double shift = total.first / length;
+  const double var = total.second / length - shift * shift;
   *mu = pivot + shift;
   *v = var < 0 ? 0 : var;
 }
@@ -101,10 +102,10 @@ BCN_ALONE void measure_rows(const T *x, int64_t rows, int64_t length, double *mu
   const double share = 1.0 / length;
   for (int64_t row = 0; row < rows; row++, x += length) {
     const float pivot = number(x[0]);
-    const Moments sums = moments_around(pivot, x, length);
-    const double shift = sums.first * share;
+    const Moments total = moments_around(pivot, x, length);
+    const double shift = total.first * share;
     mu[row] = pivot + shift;
-    v[row] = sums.second * share - shift * shift;
+    v[row] = total.second * share - shift * shift;
     if (!(shift * shift <= FAR * v[row]))
       measure_again(x, length, mu + row, v + row);
   }

@@ -14,7 +14,8 @@ struct FilterLines {
 
 // f(first filter, count) for all filters, few at a time.
 template <class F>
-Status by_filters(const Standardize &f, int64_t values_each, Threads threads, F &&turn) {
+Status by_filters(const Standardize &f, int64_t values_each, Threads threads,
+                  F &&turn) {
   Team team(threads);
   team.each(f.filters, values_each, [&](int64_t o, int64_t end) {
     for (; o < end; o += TURN) turn(o, end - o < TURN ? end - o : TURN);

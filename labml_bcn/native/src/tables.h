@@ -32,15 +32,7 @@ struct Layer {
   double beta_g(int64_t g) const { return weights.beta_g ? weights.beta_g[g] : 0; }
 };
 
-// A table [B, C], or one row [C] of it that the samples use in turn.
-template <class N>
-struct Table {
-  N *start;
-  int64_t stride;
-  N *operator()(int64_t b, int64_t c = 0) const { return start + b * stride + c; }
-};
-
-// The tables of a call. In the forward pass only the first line has them.
+// The tables of a call. The forward pass has the first three and as many lines.
 struct Tables {
   Table<double> delta, terms, rho_g;
   Table<double> s, t, q, r;
@@ -49,6 +41,26 @@ struct Tables {
 
   Lines lines(int64_t b, int64_t c) const {
     return {mean(b, c), slope(b, c), offset(b, c), q_line(b, c), r_line(b, c)};
+  }
+
+  // For one row or for all samples.
+  void ask_forward(Scratch &scratch, Layer &n, int64_t samples) {
+    scratch.ask(n.a, n.C);
+    scratch.ask(n.beta_c, n.C);
+    scratch.ask({&delta, &terms}, samples, n.C);
+    scratch.ask({&rho_g}, samples, n.G);
+    ask_lines(scratch, n, samples);
+  }
+  void ask_lines(Scratch &scratch, const Layer &n, int64_t samples) {
+    scratch.ask({&mean, &slope, &offset}, samples, n.C);
+  }
+  // The sums for the parameters can be one row where others are not.
+  void ask_backward(Scratch &scratch, Layer &n, int64_t samples, int64_t parts) {
+    ask_forward(scratch, n, samples);
+    scratch.ask({&s, &t, &q, &r}, samples, n.C);
+    scratch.ask({&q_line, &r_line}, samples, n.C);
+    scratch.ask({&by_channel, &by_channel_sum}, parts, n.C);
+    scratch.ask({&by_group, &by_group_sum}, parts, n.G);
   }
 };
 
@@ -66,7 +78,7 @@ BCN_INLINE double sum(const double *p, int64_t n) {
   return result;
 }
 
-// The slope of the batch norm: a = gamma rho.
+// What a pass over samples needs of the batch norm, a = gamma rho and beta, in double.
 BCN_ALONE inline void prepare(const Layer &n, int64_t c, int64_t end) {
   const Weights &given = n.weights;
   for (int64_t i = c; i < end; i++)
@@ -76,45 +88,49 @@ BCN_ALONE inline void prepare(const Layer &n, int64_t c, int64_t end) {
 
 inline bool finite(float value) { return value - value == 0; }
 
-// What the batch norm normalizes with: m and rho of the channels c to end, and before
-// that, in training, the update of their running statistics.
-BCN_ALONE inline void find_statistics(const Forward &f, const Layer &n, int64_t c,
-                                      int64_t end) {
-  const int64_t first = c;
+// Mean and variance of the channels c to end over the batch, from those of its samples:
+// into m, and for now into rho.
+BCN_ALONE inline void pool_moments(const Layer &n, int64_t c, int64_t end) {
   double *const mean = n.m, *const var = n.rho_c;
+  for (int64_t i = c; i < end; i++) mean[i] = var[i] = 0;
+  for (int64_t b = 0; b < n.B; b++)
+    for (int64_t i = c; i < end; i++) mean[i] += n.mu[b * n.C + i];
+  for (int64_t i = c; i < end; i++) mean[i] /= n.B;
+  for (int64_t b = 0; b < n.B; b++)
+    for (int64_t i = c; i < end; i++) {
+      const double between = n.mu[b * n.C + i] - mean[i];
+      var[i] += n.v[b * n.C + i] + between * between;
+    }
+  for (int64_t i = c; i < end; i++) var[i] /= n.B;
+}
+
+// The running statistics of a channel learn from the batch's mean and variance. If the
+// batch is not finite it teaches nothing.
+inline void learn(const Forward &f, int64_t c, double mean, double var, double count) {
+  const double old_mean = f.exp_mean[c], old_var = f.exp_var[c];
+  const double step = mean - old_mean;
+  if (f.how == AROUND_RUNNING_MEAN) var += step * step;
+  if (f.how == PLAIN) var *= count / (count - 1);
+  const float new_mean = float(old_mean + f.momentum * step);
+  const float new_var = float(old_var + f.momentum * (var - old_var));
+  if (!finite(new_mean) || !finite(new_var)) return;
+  f.exp_mean[c] = new_mean;
+  f.exp_var[c] = new_var;
+}
+
+// What the batch norm normalizes with: m and rho of the channels first to end. In
+// training, the running statistics are updated before.
+BCN_ALONE inline void find_statistics(const Forward &f, const Layer &n, int64_t first,
+                                      int64_t end) {
   if (f.how != EVALUATION) {
-    for (int64_t i = c; i < end; i++) mean[i] = var[i] = 0;
-    for (int64_t b = 0; b < n.B; b++)
-      for (int64_t i = c; i < end; i++) mean[i] += n.mu[b * n.C + i];
-    for (int64_t i = c; i < end; i++) mean[i] /= n.B;
-    for (int64_t b = 0; b < n.B; b++)
-      for (int64_t i = c; i < end; i++) {
-        const double between = n.mu[b * n.C + i] - mean[i];
-        var[i] += n.v[b * n.C + i] + between * between;
-      }
-    for (int64_t i = c; i < end; i++) var[i] /= n.B;
+    pool_moments(n, first, end);
+    for (int64_t c = first; c < end; c++)
+      learn(f, c, n.m[c], n.rho_c[c], double(n.B) * n.L);
   }
-  const double count = double(n.B) * n.L;
-  for (; c < end; c++) {
-    if (f.how != EVALUATION) {
-      const double old_mean = f.exp_mean[c], old_var = f.exp_var[c];
-      const double shift = mean[c] - old_mean;
-      double measured = var[c];
-      if (f.how == AROUND_RUNNING_MEAN) measured += shift * shift;
-      if (f.how == PLAIN) measured *= count / (count - 1);
-      const float new_mean = float(old_mean + f.momentum * shift);
-      const float new_var = float(old_var + f.momentum * (measured - old_var));
-      // A batch that is not finite teaches nothing.
-      if (finite(new_mean) && finite(new_var)) {
-        f.exp_mean[c] = new_mean;
-        f.exp_var[c] = new_var;
-      }
-    }
-    if (f.how != PLAIN) {
-      mean[c] = f.exp_mean[c];
-      var[c] = f.exp_var[c];
-    }
-    n.rho_c[c] = 1 / __builtin_sqrt(var[c] + n.weights.eps_c);
+  for (int64_t c = first; c < end; c++) {
+    if (f.how != PLAIN) n.m[c] = f.exp_mean[c];
+    const double var = f.how == PLAIN ? n.rho_c[c] : f.exp_var[c];
+    n.rho_c[c] = 1 / __builtin_sqrt(var + n.weights.eps_c);
   }
   prepare(n, first, end);
 }
@@ -155,8 +171,8 @@ BCN_ALONE inline void slope_and_offset(const Layer &n, int64_t b, int64_t g,
   }
 }
 
-// From S and T of one sample's group: q and r, and what the sample adds to the sums that
-// are the parameters' gradients.
+// From S and T of one sample's group: q and r, and what the sample adds to the sums
+// that are the parameters' gradients.
 BCN_ALONE inline void back_through_group(const Layer &n, int64_t b, int64_t g,
                                          const Tables &tables) {
   const int64_t D = n.D, first = g * D, row = b * n.C + first;
@@ -166,7 +182,8 @@ BCN_ALONE inline void back_through_group(const Layer &n, int64_t b, int64_t g,
   const double *const s = tables.s(b, first);
   double *__restrict const t = tables.t(b, first);
   double *__restrict const terms = tables.terms(b, first);
-  double *__restrict const q = tables.q(b, first), *__restrict const r = tables.r(b, first);
+  double *__restrict const q = tables.q(b, first);
+  double *__restrict const r = tables.r(b, first);
   double *__restrict const by_channel = tables.by_channel(b, first);
   double *__restrict const by_channel_sum = tables.by_channel_sum(b, first);
   for (int64_t d = 0; d < D; d++) {
@@ -192,8 +209,8 @@ BCN_ALONE inline void back_through_group(const Layer &n, int64_t b, int64_t g,
   }
 }
 
-// The gradients of a group's parameters: sums over samples, or over all of them if these
-// shared a row of the table.
+// The gradients of a group's parameters: sums over samples, or one row if these shared
+// it.
 BCN_ALONE inline void find_gradients(const Backward &f, const Layer &n, int64_t g,
                                      const Tables &tables) {
   double *const y = tables.by_channel(0), *const sz = tables.by_channel_sum(0);
@@ -266,6 +283,11 @@ BCN_ALONE inline void take_lines(const Pass &pass, int64_t rows, const Lines &li
     lines.q[i] = float(pass.q[i]);
     lines.r[i] = float(pass.r[i] - pass.q[i] * rest);
   }
+}
+
+// And T around the whole mean, for its sums.
+inline void finish_sums(const Pass &pass, int64_t rows) {
+  for (int64_t i = 0; i < rows; i++) pass.t[i] -= left(pass.mu[i]) * pass.s[i];
 }
 
 }  // namespace bcn::BCN_KERNELS

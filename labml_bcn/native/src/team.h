@@ -6,6 +6,7 @@
 // can run.
 #pragma once
 #include <cstdlib>
+#include <cstring>
 #include <initializer_list>
 
 #include "interface.h"
@@ -58,24 +59,54 @@ class Team {
   bool failed_ = false;
 };
 
-// Tables to work with, all from one piece of memory: first those of doubles, then those
-// of floats.
+// A table [B, C], or one row [C] of it that the samples use in turn.
+template <class N>
+struct Table {
+  N *start;
+  int64_t stride;
+  N *operator()(int64_t b, int64_t c = 0) const { return start + b * stride + c; }
+};
+
+// Tables to work with, all in one piece of memory: first they are asked for, then they
+// get their place.
 class Scratch {
  public:
-  Scratch(int64_t doubles, int64_t floats)
-      : start_(std::malloc(8 * doubles + 4 * floats + 8)), doubles_((double *)start_),
-        floats_(start_ ? (float *)(doubles_ + doubles) : nullptr) {}
-  ~Scratch() { std::free(start_); }
+  Scratch() = default;
   Scratch(const Scratch &) = delete;
+  ~Scratch() { std::free(start_); }
 
-  bool missing() const { return !start_; }
-  double *doubles(int64_t n) { return (doubles_ += n) - n; }
-  float *floats(int64_t n) { return (floats_ += n) - n; }
+  template <class N>
+  void ask(N *&table, int64_t size) {
+    asked_[count_++] = {&table, bytes_};
+    bytes_ += (size * int64_t(sizeof(N)) + 63) / 64 * 64;
+  }
+  template <class N>
+  void ask(std::initializer_list<Table<N> *> tables, int64_t samples, int64_t columns) {
+    for (Table<N> *table : tables) {
+      ask(table->start, samples * columns);
+      table->stride = samples > 1 ? columns : 0;
+    }
+  }
+
+  // False if there is no memory.
+  bool place() {
+    start_ = (char *)std::malloc(bytes_);
+    for (int i = 0; i < count_ && start_; i++) {
+      char *const table = start_ + asked_[i].at;
+      std::memcpy(asked_[i].pointer, &table, sizeof table);
+    }
+    return start_;
+  }
 
  private:
-  void *start_;
-  double *doubles_;
-  float *floats_;
+  struct Asked {
+    void *pointer;
+    int64_t at;
+  };
+  Asked asked_[24];
+  int count_ = 0;
+  int64_t bytes_ = 0;
+  char *start_ = nullptr;
 };
 
 }  // namespace bcn::BCN_KERNELS

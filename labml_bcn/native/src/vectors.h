@@ -1,5 +1,5 @@
-// Floats in registers: the widest vector that the instruction set has, and never a
-// wider one, which compilers split through memory.
+// Floats in registers: vectors as wide as the instruction set has them. Compilers split
+// wider ones through memory.
 //
 // Values come and go in blocks of two vectors. A block of float32 lies as in memory.
 // Of a block of bfloat16 the first vector has the even values and the second the odd
@@ -20,10 +20,13 @@ namespace bcn::BCN_KERNELS {
 
 #if defined(__AVX512F__)
 constexpr int BYTES = 64;
+constexpr const char *INSTRUCTIONS = "AVX-512";
 #elif defined(__AVX2__)
 constexpr int BYTES = 32;
+constexpr const char *INSTRUCTIONS = "AVX2";
 #else
 constexpr int BYTES = 16;
+constexpr const char *INSTRUCTIONS = "base";
 #endif
 constexpr int LANES = BYTES / 4;
 constexpr int BLOCK = 2 * LANES;
