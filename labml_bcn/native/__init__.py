@@ -7,6 +7,7 @@ variable LABML_BCN_NATIVE=0 for a whole program.
 The rest is for the layers. What the kernels compute is derived in fused.py.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from labml_bcn._numerics import cast
 from labml_bcn.native import backends, operators
 from labml_bcn.native.backends import Path, Status, disabled, status
 from labml_bcn.native.cpu import CPU
+
+OptionalWeights = Sequence[Tensor | None]
 
 __all__ = ["Path", "Status", "disabled", "status"]
 
@@ -34,25 +37,21 @@ def takes(x: Tensor, residual: Tensor | None, running: tuple[Tensor, Tensor]) ->
 def forward(
     x: Tensor,
     residual: Tensor | None,
-    gamma_c: Tensor | None,
-    beta_c: Tensor | None,
-    gamma_g: Tensor | None,
-    beta_g: Tensor | None,
-    exp_mean: Tensor,
-    exp_var: Tensor,
+    weights: OptionalWeights,
+    running: tuple[Tensor, Tensor],
     *settings: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Return the output and what the backward pass needs; see `backends.Backend`."""
-    tensors = (x, residual, gamma_c, beta_c, gamma_g, beta_g, exp_mean, exp_var)
+    """Return the output and what the backward pass needs; see operators.py."""
+    arguments = (x, residual, *weights, *running, *settings)
     training = settings[-2] != 0
     if torch.compiler.is_compiling():
         kernel = operators.TRAIN if training else operators.EVALUATE
-        result: tuple[Tensor, Tensor] = kernel(*tensors, *settings)
+        result: tuple[Tensor, Tensor] = kernel(*arguments)
         return result
-    result = backends.of(x).forward(*tensors, *settings)
+    result = backends.of(x).forward(*arguments)
     if training:
         # Autograd counts the changes of a tensor, and cannot see these.
-        for changed in (exp_mean, exp_var):
+        for changed in running:
             if not changed.is_inference():
                 torch.autograd.graph.increment_version(changed)
     return result
@@ -62,25 +61,19 @@ def backward(
     dy: Tensor,
     x: Tensor,
     output: Tensor | None,
-    gamma_c: Tensor | None,
-    beta_c: Tensor | None,
-    gamma_g: Tensor | None,
-    beta_g: Tensor | None,
+    weights: OptionalWeights,
     saved: Tensor,
-    groups: int,
     *settings: Any,
     wanted: tuple[bool, bool],
 ) -> tuple[Tensor | None, ...]:
     """Return the gradients of the input, the residual and the four weights."""
-    weights = (gamma_c, beta_c, gamma_g, beta_g)
-    tensors = (dy, x, output, *weights, saved)
     relu = settings[-1]
     want_dx, want_residual = wanted
     compiling = torch.compiler.is_compiling()
     kernel = operators.BACKWARD if compiling else backends.of(x).backward
     # Without a ReLU the residual's gradient is that of the sum.
     mask = want_residual and relu
-    arguments = (*tensors, groups, *settings, want_dx, mask)
+    arguments = (dy, x, output, *weights, saved, *settings, want_dx, mask)
     dx, d_residual, *grads = kernel(*arguments)
     return (
         dx if want_dx else None,

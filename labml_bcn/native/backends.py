@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -17,51 +17,18 @@ from labml_bcn.native.library import NotLoadedError, load
 class Backend(Protocol):
     """The kernels of one device, as functions of tensors.
 
-    A weight may be `None`, for ones or zeros. `saved` is what the backward pass needs,
-    in a form of the backend's own. `how` and the other settings are those of
-    `labml_bcn.fused.Config`.
+    Their arguments are those of the operators, see the schemas in operators.py. A
+    weight may be `None`, for ones or zeros. `saved` is what the backward pass needs, in
+    a form of the backend's own.
     """
 
     def takes(self, x: Tensor) -> bool:
         """Return whether the kernels know this dtype and order in memory."""
 
-    def forward(
-        self,
-        x: Tensor,
-        residual: Tensor | None,
-        gamma_c: Tensor | None,
-        beta_c: Tensor | None,
-        gamma_g: Tensor | None,
-        beta_g: Tensor | None,
-        exp_mean: Tensor,
-        exp_var: Tensor,
-        groups: int,
-        eps_c: float,
-        eps_g: float,
-        momentum: float,
-        how: int,
-        relu: bool,
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Return the output and what the backward pass needs."""
 
-    def backward(
-        self,
-        dy: Tensor,
-        x: Tensor,
-        output: Tensor | None,
-        gamma_c: Tensor | None,
-        beta_c: Tensor | None,
-        gamma_g: Tensor | None,
-        beta_g: Tensor | None,
-        saved: Tensor,
-        groups: int,
-        eps_c: float,
-        eps_g: float,
-        plain: bool,
-        relu: bool,
-        want_dx: bool,
-        want_residual: bool,
-    ) -> tuple[Tensor, ...]:
+    def backward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
         """Return the gradients of the input, the residual and the four weights.
 
         Those of the weights are in float32. What nobody wants is empty.
@@ -145,12 +112,8 @@ def of(x: Tensor) -> Backend:
 
 def takes(x: Tensor) -> bool:
     """Return whether there are kernels for a tensor like this one, as of now."""
-    return (
-        _enabled
-        and x.device.type in BACKENDS
-        and takes_operators(x)
-        and BACKENDS[x.device.type].takes(x)
-    )
+    backend = BACKENDS.get(x.device.type)
+    return _enabled and backend is not None and takes_operators(x) and backend.takes(x)
 
 
 def status() -> Status:
