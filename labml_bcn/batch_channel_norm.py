@@ -228,7 +228,8 @@ class EstimatedBatchNorm(BatchNorm):
     - `process_group`: learn from the batches of all processes of this group,
       as in [batch norm](batch_norm.py#BatchNorm.batch_statistics). By
       default each process keeps an estimate of its own.
-    - `device`, `dtype`: of the parameters and buffers.
+    - `device`, `dtype`: of the parameters and buffers. The running statistics
+      are float32 at least, for a step changes them by little.
 
     **Shape**
 
@@ -558,7 +559,8 @@ class BatchChannelNorm(nn.Module):
     - `process_group`: as in [batch
       norm](batch_norm.py#BatchNorm.batch_statistics). The channel norm needs
       none: it looks at one sample at a time.
-    - `device`, `dtype`: of the parameters and buffers.
+    - `device`, `dtype`: of the parameters and buffers. The running statistics
+      are float32 at least, for a step changes them by little.
 
     **Shape**
 

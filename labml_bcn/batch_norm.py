@@ -89,7 +89,8 @@ class BatchNorm(nn.Module):
     - `process_group`: measure the batch over the processes of this group;
       see [several processes](#BatchNorm.batch_statistics). By default each
       process measures its own, and none waits for another.
-    - `device`, `dtype`: of the parameters and buffers.
+    - `device`, `dtype`: of the parameters and buffers. The running statistics
+      are float32 at least, for a step changes them by little.
 
     **Shape**
 
