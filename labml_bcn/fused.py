@@ -469,7 +469,7 @@ def backward(ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor) -> Gradients:
     """
     weights, (mu, v, slope) = saved[:4], saved[6:9]
     rho_c, a, u, delta, rho_g, kappa = saved[9:]
-    dtype, shape = mu.dtype, u.shape
+    shape = u.shape
     plain = ctx.config.how is How.PLAIN
     values, dy = ctx.passes.values_of(x), ctx.passes.values_of(dy)
     length = count_positions(x)
