@@ -401,8 +401,8 @@ class ChannelsLastBackward {
         for (int64_t run = last; run-- > first && input_wanted();) combine(run);
       }
     });
-    team_.each(n_.G, n_.B * n_.D, [&](int64_t g, int64_t end) {
-      for (; g < end; g++) find_gradients(f_, n_, g, tables_);
+    team_.each(n_.G, n_.B * n_.D, [&](int64_t first, int64_t end) {
+      find_gradients(f_, n_, first, end, tables_);
     });
   }
 

@@ -203,12 +203,12 @@ class ContiguousBackward {
         sum_groups(b, first + at, some);
         if (input_wanted()) combine_groups(b, first + at, some);
       });
-    for (int64_t g = first; g < end; g++) find_gradients(f_, n_, g, tables_);
+    find_gradients(f_, n_, first, end, tables_);
   }
 
   void through_batch(int64_t first, int64_t end) {
     for (int64_t b = 0; b < n_.B; b++) sum_groups(b, first, end - first);
-    for (int64_t g = first; g < end; g++) find_gradients(f_, n_, g, tables_);
+    find_gradients(f_, n_, first, end, tables_);
     for (int64_t b = n_.B; b-- > 0 && input_wanted();) {
       for (int64_t g = first; g < end; g++) back_through_statistics(n_, b, g, tables_);
       combine_groups(b, first, end - first);

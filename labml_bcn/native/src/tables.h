@@ -209,28 +209,31 @@ BCN_ALONE inline void back_through_group(const Layer &n, int64_t b, int64_t g,
   }
 }
 
-// The gradients of a group's parameters: sums over samples, or one row if these shared
-// it.
-BCN_ALONE inline void find_gradients(const Backward &f, const Layer &n, int64_t g,
-                                     const Tables &tables) {
+// The gradients of the parameters of the groups first to end: sums over samples, or one
+// row if these shared it.
+BCN_ALONE inline void find_gradients(const Backward &f, const Layer &n, int64_t first,
+                                     int64_t end, const Tables &tables) {
   double *const y = tables.by_channel(0), *const sz = tables.by_channel_sum(0);
   double *const by_group = tables.by_group(0), *const sum_s = tables.by_group_sum(0);
-  const int64_t first = g * n.D, end = first + n.D;
   const int64_t rows = tables.by_channel.stride ? n.B : 1;
   for (int64_t b = 1; b < rows; b++) {
-    for (int64_t c = first; c < end; c++) {
+    for (int64_t c = first * n.D; c < end * n.D; c++) {
       y[c] += *tables.by_channel(b, c);
       sz[c] += *tables.by_channel_sum(b, c);
     }
-    by_group[g] += *tables.by_group(b, g);
-    sum_s[g] += *tables.by_group_sum(b, g);
+    for (int64_t g = first; g < end; g++) {
+      by_group[g] += *tables.by_group(b, g);
+      sum_s[g] += *tables.by_group_sum(b, g);
+    }
   }
-  for (int64_t c = first; c < end; c++) {
+  for (int64_t c = first * n.D; c < end * n.D; c++) {
     f.d_gamma_c[c] = float(n.rho_c[c] * y[c]);
     f.d_beta_c[c] = float(sz[c]);
   }
-  f.d_gamma_g[g] = float(by_group[g]);
-  f.d_beta_g[g] = float(sum_s[g]);
+  for (int64_t g = first; g < end; g++) {
+    f.d_gamma_g[g] = float(by_group[g]);
+    f.d_beta_g[g] = float(sum_s[g]);
+  }
 }
 
 // What statistics of the batch itself add to q and r.
@@ -264,7 +267,7 @@ BCN_ALONE inline void back_through_tables(const Backward &f, const Layer &n,
                                           const Tables &tables) {
   for (int64_t b = 0; b < n.B; b++)
     for (int64_t g = first; g < end; g++) back_through_group(n, b, g, tables);
-  for (int64_t g = first; g < end; g++) find_gradients(f, n, g, tables);
+  find_gradients(f, n, first, end, tables);
   for (int64_t b = 0; b < n.B; b++)
     for (int64_t g = first; g < end; g++) {
       if (f.plain) back_through_statistics(n, b, g, tables);
