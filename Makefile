@@ -62,7 +62,8 @@ sanitize: .venv/installed
 	CXX=g++ $(PY) labml_bcn/native/build.py --sanitize --out .cache/sanitized
 	LD_PRELOAD="$(PRELOAD)" ASAN_OPTIONS=detect_leaks=0 \
 		LABML_BCN_LIBRARY=.cache/sanitized/_kernels.so \
-		$(PY) -m pytest tests/layers/test_native_library.py $(ARGS)
+		$(PY) -m pytest -m "not slow" tests/layers/test_native_library.py \
+		tests/layers/test_native.py $(ARGS)
 
 # On the machine with the GPU, whose Python has PyTorch, Triton and pytest.
 gpu:

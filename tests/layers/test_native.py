@@ -322,9 +322,9 @@ def test_gradients_of_gradients_are_the_norms_in_turn(mode, following):
         leaves = [one, two] if adds else [one]
         grads = torch.autograd.grad(y.pow(3).sum(), leaves, create_graph=True)
         penalty = sum(g.square().sum() for g in grads)
-        found.append(torch.autograd.grad(penalty, [*leaves, *each.parameters()]))
-    for a, b in zip(*found, strict=True):
-        assert error(a, b) < 1e-3
+        second = torch.autograd.grad(penalty, [*leaves, *each.parameters()])
+        found.append(torch.cat([g.flatten() for g in second]))
+    assert error(*found) < 1e-4
 
 
 def test_a_change_of_the_statistics_shows_in_their_version():
