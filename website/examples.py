@@ -4,6 +4,8 @@ Each function is called once with each set of sizes, and a page shows beside a
 line which shapes it had.
 """
 
+from collections.abc import Iterator
+
 import torch
 
 from labml_bcn import (
@@ -66,7 +68,7 @@ def channel_norm(B, C, G, L):
     ChannelNorm(C, G)(torch.randn(B, C, L))
 
 
-def on_every_path():
+def on_every_path() -> Iterator[None]:
     """Yield once as it is, and once without kernels, whether they are there or not."""
     yield
     with native.disabled():

@@ -1,8 +1,8 @@
 """The rivals of a race: batch-channel norm in each of its forms, and others."""
 
+from collections.abc import Callable
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from labml_bcn import BatchChannelNorm, native
@@ -15,15 +15,14 @@ class InOperations(nn.Module):
     How the gradient is computed is settled on the way forward.
     """
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: Callable[..., Tensor]) -> None:
         super().__init__()
         self.layer = layer
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Call the layer with its kernels turned off."""
         with native.disabled():
-            result: Tensor = self.layer(*inputs)
-        return result
+            return self.layer(*inputs)
 
 
 class InTurn(BatchChannelNorm):
