@@ -15,6 +15,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from labml_bcn.experiment.bench.layers import INPUTS
+
 KEEP_MEMORY = {
     name: "2000000000"
     for name in (
@@ -24,20 +26,23 @@ KEEP_MEMORY = {
     )
 }
 
-# Compiling takes longer than measuring: a few rivals are enough.
-COMPILED = ("--rivals", "kernels", "operations", "group norm")
 LAYERS, TRAINING = "layers", "training"
+# Compiling takes longer than measuring: fewer inputs, rivals and networks are enough.
+FEW_INPUTS = ("--inputs", *(",".join(map(str, shape)) for shape in INPUTS))
+FEW_RIVALS = ("--rivals", "kernels", "operations", "group norm")
+ONE_NETWORK = ("--models", "small", "--batch-sizes", "2")
 
 # The records, each with its module and options, the most important one first.
 RECORDS: dict[str, tuple[str, ...]] = {
     "cpu-eager": (LAYERS,),
-    "cpu-training": (TRAINING, "--compile", "--seconds", "12"),
+    "cpu-training": (TRAINING, "--seconds", "12"),
     "cpu-relu": (LAYERS, "--relu"),
     "cpu-eval": (LAYERS, "--eval"),
     "cpu-channels-last": (LAYERS, "--channels-last"),
     "cpu-bfloat16": (LAYERS, "--dtype", "bfloat16"),
     "cpu-weights": (LAYERS, "--weights", "--seconds", "2"),
-    "cpu-compiled": (LAYERS, "--compile", *COMPILED),
+    "cpu-compiled": (LAYERS, "--compile", *FEW_INPUTS, *FEW_RIVALS),
+    "cpu-training-compiled": (TRAINING, "--compile", *ONE_NETWORK),
 }
 
 
