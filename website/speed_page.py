@@ -134,7 +134,7 @@ def training(record: Record) -> str:
         lines.append(
             row(
                 f"{MODELS[each['model']]}, {each['pixels']}×{each['pixels']}",
-                each["batch_size"],
+                str(each["batch_size"]),
                 f"{networks[first]['images_per_second']:.3g}",
                 f"{bare:.3g}",
                 *(f"{networks[name]['ms'] / bare:.2f}" for name in names),
