@@ -17,14 +17,10 @@ from pathlib import Path
 
 from labml_bcn.experiment.bench.layers import INPUTS
 
-KEEP_MEMORY = {
-    name: "2000000000"
-    for name in (
-        "MALLOC_MMAP_THRESHOLD_",
-        "MALLOC_TOP_PAD_",
-        "MALLOC_TRIM_THRESHOLD_",
-    )
-}
+KEEP_MEMORY = dict.fromkeys(
+    ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_TRIM_THRESHOLD_"),
+    "2000000000",
+)
 
 LAYERS, TRAINING = "layers", "training"
 # Compiling takes longer than measuring: fewer inputs, rivals and networks are enough.

@@ -13,9 +13,9 @@ norm or standardization. They take turns, step by step, and their times are medi
 the steps.
 
 A batch is made by indexing a tensor that lies in memory, flipping half of it, and
-standardizing it. The table says how large a part of the first network's step that takes.
-With two images a step, the work between two synchronizations of the CPU's threads is
-small: try `--threads 1` too.
+standardizing it. The table says how large a part of the first network's step that
+takes. With two images a step, the work between two synchronizations of the CPU's
+threads is small: try `--threads 1` too.
 """
 
 import argparse
