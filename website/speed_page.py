@@ -268,7 +268,8 @@ def kinds(folder: Path) -> dict[str, Callable[..., str]]:
 
 def _sets(record: Record) -> list[tuple[str, list[Record]]]:
     """Return the small inputs and those of all sizes, as far as they were measured."""
-    small, others = [], []
+    small: list[Record] = []
+    others: list[Record] = []
     for each in record["results"]:
         is_small = tuple(each["input"]) in SMALL_INPUTS
         (small if is_small else others).append(each)
