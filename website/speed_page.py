@@ -206,10 +206,10 @@ def worst_share(record: Record, name: str) -> str:
     return f"{max(each['adds'][name] for each in record['results']):.2f}"
 
 
-def share_count(record: Record, name: str, most: str) -> str:
+def share_count(record: Record, name: str, percent: str) -> str:
     """Return in how many convolutions the share is at most so large."""
     shares = [each["adds"][name] for each in record["results"]]
-    return f"{sum(share <= float(most) for share in shares)} of {len(shares)}"
+    return f"{sum(share <= int(percent) / 100 for share in shares)} of {len(shares)}"
 
 
 # ---- What it was measured with ---------------------------------------------
