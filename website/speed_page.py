@@ -48,7 +48,7 @@ def times(record: Record) -> str:
     """Return a table: times as multiples of the pair's, and the input's size."""
     results = record["results"]
     names = [name for name in LOOKS if name in results[0]["rivals"]]
-    lines = [row("input", "MB", "pair, ms", *names, "floor")]
+    lines = [row("input (B, C, H, W)", "MB", "pair, ms", *names, "floor")]
     lines.append("| --- |" + " ---: |" * (len(names) + 3))
     for title, chosen in _sets(record):
         for each in chosen:
@@ -101,10 +101,14 @@ def memory(record: Record) -> str:
 
 def times_plot(record: Record) -> str:
     """Return the table as a figure: a line for each input, a mark for each rival."""
-    results = [each for _, chosen in _sets(record) for each in chosen]
-    heights = range(len(results), 0, -1)
+    # The sets are drawn apart, each from top to bottom.
+    results, heights = [], []
+    for _, chosen in _sets(record):
+        start = heights[-1] - 1 if heights else 0
+        heights += [start - place for place in range(1, len(chosen) + 1)]
+        results += chosen
     with mpl.rc_context(plotting.STYLE):
-        fig, ax = plt.subplots(figsize=(6.0, 0.6 + 0.28 * len(results)))
+        fig, ax = plt.subplots(figsize=(4.4, 0.8 + 0.25 * len(results)))
         for name in PLOTTED:
             _plot(ax, name, LOOKS[name], _ratios(results, name, "pair"), heights)
         _plot(ax, "floor", FLOOR, _ratios(results, "floor", "pair"), heights)
@@ -114,6 +118,7 @@ def times_plot(record: Record) -> str:
             ax,
             "pair",
             "time, in multiples of the pair's",
+            (0.0625, 0.125, 0.25, 0.5, 1, 2, 4),
             "One line an input. Further left is faster; the upright line is the pair.",
         )
 
@@ -158,9 +163,9 @@ def training_plot(record: Record) -> str:
     """Return the table as a figure: a line for each network and batch size."""
     results = record["results"]
     names = [name for name in LOOKS if name in results[0]["networks"]]
-    heights = range(len(results), 0, -1)
+    heights = list(range(len(results), 0, -1))
     with mpl.rc_context(plotting.STYLE):
-        fig, ax = plt.subplots(figsize=(6.0, 1.0 + 0.32 * len(results)))
+        fig, ax = plt.subplots(figsize=(4.4, 0.9 + 0.28 * len(results)))
         for name in names:
             networks = [each["networks"] for each in results]
             ratios = [each[name]["ms"] / each["bare"]["ms"] for each in networks]
@@ -172,6 +177,7 @@ def training_plot(record: Record) -> str:
             ax,
             "bare",
             "time of a step, in multiples of the bare network's",
+            (0.75, 1, 1.25, 1.5, 2, 3),
             "One line a network and batch size. Further left is faster; the upright"
             " line is the network without norm and standardization.",
         )
@@ -221,7 +227,7 @@ def recorded_with(record: Record) -> str:
     place = made_with["gpu"] or f"{made_with['cpu']}, {made_with['instructions']}"
     settings = record.get("environment", {})
     words = [f"{name}={value}" for name, value in settings.items()]
-    command = " ".join([*words, made_with["command"]])
+    command = " \\\n    ".join([*words, made_with["command"]])
     device = "cuda" if made_with["gpu"] else "cpu"
     return (
         f"Recorded on {made_with['time'][:10]}: {place}, {made_with['cores']} cores, "
@@ -296,7 +302,7 @@ def _range(values: list[float]) -> str:
 
 
 def _plot(
-    ax: Axes, name: str, look: dict[str, Any], ratios: list[float], heights: range
+    ax: Axes, name: str, look: dict[str, Any], ratios: list[float], heights: list[int]
 ) -> None:
     colour = plotting.METHODS[look["method"]].colour
     ax.plot(
@@ -310,14 +316,27 @@ def _plot(
     )
 
 
-def _finish(fig: Figure, ax: Axes, yardstick: str, label: str, sentence: str) -> str:
-    """Draw the line at 1, a scale of doublings and a legend; return the figure."""
-    top = ax.get_ylim()[1]
+def _finish(
+    fig: Figure,
+    ax: Axes,
+    yardstick: str,
+    label: str,
+    ticks: tuple[float, ...],
+    sentence: str,
+) -> str:
+    """Draw the line at 1, a scale of ratios and a legend; return the figure."""
+    low, high = ax.get_yticks()[[-1, 0]]
+    ax.set_ylim(low - 0.7, high + 0.7)
     ax.axvline(1, color=plotting.TEXT, linewidth=1)
-    ax.text(1, top + 0.2, yardstick, ha="center", fontsize=9)
+    ax.text(1, high + 0.8, yardstick, ha="center", fontsize=9)
     ax.set_xscale("log", base=2)
+    left, right = ax.get_xlim()
+    ax.set_xticks([tick for tick in ticks if left < tick < right])
     ax.xaxis.set_major_formatter("{x:g}")
+    ax.minorticks_off()
     ax.set_xlabel(label)
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    # Above, not beside: on a narrow screen the marks need the width.
+    place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.06)}
+    ax.legend(ncols=4, columnspacing=1, handletextpad=0.2, **place)
     alt = f"The times of the table, as marks: {label}. {sentence}"
     return plotting.page(fig, sentence, alt)

@@ -60,7 +60,7 @@ def test_a_record_says_how_memory_was_kept(tmp_path, monkeypatch):
     assert "SOMETHING_ELSE" not in record["environment"]
     command = record["surroundings"]["command"]
     again = speed_page.recorded_with(record)
-    assert f"MALLOC_TRIM_THRESHOLD_=1000 {command}" in again
+    assert f"MALLOC_TRIM_THRESHOLD_=1000 \\\n    {command}" in again
 
 
 def race_on(*shape, **ratios):
