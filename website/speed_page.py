@@ -102,7 +102,8 @@ def memory(record: Record) -> str:
 def times_plot(record: Record) -> str:
     """Return the table as a figure: a line for each input, a mark for each rival."""
     # The sets are drawn apart, each from top to bottom.
-    results, heights = [], []
+    results: list[Record] = []
+    heights: list[int] = []
     for _, chosen in _sets(record):
         start = heights[-1] - 1 if heights else 0
         heights += [start - place for place in range(1, len(chosen) + 1)]
@@ -336,7 +337,12 @@ def _finish(
     ax.minorticks_off()
     ax.set_xlabel(label)
     # Above, not beside: on a narrow screen the marks need the width.
-    place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.06)}
-    ax.legend(ncols=4, columnspacing=1, handletextpad=0.2, **place)
+    ax.legend(
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.06),
+        ncols=4,
+        columnspacing=1,
+        handletextpad=0.2,
+    )
     alt = f"The times of the table, as marks: {label}. {sentence}"
     return plotting.page(fig, sentence, alt)
