@@ -27,7 +27,7 @@ TESTS = (
 )
 BENCHMARK = ("-m", "labml_bcn.experiment.bench.layers", "--device", "cuda")
 # Seconds that each may take, and those of measuring an input.
-SHARE_OF_TESTS, SHARE_OF_BENCHMARK, MEASURING = 150, 40, 1
+SHARE_OF_TESTS, SHARE_OF_BENCHMARK, MEASURING = 150, 40, 0.5
 LINES_KEPT = 40
 
 
