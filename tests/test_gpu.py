@@ -30,7 +30,8 @@ def test_the_benchmark_knows_its_options():
     chosen = [layers.build_parser().parse_args(each) for each in gpu.benchmarks()]
     ways = {(each.dtype, each.channels_last, each.graph) for each in chosen}
     assert len(ways) == len(chosen) == 8
-    assert {each.inputs for each in chosen} == {layers.INPUTS}
+    every_input = layers.SMALL_INPUTS + layers.INPUTS
+    assert {each.inputs for each in chosen} == {every_input}
 
 
 @pytest.mark.usefixtures("has_gpu")

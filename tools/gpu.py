@@ -28,7 +28,7 @@ TESTS = (
 )
 BENCHMARK = ("-m", "labml_bcn.experiment.bench.layers", "--device", "cuda")
 # Seconds: of everything, of the tests, of a benchmark, and of measuring an input in it.
-ALL, MOST_OF_TESTS, MOST_OF_BENCHMARK, MEASURING = 460, 200, 80, 1
+ALL, MOST_OF_TESTS, MOST_OF_BENCHMARK, MEASURING = 460, 200, 80, 0.3
 LINES_KEPT = 40
 
 

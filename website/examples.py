@@ -4,6 +4,8 @@ Each function is called once with each set of sizes, and a page shows beside a
 line which shapes it had.
 """
 
+from collections.abc import Iterator
+
 import torch
 
 from labml_bcn import (
@@ -12,6 +14,8 @@ from labml_bcn import (
     ChannelNorm,
     EstimatedBatchNorm,
     WSConv1d,
+    batch_channel_norm,
+    native,
     weight_standardization,
 )
 from labml_bcn.batch_channel_norm import batch_channel_norm_stepwise
@@ -26,7 +30,7 @@ SIZES = [
 ]
 
 # D channels make a group, I weights a filter.
-DERIVED = {"D": "C // G", "I": "C * K", "B·C": "B * C"}
+DERIVED = {"D": "C // G", "I": "C * K", "B·C": "B * C", "2·C·(B+1)": "2 * C * (B + 1)"}
 
 
 def batch_norm(B, C, L):
@@ -64,22 +68,62 @@ def channel_norm(B, C, G, L):
     ChannelNorm(C, G)(torch.randn(B, C, L))
 
 
-def batch_channel_norm(B, C, G, L):
-    """Apply both norms, one after the other."""
-    BatchChannelNorm(C, G)(torch.randn(B, C, L))
+def on_every_path() -> Iterator[None]:
+    """Yield once as it is, and once without kernels, whether they are there or not."""
+    yield
+    with native.disabled():
+        yield
+
+
+def batch_channel_norm_in_turn(B, C, G, L):
+    """Apply both norms, one after the other, for one of them is watched."""
+    layer = BatchChannelNorm(C, G)
+    layer.channel_norm.register_forward_hook(lambda *_: None)
+    layer(torch.randn(B, C, L))
 
 
 def fused(B, C, G, L):
-    """Apply both norms in one map, forward and backward."""
-    x = torch.randn(B, C, L, requires_grad=True)
-    BatchChannelNorm(C, G)(x).sum().backward()
+    """Apply both norms in one map, forward and backward, with what may follow."""
+    for _ in on_every_path():
+        for estimate in (True, False):
+            layer = BatchChannelNorm(C, G, estimate=estimate, activation="relu")
+            for residual in (None, torch.randn(B, C, L)):
+                x = torch.randn(B, C, L, requires_grad=True)
+                layer(x, residual).sum().backward()
+        with torch.no_grad():
+            layer.eval()(torch.randn(B, C, L))
+
+
+def functional_form(B, C, G, L):
+    """Call the norm as a function."""
+    batch_channel_norm(
+        torch.randn(B, C, L),
+        torch.zeros(C),
+        torch.ones(C),
+        (torch.ones(C), torch.zeros(C), torch.ones(G), torch.zeros(G)),
+        groups=G,
+        training=True,
+        residual=torch.randn(B, C, L),
+    )
+
+
+def gradient_of_a_gradient(B, C, G, L):
+    """Differentiate a gradient, of the norm and of a standardized weight."""
+    for _ in on_every_path():
+        x = torch.randn(B, C, L, requires_grad=True)
+        y = BatchChannelNorm(C, G, activation="relu")(x).square().sum()
+        (dx,) = torch.autograd.grad(y, x, create_graph=True)
+        dx.square().sum().backward()
 
 
 def standardized_weight(O, C, K):  # noqa: E741
     """Standardize a weight of a convolution, forward and backward."""
-    for correction in (0, 1):
-        weight = torch.randn(O, C, K, requires_grad=True)
-        weight_standardization(weight, correction=correction).sum().backward()
+    for _ in on_every_path():
+        for correction in (0, 1):
+            weight = torch.randn(O, C, K, requires_grad=True)
+            standard = weight_standardization(weight, correction=correction)
+            standard.sum().backward(retain_graph=True)
+            torch.autograd.grad(standard.sum(), weight, create_graph=True)
 
 
 def standardized_convolution(B, C, L, O, K):  # noqa: E741

@@ -35,11 +35,25 @@ def _definitions(path: Path) -> dict[str, Definition]:
     return {node.name: node for node in tree.body if isinstance(node, kinds)}
 
 
+def _aliases(path: Path) -> dict[str, str]:
+    """Return what is defined as another name of something: `Other = Name`."""
+    return {
+        node.targets[0].id: node.value.id
+        for node in ast.parse(path.read_text("utf-8")).body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and isinstance(node.value, ast.Name)
+    }
+
+
 def _names_in_file(path: Path, names: set[str]) -> list[str]:
-    return [name for name in _definitions(path) if name in names]
+    return [name for name in (*_definitions(path), *_aliases(path)) if name in names]
 
 
 def _section(path: Path, name: str) -> str:
+    if meant := _aliases(path).get(name):
+        heading = f"## `{name}` {{: #{name} }}"
+        return f"{heading}\n\nAnother name of [`{meant}`](#{meant})."
     # A class may take its arguments from a base in another file.
     definitions: dict[str, Definition] = {}
     for other in (*path.parent.glob("*.py"), path):

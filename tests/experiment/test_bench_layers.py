@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from labml_bcn import BatchChannelNorm, WSConv2d
+from labml_bcn import WSConv2d, native
+from labml_bcn.experiment.bench import convolutions, rivals
 from labml_bcn.experiment.bench import layers as benchmark
 from labml_bcn.experiment.bench.convolutions import resnet50_convolutions
 from labml_bcn.experiment.bench.memory import peak_allocation, saved_for_backward
 from labml_bcn.experiment.bench.timing import race, write_record
-from labml_bcn.fused import Rows
 
 
 class Waits(nn.Module):
@@ -30,7 +30,7 @@ class Waits(nn.Module):
 
 def test_a_ratio_is_to_the_first_of_the_rivals():
     layers = {"one": Waits(1), "thirty": Waits(30)}
-    lines = benchmark.measure_rivals(layers, torch.randn(1, 8, 64, 64), 0.1)
+    lines, _ = benchmark.measure_rivals(layers, torch.randn(1, 8, 64, 64), 0.1)
     assert lines["one"].ratio == 1
     assert lines["thirty"].ratio > 2
     for line in lines.values():
@@ -65,7 +65,7 @@ def test_what_is_saved_counts_each_memory_once():
     assert saved_for_backward(nn.ReLU(), x) == 1
     assert saved_for_backward(lambda x: x * x, x) == 1
     assert saved_for_backward(lambda x: x.exp() * x.sin(), x) == 3
-    assert saved_for_backward(benchmark.Copy(), x) == 0
+    assert saved_for_backward(rivals.Copy(), x) == 0
 
 
 def test_the_peak_is_the_most_at_one_time():
@@ -83,42 +83,86 @@ def test_the_peak_is_the_most_at_one_time():
     assert round(peak_allocation(lambda: x + 1, x), 2) == 1
 
 
-def test_the_fused_layer_keeps_one_input_and_the_pair_two():
+def test_the_floor_is_the_traffic_of_five_passes_or_two():
+    x = torch.randn(2, 8, 16, 16)
+    for train, units in ((True, 5), (False, 2)):
+        _, floor = benchmark.measure_rivals({"copy": rivals.Copy()}, x, 0.0, train)
+        assert floor.units == units
+        moved = units * x.nbytes / (floor.ms / 1e3)
+        assert floor.bandwidth == pytest.approx(moved / 1e9)
+
+
+@pytest.mark.parametrize("name", ["kernels", "operations"])
+def test_our_layer_keeps_one_input_and_the_pair_two(name):
     x = torch.randn(2, 32, 64, 64, requires_grad=True)
-    rivals = benchmark.build_rivals(32, 8)
-    assert saved_for_backward(rivals["fused"], x) == pytest.approx(1, abs=0.02)
-    assert saved_for_backward(rivals["pair"], x) == pytest.approx(2, abs=0.02)
+    layers = rivals.build_rivals(32, 8)
+    assert saved_for_backward(layers[name], x) == pytest.approx(1, abs=0.02)
+    assert saved_for_backward(layers["pair"], x) == pytest.approx(2, abs=0.02)
 
 
-def test_every_rival_normalizes_each_group():
+@pytest.mark.parametrize("relu", [False, True])
+def test_every_rival_normalizes_each_group(relu):
     x = 3 + torch.randn(4, 16, 8, 8)
-    for name, layer in benchmark.build_rivals(16, 4).items():
+    for name, layer in rivals.build_rivals(16, 4, relu).items():
         y = layer(x)
         assert y.shape == x.shape
-        if name not in ("passes", "copy"):
-            grouped = y.view(4, 4, -1)
+        if name == "copy":
+            continue
+        grouped = y.view(4, 4, -1)
+        assert (y.amin() == 0) == relu
+        if not relu:
             assert grouped.mean().abs() < 0.1
             assert (grouped.var() - 1).abs() < 0.2
-    fused = benchmark.build_rivals(16, 4)["fused"]
-    assert isinstance(fused, BatchChannelNorm)
 
 
-def test_the_passes_are_those_of_the_fused_layer(monkeypatch):
-    x = torch.randn(2, 16, 8, 8, requires_grad=True)
-    fused, passes = (benchmark.build_rivals(16, 4)[n] for n in ("fused", "passes"))
-    calls = {}
-    for name in ("measure", "apply", "sums", "combine"):
-        whole = getattr(Rows, name)
+@pytest.mark.parametrize("relu", [False, True])
+def test_our_layer_computes_the_same_in_each_of_its_forms(relu):
+    x = 3 + torch.randn(4, 16, 8, 8)
+    results = {}
+    for name, layer in rivals.build_rivals(16, 4, relu).items():
+        values = x.clone().requires_grad_()
+        y = layer(values)
+        (dx,) = torch.autograd.grad(y.sin().sum(), values)
+        results[name] = y, dx
+    for name in ("operations", "in turn", "naive"):
+        for one, other in zip(results[name], results["kernels"], strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
-        def counted(*args, name=name, whole=whole):
-            calls[name] = calls.get(name, 0) + 1
-            return whole(*args)
 
-        monkeypatch.setattr(Rows, name, counted)
-    for layer in (fused, passes):
-        calls.clear()
-        layer(x).sum().backward()
-        assert calls == dict.fromkeys(("measure", "apply", "sums", "combine"), 1)
+def test_operations_race_without_kernels(monkeypatch):
+    calls = []
+    monkeypatch.setattr(native, "forward", lambda *_: calls.append(1))
+    layers = rivals.build_rivals(16, 4)
+    for name in ("operations", "in turn", "naive"):
+        layers[name](torch.randn(2, 16, 4, 4)).sum().backward()
+    assert not calls
+
+
+def test_without_kernels_there_is_one_rival_less(capsys):
+    options = ["--inputs", "2,8,4,4", "--groups", "4", "--seconds", "0"]
+    with native.disabled():
+        benchmark.main(options)
+        names = convolutions.build_convolutions((4, 8, 3, 1, 6))
+    shown = capsys.readouterr().out
+    assert "kernels  " not in shown.split("input")[1]
+    assert "turned off by labml_bcn.native.disabled()" in shown
+    assert "kernels" not in names
+
+
+def test_only_some_rivals_race_if_so_asked(capsys):
+    options = ["--inputs", "2,8,4,4", "--groups", "4", "--seconds", "0"]
+    benchmark.main([*options, "--rivals", "naive", "copy", "--relu"])
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("pair", "naive", "copy", "floor"))
+    assert "in turn" not in shown
+
+
+def test_standardizing_is_measured_on_every_path():
+    row = convolutions.measure_convolution((4, 8, 3, 1, 6), 0.0)
+    expected = {"operations", "naive"}
+    if native.takes_filters(torch.ones(8, 4, 3, 3)):
+        expected.add("kernels")
+    assert row["adds"].keys() == expected
 
 
 def test_the_convolutions_are_those_of_resnet_50():
@@ -154,6 +198,8 @@ def test_the_command_prints_and_records(tmp_path, capsys):
         for name, line in each["rivals"].items():
             assert f"{line['ms']:.3f}" in shown
             assert name in shown
+        assert f"{each['floor']['ms']:.3f}" in shown
+    assert record["kernels"]["cpu"] == str(native.status().cpu)
     assert record["surroundings"]["torch"] == torch.__version__
     assert record["settings"]["groups"] == 4
 
@@ -162,7 +208,7 @@ def test_channels_last_and_evaluation_can_be_measured(capsys):
     options = ["--inputs", "2,8,4,4", "--groups", "4", "--seconds", "0"]
     benchmark.main([*options, "--channels-last", "--eval"])
     shown = capsys.readouterr().out
-    assert "fused" in shown
+    assert "operations" in shown
     assert "naive" not in shown
 
 
@@ -174,6 +220,8 @@ def test_channels_last_and_evaluation_can_be_measured(capsys):
         (["--json", "/no/such/folder/x.json"], "no folder"),
         (["--dtype", "int8"], "invalid choice"),
         (["--graph"], "--device cuda"),
+        (["--rivals", "nobody"], "got nobody"),
+        (["--weights", "--relu"], "leave out --relu"),
         (["--weights", "--compile"], "leave out --compile"),
         (["--weights", "--device", "cuda"], "leave out --device"),
     ],

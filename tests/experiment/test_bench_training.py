@@ -4,11 +4,12 @@ import json
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from labml_bcn import BatchChannelNorm, WSConv2d
-from labml_bcn.experiment import cifar10
-from labml_bcn.experiment.bench import naive, training
+from labml_bcn import BatchChannelNorm, WSConv2d, native
+from labml_bcn.experiment.bench import naive, networks, training
+from labml_bcn.experiment.bench.convolutions import resnet50_convolutions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -46,17 +47,46 @@ def test_the_naive_convolution_is_the_convolution():
     torch.testing.assert_close(theirs.weight.grad, ours.weight.grad)
 
 
-@pytest.mark.parametrize("model", ["small", "vgg"])
-def test_the_two_networks_of_a_pair_learn_the_same(model):
+@pytest.mark.parametrize("model", ["small", "vgg", "resnet"])
+def test_all_forms_of_a_network_learn_the_same(model):
     x, y = torch.randn(2, 3, 32, 32), torch.tensor([1, 2])
-    losses = [F.cross_entropy(network(x), y) for network in training.build_pair(model)]
-    torch.testing.assert_close(losses[0], losses[1], rtol=1e-3, atol=1e-4)
+    losses = [
+        F.cross_entropy(networks.build_network(model, name)(x), y)
+        for name in ("kernels", "operations", "naive")
+    ]
+    for loss in losses[1:]:
+        torch.testing.assert_close(loss, losses[0], rtol=1e-3, atol=1e-4)
 
 
-def test_both_are_measured_on_the_same_batches():
-    data = cifar10.stand_in(16, 1)
+def test_the_bare_network_has_the_same_convolutions_and_no_norm():
+    norms = (BatchChannelNorm, nn.BatchNorm2d)
+    for name, norm in (("bare", ()), ("batch norm", nn.BatchNorm2d)):
+        modules = list(networks.build_network("resnet", name).modules())
+        ours = list(networks.build_network("resnet", "kernels").modules())
+        convolutions = [m.weight.shape for m in modules if isinstance(m, nn.Conv2d)]
+        assert convolutions == [
+            m.weight.shape for m in ours if isinstance(m, nn.Conv2d)
+        ]
+        assert not any(isinstance(m, WSConv2d) for m in modules)
+        count = sum(isinstance(m, norms) for m in modules)
+        assert count == (len(convolutions) if norm else 0)
+
+
+def test_the_stack_is_a_resnet_50():
+    network = networks.build_network("resnet", "kernels")
+    shapes = [m.weight.shape for m in network.modules() if isinstance(m, nn.Conv2d)]
+    assert len(shapes) == 1 + 3 * 16 + 4
+    listed = {(o, i, k, k) for i, o, k, *_ in resnet50_convolutions()}
+    assert {tuple(shape) for shape in shapes} == listed
+    x = torch.randn(1, 3, 64, 64)
+    assert network[:-3](x).shape == (1, 2048, 2, 2)
+
+
+def test_all_are_measured_on_the_same_batches():
+    data = training.images_for("small", 2)
     trainers = [
-        training.Trainer(network, data, 2) for network in training.build_pair("small")
+        training.Trainer(networks.build_network("small", name), data, 2)
+        for name in ("operations", "naive")
     ]
     for _ in range(3):
         (x, y), (other, labels) = (next(t.batches) for t in trainers)
@@ -64,26 +94,39 @@ def test_both_are_measured_on_the_same_batches():
         assert torch.equal(y, labels)
 
 
+def test_a_resnet_is_given_large_images():
+    images = training.images_for("resnet", 1).train_images
+    assert images.shape[1:] == (3, 224, 224)
+    assert images.dtype == torch.uint8
+
+
 def test_the_command_prints_a_table_and_writes_it(tmp_path, capsys):
     file = tmp_path / "speed.json"
-    words = "--models small --batch-sizes 2 3 --seconds 0.1 --threads 1"
-    assert training.main([*words.split(), "--out", str(file)]) == 0
-    table = capsys.readouterr().out.splitlines()
-    assert table[1].split() == [
-        "model", "batch", "ours", "naive", "ratio", "data", "steps",
-    ]  # fmt: skip
+    words = "--models small --batch-sizes 2 3 --seconds 0 --threads 1"
+    assert training.main([*words.split(), "--json", str(file)]) == 0
+    table = capsys.readouterr().out
     kept = json.loads(file.read_text())
     assert kept["threads"] == 1
     assert kept["surroundings"]["torch"] == torch.__version__
-    assert len(table) == 4
-    for line, result in zip(table[2:], kept["speeds"], strict=True):
-        cells = line.split()
-        assert cells[:2] == [result["model"], str(result["batch_size"])]
-        assert cells[2] == f"{result['ours']:.1f}"
-        ratio = result["ours"] / result["naive"]
-        assert result["ratio"] == pytest.approx(ratio)
+    assert [each["batch_size"] for each in kept["results"]] == [2, 3]
+    for result in kept["results"]:
+        lines = result["networks"]
+        assert lines.keys() >= {"operations", "naive", "batch norm", "bare"}
+        first = next(iter(lines.values()))
+        for line in lines.values():
+            assert f"{line['images_per_second']:.1f}" in table
+            assert line["ratio"] == pytest.approx(line["ms"] / first["ms"])
+            seconds = result["batch_size"] / line["images_per_second"]
+            assert line["ms"] == pytest.approx(seconds * 1e3)
         assert 0 < result["data"] < 1
         assert result["steps"] >= 5
+
+
+def test_without_kernels_there_is_one_network_less():
+    with native.disabled():
+        names = training.networks_to_race("cpu", compiled=True)
+    assert names[0] == "operations"
+    assert names[-1] == "operations, compiled"
 
 
 @pytest.mark.parametrize(

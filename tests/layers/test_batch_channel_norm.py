@@ -12,6 +12,7 @@ from helpers.layers import (
     TRAILING,
     C,
     G,
+    InTurn,
     Stepwise,
     assert_same_gradients,
     assert_same_state,
@@ -279,10 +280,11 @@ def test_channel_norm_does_not_mix_groups():
 
 
 @pytest.mark.equation("batch_channel_norm.composition", "batch_channel_norm.in-turn")
+@pytest.mark.parametrize("kind", [BatchChannelNorm, InTurn])
 @pytest.mark.parametrize("mode", ["plain", *MODES])
 @pytest.mark.parametrize("trailing", TRAILING, ids=str)
-def test_batch_channel_norm_is_its_formula_over_steps_and_in_eval(mode, trailing):
-    layer = bcn(mode, momentum=0.3, eps=0.02, dtype=F64)
+def test_batch_channel_norm_is_its_formula_over_steps_and_in_eval(kind, mode, trailing):
+    layer = bcn(mode, kind, momentum=0.3, eps=0.02, dtype=F64)
     assert_formula_over_steps_and_in_eval(layer, mode, trailing)
 
 
@@ -349,11 +351,12 @@ def test_plain_batch_channel_norm_is_pytorchs_batch_norm_then_ours():
 
 
 @pytest.mark.equation("batch_channel_norm.in-turn")
+@pytest.mark.parametrize("kind", [BatchChannelNorm, InTurn])
 @pytest.mark.parametrize("mode", ["plain", *MODES])
-def test_batch_channel_norm_is_its_two_parts_in_turn(mode):
-    layer = randomize(bcn(mode, momentum=0.3))
-    kind = BatchNorm if mode == "plain" else EstimatedBatchNorm
-    assert type(layer.batch_norm) is kind
+def test_batch_channel_norm_is_its_two_parts_in_turn(kind, mode):
+    layer = randomize(bcn(mode, kind, momentum=0.3))
+    first = BatchNorm if mode == "plain" else EstimatedBatchNorm
+    assert type(layer.batch_norm) is first
     assert type(layer.channel_norm) is ChannelNorm
     assert [key for key, _ in layer.named_children()] == [
         "batch_norm",

@@ -11,7 +11,16 @@ from website import reference
 PAGE = reference.markdown(ROOT / "labml_bcn")
 
 
-@pytest.mark.parametrize("name", labml_bcn.__all__)
+ALIAS = "FusedBatchChannelNorm"
+
+
+def test_another_name_leads_to_the_name():
+    section = PAGE.split(f"## `{ALIAS}`")[1].split("\n## ")[0]
+    assert "Another name of [`BatchChannelNorm`](#BatchChannelNorm)" in section
+    assert labml_bcn.FusedBatchChannelNorm is labml_bcn.BatchChannelNorm
+
+
+@pytest.mark.parametrize("name", sorted({*labml_bcn.__all__} - {ALIAS}))
 def test_every_public_name_has_signature_arguments_and_link(name):
     section = re.search(rf"^## `{name}`.*?(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
     assert section is not None

@@ -32,24 +32,21 @@ def test_a_record_holds_no_path_of_the_machine(path):
 def test_the_page_tells_the_benchmarks_command_to_repeat_a_record(path):
     record = json.loads(path.read_text("utf-8"))
     shown = speed_page.recorded_with(record)
-    assert "python -m labml_bcn.experiment.bench.layers --" in shown
+    assert "python -m labml_bcn.experiment.bench." in shown
+    assert record["kernels"]["cpu"] in shown
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda p: p.stem)
-def test_as_said_the_fused_layer_takes_less_than_the_composed(path):
-    """In all inputs together, and in each one of 2 MB and more."""
+def test_as_said_the_kernels_take_less_than_the_operations(path):
+    """In time they do in all inputs together, in memory in each, but for the tables."""
     record = json.loads(path.read_text("utf-8"))
     races = [each for each in record["results"] if "rivals" in each]
     for each in races:
-        fused, composed = (each["rivals"][name] for name in ("fused", "composed"))
-        if each["bytes"] > 2e6:
-            assert fused["ms"] < composed["ms"], each["input"]
-        # A compiler keeps one copy for the composed layer, too.
-        if not record["settings"]["compile"]:
-            for key in ("saved", "peak"):
-                assert fused[key] <= composed[key], each["input"]
+        kernels, others = (each["rivals"][n] for n in ("kernels", "operations"))
+        for key in ("saved", "peak"):
+            assert kernels[key] <= others[key] + 0.05, each["input"]
     if races:
-        assert float(speed_page.mean_ratio(record, "fused", "composed")) < 1
+        assert float(speed_page.mean_ratio(record, "kernels", "operations")) < 1
 
 
 def test_a_record_says_how_memory_was_kept(tmp_path, monkeypatch):
@@ -63,28 +60,55 @@ def test_a_record_says_how_memory_was_kept(tmp_path, monkeypatch):
     assert "SOMETHING_ELSE" not in record["environment"]
     command = record["surroundings"]["command"]
     again = speed_page.recorded_with(record)
-    assert f"MALLOC_TRIM_THRESHOLD_=1000 {command}" in again
+    assert f"MALLOC_TRIM_THRESHOLD_=1000 \\\n    {command}" in again
+
+
+def race_on(*shape, **ratios):
+    """The record of one input: a pair of 4 ms, and others."""
+    ratios = {"pair": 1.0, **ratios}
+    return {
+        "input": list(shape),
+        "bytes": 524288,
+        "rivals": {
+            name: layers.Line(4 * ratio, ratio, 1.0, 2.0)._asdict()
+            for name, ratio in ratios.items()
+        },
+        "floor": layers.Floor(0.4, 5, 10.0)._asdict(),
+    }
 
 
 def test_the_table_shows_the_records_ratios():
-    line = layers.Line(2.0, 0.5, 1.0, 2.0)._asdict()
-    record = {
-        "results": [
-            {
-                "input": [2, 64, 32, 32],
-                "bytes": 524288,
-                "rivals": {
-                    "pair": {**line, "ratio": 1.0, "ms": 4.0},
-                    "fused": line,
-                },
-            }
-        ]
-    }
+    small, large = (1, 512, 7, 7), (2, 64, 32, 32)
+    record = {"results": [race_on(*large, kernels=0.5), race_on(*small, kernels=0.8)]}
     table = speed_page.times(record)
-    assert "| 2, 64, 32, 32 | 0.5 | 4.00 | 0.50 |" in table
-    assert "**0.50**" in table
-    assert speed_page.mean_ratio(record, "pair", "fused") == "2.00"
-    assert speed_page.worst_ratio(record, "fused") == "0.50"
+    assert "| 2, 64, 32, 32 | 0.52 | 4 | 0.50 | 0.10 |" in table
+    assert table.index("1, 512, 7, 7") < table.index("2, 64, 32, 32")
+    assert "| **mean, small inputs** |  |  | **0.80** | **0.10** |" in table
+    assert speed_page.mean_ratio(record, "kernels") == "0.50"
+    assert speed_page.small_mean_ratio(record, "pair", "kernels") == "1.25"
+    assert speed_page.mean_ratio(record, "kernels", "floor") == "5.00"
+    assert speed_page.worst_ratio(record, "kernels") == "0.80"
+
+
+def test_training_is_told_by_network_and_batch_size():
+    networks = {
+        name: {"ms": ms, "images_per_second": 2e3 / ms, "ratio": ms / 4}
+        for name, ms in {"kernels": 4.0, "naive": 7.0, "bare": 2.0}.items()
+    }
+    result = {"model": "small", "batch_size": 2, "pixels": 32, "networks": networks}
+    record = {"results": [result]}
+    table = speed_page.training(record)
+    assert "| small VGG, 32×32 | 2 | 500 | 2 | 2.00 | 3.50 |" in table
+    told = speed_page.training_ratio(record, "small", "2", "naive", "kernels")
+    assert told == "1.75"
+    with pytest.raises(LookupError, match="no small with 3"):
+        speed_page.training_ratio(record, "small", "3", "naive", "kernels")
+
+
+def test_it_is_counted_where_standardizing_is_cheap():
+    shares = [{"adds": {"kernels": share}} for share in (0.1, 0.3, 0.5)]
+    assert speed_page.share_count({"results": shares}, "kernels", "30") == "2 of 3"
+    assert speed_page.worst_share({"results": shares}, "kernels") == "0.50"
 
 
 def test_no_kind_of_placeholder_means_two_things():

@@ -8,14 +8,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from labml_bcn import WSConv2d
+from labml_bcn import WSConv2d, native
 from labml_bcn.experiment.bench.naive import NaiveWSConv2d
+from labml_bcn.experiment.bench.rivals import InOperations
 from labml_bcn.experiment.bench.timing import race
 
 # Channels in and out, kernel, stride, and height of the input.
 Shape = tuple[int, int, int, int, int]
 
-RIVALS = {"plain": nn.Conv2d, "ours": WSConv2d, "naive": NaiveWSConv2d}
+# The convolution alone comes first. "kernels" and "operations" are one layer.
+RIVALS = {
+    "plain": nn.Conv2d,
+    "kernels": WSConv2d,
+    "operations": WSConv2d,
+    "naive": NaiveWSConv2d,
+}
 
 
 def resnet50_convolutions() -> Iterator[Shape]:
@@ -42,39 +49,53 @@ def resnet50_convolutions() -> Iterator[Shape]:
         channels = width * 4
 
 
+def build_convolutions(convolution: Shape) -> dict[str, nn.Conv2d]:
+    """Return the rivals; without kernels, there is one less."""
+    into, out, kernel, stride, _ = convolution
+    layers = {
+        name: kind(into, out, kernel, stride, kernel // 2, bias=False)
+        for name, kind in RIVALS.items()
+    }
+    if not native.takes_filters(layers["kernels"].weight):
+        del layers["kernels"]
+    return layers
+
+
 def measure_convolution(convolution: Shape, seconds: float) -> dict[str, Any]:
     """Measure what standardizing adds, in shares of the plain convolution.
 
     It is measured forward and backward in training, and in evaluation, where the
     standardized weight is kept.
     """
-    into, out, kernel, stride, size = convolution
-    layers = {
-        name: kind(into, out, kernel, stride, kernel // 2, bias=False)
-        for name, kind in RIVALS.items()
-    }
+    layers = build_convolutions(convolution)
+    into, *_, size = convolution
     x = torch.randn(1, into, size, size, requires_grad=True)
     dy = torch.randn_like(layers["plain"](x))
+    calls: dict[str, nn.Module] = {
+        name: InOperations(layer) if name == "operations" else layer
+        for name, layer in layers.items()
+    }
 
-    def train(layer: nn.Conv2d) -> None:
-        torch.autograd.grad(layer(x), (x, layer.weight), dy)
+    def train(name: str) -> None:
+        torch.autograd.grad(calls[name](x), (x, layers[name].weight), dy)
 
     @torch.no_grad()
-    def evaluate(layer: nn.Conv2d) -> None:
-        layer(x)
+    def evaluate(name: str) -> None:
+        calls[name](x)
 
-    def medians(step: Callable[[nn.Conv2d], None]) -> dict[str, float]:
-        steps = {name: partial(step, layer) for name, layer in layers.items()}
+    def medians(step: Callable[[str], None]) -> dict[str, float]:
+        steps = {name: partial(step, name) for name in layers}
         return {name: median(times) for name, times in race(steps, seconds).items()}
 
     training = medians(train)
     for layer in layers.values():
         layer.eval()
     evaluation = medians(evaluate)
+    plain = training.pop("plain")
+    kept = "kernels" if "kernels" in layers else "operations"
     return {
         "convolution": convolution,
-        "ms": training["plain"] * 1e3,
-        "ours": training["ours"] / training["plain"] - 1,
-        "naive": training["naive"] / training["plain"] - 1,
-        "evaluation": evaluation["ours"] / evaluation["plain"] - 1,
+        "ms": plain * 1e3,
+        "adds": {name: time / plain - 1 for name, time in training.items()},
+        "evaluation": evaluation[kept] / evaluation["plain"] - 1,
     }

@@ -7,11 +7,15 @@
 A step is forward and backward, in training. The yardstick is the *pair*, PyTorch's own
 `nn.BatchNorm2d` followed by `nn.GroupNorm`. It does not compute the same (its batch
 norm uses the batch's statistics, and its group norm has a scale for each channel), but
-it is what people would write down, and it does the same work. Besides it there are
-group norm alone, which the fused layer would like to cost no more than, and a *copy*,
-which writes one output and one gradient: no layer can do less. The *passes* are what
-the fused layer does to the activation, without the arithmetic between: what it would
-cost if its small tables were free.
+it is what people would write down, and it does the same work. `BatchChannelNorm` races
+against it in each of its forms: with its *kernels*, in PyTorch's *operations* without
+them, with its two norms *in turn*, and *naive*. Besides it there are batch norm and
+group norm alone, and a *copy*, which writes one output and one gradient.
+
+The *floor* is no rival. A layer that reads and writes whole activations no more often
+than it must moves the input's bytes five times: it reads `x` and writes `y`, then reads
+`x` and `dy` and writes `dx`. What that takes is measured in the same race, by adding
+two tensors of the input's size.
 """
 
 import argparse
@@ -26,19 +30,30 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
 
-from labml_bcn import BatchChannelNorm, FusedBatchChannelNorm
-from labml_bcn._autograd import below_autograd
+from labml_bcn import BatchChannelNorm, native
 from labml_bcn.experiment.bench.convolutions import (
     measure_convolution,
     resnet50_convolutions,
 )
 from labml_bcn.experiment.bench.memory import peak_allocation, saved_for_backward
-from labml_bcn.experiment.bench.naive import NaiveBatchChannelNorm
+from labml_bcn.experiment.bench.rivals import (
+    InOperations,
+    build_rivals,
+    kernels_take,
+)
 from labml_bcn.experiment.bench.timing import capture, race, write_record
-from labml_bcn.fused import choose_passes
 
+# What networks normalize at one and two images: a ResNet at 224 by 224, and a VGG at
+# 32 by 32.
+SMALL_INPUTS = (
+    (1, 64, 28, 28),
+    (1, 128, 28, 28),
+    (1, 256, 14, 14),
+    (1, 512, 7, 7),
+    (2, 64, 16, 16),
+    (2, 128, 8, 8),
+)
 # What is normalized in VGG and ResNet, from a tensor that fits into a cache to one that
 # fits into none; the last ones have few positions a channel.
 INPUTS = (
@@ -53,67 +68,21 @@ INPUTS = (
 
 Rivals = dict[str, Callable[[Tensor], Tensor]]
 
-
-class Copy(nn.Module):
-    """The least that a layer can do: read the input, and write an output."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Copy `x`."""
-        return x.clone()
+# How often a step moves the input's bytes if it does not so more often than it must:
+# reads and writes, forward and backward, and in evaluation. Adding moves them thrice.
+UNITS_OF_TRAINING, UNITS_OF_EVALUATION, UNITS_OF_ADDING = 5, 2, 3
 
 
-class Passes(nn.Module):
-    """The four passes of the fused layer over an activation, and no more.
+class Floor(NamedTuple):
+    """What no layer can be faster than, as long as it works in whole passes.
 
-    The result is of no use: each table stands in for another one.
+    `ms` are the milliseconds for moving the input's bytes `units` times, and
+    `bandwidth` says how many gigabytes a second that makes.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Pass over `x` twice, and twice on the way back."""
-        y: Tensor = FourPasses.apply(x)  # type: ignore[no-untyped-call]
-        return y
-
-
-class FourPasses(Function):
-    """The fused layer's passes, in both directions."""
-
-    @staticmethod
-    @below_autograd
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        """Measure and apply."""
-        ctx.passes = choose_passes(x)
-        mu, _, distance, unit = ctx.passes.measure(x)
-        unit = unit.expand_as(mu)
-        ctx.save_for_backward(x, mu, unit)
-        result: Tensor = ctx.passes.apply(distance, unit, mu)
-        return result
-
-    @staticmethod
-    @below_autograd
-    def backward(ctx: Any, dy: Tensor) -> Tensor:
-        """Sum and combine."""
-        x, mu, unit = ctx.saved_tensors
-        s, t = ctx.passes.sums(x, mu, dy)
-        dx: Tensor = ctx.passes.combine(x, mu, dy, unit, s, t)
-        return dx
-
-
-def build_rivals(channels: int, groups: int) -> dict[str, nn.Module]:
-    """Return the layers, each with its default settings, for [B, C, H, W].
-
-    The pair comes first: it is what the others are divided by.
-    """
-    pair = nn.Sequential(nn.BatchNorm2d(channels), nn.GroupNorm(groups, channels))
-    return {
-        "pair": pair,
-        "fused": FusedBatchChannelNorm(channels, groups),
-        "composed": BatchChannelNorm(channels, groups),
-        "naive": NaiveBatchChannelNorm(channels, groups),
-        "batch norm": nn.BatchNorm2d(channels),
-        "group norm": nn.GroupNorm(groups, channels),
-        "passes": Passes(),
-        "copy": Copy(),
-    }
+    ms: float
+    units: int
+    bandwidth: float
 
 
 class Line(NamedTuple):
@@ -136,8 +105,8 @@ def measure_rivals(
     seconds: float,
     train: bool = True,
     graph: bool = False,
-) -> dict[str, Line]:
-    """Let layers race on one input, for some seconds in all, and return their lines.
+) -> tuple[dict[str, Line], Floor]:
+    """Let layers race on one input for some seconds; return their lines, and the floor.
 
     Ratios are to the first. A step is forward and backward if `train`, else forward
     alone and without a gradient. If `graph`, a GPU repeats what the step gave it to do,
@@ -160,15 +129,20 @@ def measure_rivals(
     for name, layer in layers.items():
         steps[name]()  # compiles, and allocates what stays
         memory[name] = saved_for_backward(layer, x), peak_allocation(steps[name], x)
+    adding = partial(torch.add, x.detach(), g, out=torch.empty_like(g))
+    steps["adding"] = adding
     if graph:
         steps = {name: capture(each) for name, each in steps.items()}
     times = race(steps, seconds, x.device)
     medians = {name: median(each) for name, each in times.items()}
+    unit = medians.pop("adding") / UNITS_OF_ADDING
+    units = UNITS_OF_TRAINING if train else UNITS_OF_EVALUATION
     first = next(iter(medians.values()))
-    return {
+    lines = {
         name: Line(time * 1e3, time / first, *memory[name])
         for name, time in medians.items()
     }
+    return lines, Floor(unit * units * 1e3, units, x.nbytes / unit / 1e9)
 
 
 def parse_shape(text: str) -> tuple[int, ...]:
@@ -197,9 +171,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--inputs",
         nargs="+",
         type=parse_shape,
-        default=INPUTS,
+        default=SMALL_INPUTS + INPUTS,
         metavar="B,C,H,W",
-        help="what to normalize (default: seven, from VGG and ResNet)",
+        help="what to normalize (default: six small ones, and seven of all sizes)",
     )
     add("--groups", type=int, default=32, help="default: 32")
     add("--device", default="cpu", help="cpu or cuda (default: cpu)")
@@ -211,6 +185,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--compile", action="store_true", help="compile the rivals")
     add("--channels-last", action="store_true", help="inputs as [B, H, W, C]")
+    add("--relu", action="store_true", help="followed by a ReLU")
+    add("--rivals", nargs="+", metavar="NAME", help="these alone, and the pair")
     add("--eval", action="store_true", help="forward alone, in evaluation")
     add("--graph", action="store_true", help="replay CUDA graphs of the steps")
     add("--weights", action="store_true", help="weight standardization")
@@ -218,33 +194,43 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--seconds",
         type=float,
-        default=3.0,
+        default=1.3,
         metavar="S",
-        help="for each input (default: 3)",
+        help="for each input (default: 1.3)",
     )
     add("--json", type=Path, metavar="FILE", help="write the results there")
     return command
 
 
-def prepare_rivals(options: argparse.Namespace, shape: Sequence[int]) -> Rivals:
+def prepare_rivals(options: argparse.Namespace, x: Tensor) -> Rivals:
     """Return the rivals for an input, as the options want them.
 
     What the others are divided by stays the pair in eager mode, so that one scale holds
     for all tables. Compiled, the pair is a rival as well.
     """
-    layers = build_rivals(shape[1], options.groups)
-    if options.channels_last:
-        del layers["naive"]  # it wants contiguous inputs
+    layers = build_rivals(x.shape[1], options.groups, options.relu)
     for layer in layers.values():
         layer.to(options.device).train(not options.eval)
+    kernels = layers["kernels"]
+    assert isinstance(kernels, BatchChannelNorm)
+    left_out = set() if kernels_take(kernels, x) else {"kernels"}
+    if options.channels_last:
+        left_out.add("naive")  # it wants contiguous inputs
+    if options.rivals:
+        left_out |= layers.keys() - {"pair", *options.rivals}
+    layers = {name: each for name, each in layers.items() if name not in left_out}
     if not options.compile:
         return dict(layers)
     pair = layers.pop("pair")
-    del layers["passes"]  # a compiler makes its own
     compiled = {"pair, compiled": copy.deepcopy(pair), **layers}
-    return {"pair": pair} | {
-        name: torch.compile(layer, fullgraph=True) for name, layer in compiled.items()
-    }
+    return {"pair": pair} | {name: compiled_of(each) for name, each in compiled.items()}
+
+
+def compiled_of(layer: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return a layer, compiled; what turns its kernels off stays outside."""
+    if isinstance(layer, InOperations):
+        return InOperations(torch.compile(layer.layer, fullgraph=True))
+    return torch.compile(layer, fullgraph=True)
 
 
 def measure_inputs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -256,31 +242,33 @@ def measure_inputs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         x = torch.randn(*shape, device=options.device, dtype=dtype)
         if options.channels_last:
             x = x.to(memory_format=torch.channels_last)
-        rivals = prepare_rivals(options, shape)
-        train = not options.eval
-        table = measure_rivals(rivals, x, options.seconds, train, options.graph)
+        rivals = prepare_rivals(options, x)
+        table, floor = measure_rivals(
+            rivals, x, options.seconds, not options.eval, options.graph
+        )
         label = ",".join(map(str, shape))
         for name, (ms, *ratios) in table.items():
             shown = "".join(f"{ratio:8.2f}" for ratio in ratios)
-            print(f"{label:>18}{name:>16}{ms:10.3f}{shown}", flush=True)
+            print(f"{label:>18}{name:>16}{ms:10.3f}{shown}")
             label = ""
+        ratio = floor.ms / table["pair"].ms
+        print(f"{'':>18}{'floor':>16}{floor.ms:10.3f}{ratio:8.2f}", flush=True)
         yield {
             "input": shape,
             "bytes": x.nbytes,
             "rivals": {name: line._asdict() for name, line in table.items()},
+            "floor": floor._asdict(),
         }
 
 
 def measure_weights(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Measure and print one convolution after the other."""
-    print(f"{'convolution':>24}{'ms':>9}{'ours':>8}{'naive':>8}{'eval':>8}")
     for convolution in resnet50_convolutions():
         row = measure_convolution(convolution, options.seconds / 2)
         into, out, kernel, stride, size = convolution
         label = f"{into}->{out} {kernel}x{kernel}/{stride} at {size}"
-        ratios = (row["ours"], row["naive"], row["evaluation"])
-        shown = "".join(f"{ratio:8.2f}" for ratio in ratios)
-        print(f"{label:>24}{row['ms']:9.2f}{shown}", flush=True)
+        shown = "".join(f"  {name} {share:+.2f}" for name, share in row["adds"].items())
+        print(f"{label:>24}{row['ms']:9.2f} ms {shown}", flush=True)
         yield row
 
 
@@ -294,7 +282,7 @@ def options_without_effect(
 ) -> list[str]:
     """Return the options that were given and say nothing about weights."""
     of_inputs = ("inputs", "groups", "device", "dtype")
-    of_layers = ("compile", "channels_last", "eval", "graph")
+    of_layers = ("compile", "channels_last", "eval", "relu", "rivals", "graph")
     return [
         f"--{name.replace('_', '-')}"
         for name in (*of_inputs, *of_layers)
@@ -319,10 +307,23 @@ def require_measurable(
         )
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         command.error("--device cuda: there is no CUDA device here")
+    names = build_rivals(options.groups, options.groups).keys()
+    if unknown := set(options.rivals or ()) - names:
+        command.error(
+            f"--rivals must be of {', '.join(names)}, got {', '.join(sorted(unknown))}"
+        )
     if options.graph and not options.device.startswith("cuda"):
         command.error("--graph is for --device cuda")
     if options.json and not options.json.resolve().parent.is_dir():
         command.error(f"--json: there is no folder {options.json.parent}")
+
+
+def print_means(results: Sequence[dict[str, Any]]) -> None:
+    """Print the geometric means of the ratios over all inputs."""
+    for name in results[0]["rivals"]:
+        races = [each["rivals"] for each in results]
+        mean = geometric_mean([each[name]["ratio"] for each in races if name in each])
+        print(f"{'geometric mean':>18}{name:>16}{'':>10}{mean:8.2f}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -336,13 +337,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     require_measurable(command, options)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    measure = measure_weights if options.weights else measure_inputs
-    results = list(measure(options))
-    if not options.weights:
-        for name in results[0]["rivals"]:
-            ratios = [each["rivals"][name]["ratio"] for each in results]
-            mean = geometric_mean(ratios)
-            print(f"{'geometric mean':>18}{name:>16}{'':>10}{mean:8.2f}")
+    print(native.status())
+    if options.weights:
+        results = list(measure_weights(options))
+    else:
+        results = list(measure_inputs(options))
+        print_means(results)
     if options.json:
         settings = {**vars(options), "json": None, "inputs": None}
         settings = {k: v for k, v in settings.items() if v is not None}

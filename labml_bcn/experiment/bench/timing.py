@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from labml_bcn import native
 from labml_bcn.experiment.environment import surroundings
 
 LEAST_TURNS = 5
@@ -93,6 +94,9 @@ def write_record(path: Path, **contents: Any) -> None:
     record = {
         "surroundings": surroundings(),
         "threads": torch.get_num_threads(),
+        "kernels": {
+            device: str(path) for device, path in native.status()._asdict().items()
+        },
         # How the C library keeps memory shows in the times.
         "environment": {
             name: value

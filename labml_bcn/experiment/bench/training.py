@@ -1,59 +1,49 @@
-"""Images per second in training, with our layers and with their naive form.
+"""Images per second in training, with our layers and with others.
 
 A norm is a small part of a network's arithmetic and a large part of its time: it does
-little with each number, and reads all of them. So what do one affine map and fast
-weight standardization save in a training step? This command finds out on your machine:
+little with each number, and reads all of them. So what do the kernels save in a
+training step? This command finds out on your machine:
 
     python -m labml_bcn.experiment.bench.training
 
-It trains two networks that start from the same weights, one with our layers and one
-with their naive form, on the same batches. The two take turns, step by step, and their
-times are medians over the steps.
+It trains networks that start from the same weights on the same batches: with our layers
+and their *kernels*, with the same layers in PyTorch's *operations*, with the *naive*
+form of both, with PyTorch's own convolutions and *batch norm*, and *bare*, without any
+norm or standardization. They take turns, step by step, and their times are medians over
+the steps.
 
 A batch is made by indexing a tensor that lies in memory, flipping half of it, and
-standardizing it. The table says how large a part of our step that takes. With two
-images a step, the work between two synchronizations of the CPU's threads is small: try
-`--threads 1` too.
+standardizing it. The table says how large a part of the first network's step that
+takes. With two images a step, the work between two synchronizations of the CPU's
+threads is small: try `--threads 1` too.
 """
 
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labml_bcn.experiment import cifar10, vgg
-from labml_bcn.experiment.bench.naive import NaiveBatchChannelNorm, NaiveWSConv2d
+from labml_bcn import native
+from labml_bcn.experiment import cifar10
+from labml_bcn.experiment.bench.networks import GROUPS, NETWORKS, build_network
 from labml_bcn.experiment.bench.timing import race, write_record
 from labml_bcn.experiment.cifar10 import CIFAR10
 from labml_bcn.experiment.loop import shuffled_batches
 from labml_bcn.experiment.machine import require_device
 from labml_bcn.experiment.settings import AT_LEAST_ONE, require, require_rule
 
-GROUPS = {"small": 8, "vgg": 32}
-
-
-class Speed(NamedTuple):
-    """A line of the table.
-
-    `ours` and `naive` are images per second, `ratio` is that of the two, `data` the
-    share of our step that went into making the batch, and `steps` says how many of each
-    were measured.
-    """
-
-    model: str
-    batch_size: int
-    ours: float
-    naive: float
-    ratio: float
-    data: float
-    steps: int
+# Images a step, if none are asked for.
+BATCH_SIZES = {"small": (1, 2, 64), "vgg": (2,), "resnet": (1,)}
+# Height and width of an image.
+PIXELS = {"small": 32, "vgg": 32, "resnet": 224}
 
 
 class Trainer:
@@ -88,66 +78,71 @@ class Trainer:
         return perf_counter()
 
 
-def naive_block(groups: int) -> vgg.Block:
-    """Return a maker of blocks: a convolution, a norm and a ReLU in the naive form."""
-
-    def make(in_channels: int, out_channels: int) -> nn.Module:
-        return nn.Sequential(
-            NaiveWSConv2d(in_channels, out_channels, 3, padding=1),
-            NaiveBatchChannelNorm(out_channels, groups),
-            nn.ReLU(),
-        )
-
-    return make
+def images_for(model: str, batch_size: int) -> CIFAR10:
+    """Return images to train on, of the size that a model is made for."""
+    data = cifar10.stand_in(max(16, 8 * batch_size), 1)
+    size = (PIXELS[model],) * 2
+    if data.train_images.shape[2:] == size:
+        return data
+    larger = F.interpolate(data.train_images.float(), size=size)
+    return replace(data, train_images=larger.to(torch.uint8))
 
 
-def build_pair(model: str) -> tuple[nn.Module, nn.Module]:
-    """Return the network with our layers and with the naive ones, of equal weights."""
-    ours = vgg.build(model, "bcn", ws=True, groups=GROUPS[model])
-    theirs = vgg.VGG(vgg.BLOCKS[model], naive_block(GROUPS[model]))
-    theirs.load_state_dict(ours.state_dict())
-    return ours, theirs
+def networks_to_race(device: str, compiled: bool) -> list[str]:
+    """Return the names of the networks; without kernels, there is one less."""
+    status = native.status()
+    kernels = status.cuda if device.startswith("cuda") else status.cpu
+    names = [name for name in NETWORKS if name != "kernels" or kernels.native]
+    return [*names, f"{names[0]}, compiled"] if compiled else names
 
 
-def measure_speed(model: str, batch_size: int, data: CIFAR10, seconds: float) -> Speed:
-    """Measure one network at one batch size, for some seconds."""
-    device = data.train_images.device
-    ours, naive = (
-        Trainer(network.to(device), data, batch_size) for network in build_pair(model)
-    )
+def measure_networks(
+    model: str, batch_size: int, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Measure a model with each kind of layers, for some seconds in all."""
+    data = images_for(model, batch_size).to(options.device)
+    trainers = {}
+    for name in networks_to_race(options.device, options.compile):
+        kind, _, suffix = name.partition(", ")
+        network = build_network(model, kind).to(options.device)
+        if suffix:
+            network.compile()
+        trainers[name] = Trainer(network, data, batch_size)
     # The first steps find out which kernels to use, and get memory.
-    steps = {"ours": ours.step, "naive": naive.step}
-    times = race(steps, seconds, device, warm_up=3)
-    count = len(times["ours"])
-    fast, slow = median(times["ours"]), median(times["naive"])
-    return Speed(
-        model,
-        batch_size,
-        ours=batch_size / fast,
-        naive=batch_size / slow,
-        ratio=slow / fast,
-        data=median(ours.batch_seconds[-count:]) / fast,
-        steps=count,
-    )
+    steps = {name: trainer.step for name, trainer in trainers.items()}
+    times = race(steps, options.seconds, options.device, warm_up=3)
+    seconds = {name: median(each) for name, each in times.items()}
+    first, count = next(iter(times)), len(next(iter(times.values())))
+    return {
+        "model": model,
+        "batch_size": batch_size,
+        "pixels": PIXELS[model],
+        "steps": count,
+        "data": median(trainers[first].batch_seconds[-count:]) / seconds[first],
+        "networks": {
+            name: {
+                "ms": each * 1e3,
+                "images_per_second": batch_size / each,
+                "ratio": each / seconds[first],
+            }
+            for name, each in seconds.items()
+        },
+    }
 
 
-def format_row(*cells: object) -> str:
-    """Return a line of the table."""
-    widths = (6, 6, 10, 10, 8, 8, 7)
-    pairs = zip(cells, widths, strict=True)
-    return "".join(f"{cell!s:>{width}}" for cell, width in pairs)
-
-
-def format_speed(speed: Speed) -> str:
-    """Return a measurement as a line of the table."""
-    return format_row(
-        speed.model,
-        speed.batch_size,
-        f"{speed.ours:.1f}",
-        f"{speed.naive:.1f}",
-        f"{speed.ratio:.2f}x",
-        f"{speed.data:.1%}",
-        speed.steps,
+def print_result(result: dict[str, Any]) -> None:
+    """Print a line for each network."""
+    label = f"{result['model']}, {result['batch_size']} a step"
+    for name, line in result["networks"].items():
+        print(
+            f"{label:>20}{name:>20}{line['ms']:10.1f}{line['images_per_second']:10.1f}"
+            f"{line['ratio']:8.2f}"
+        )
+        label = ""
+    print(
+        f"{'':>20}{'making the batch':>20}{result['data']:10.1%}"
+        f"{result['steps']:10} steps",
+        flush=True,
     )
 
 
@@ -156,7 +151,7 @@ def build_parser() -> argparse.ArgumentParser:
     command = argparse.ArgumentParser(
         prog="python -m labml_bcn.experiment.bench.training",
         description="Measure images per second in training, with our layers"
-        " and with the naive form of the same layers, in turns.",
+        " and with others, in turns.",
         allow_abbrev=False,
     )
     add = command.add_argument
@@ -165,15 +160,14 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=tuple(GROUPS),
         default=tuple(GROUPS),
-        help="which networks (default: both)",
+        help="which networks (default: all)",
     )
     add(
         "--batch-sizes",
         nargs="+",
         type=int,
         metavar="B",
-        default=(2, 64),
-        help="images a step (default: 2 64)",
+        help="images a step (default: 1 2 64, 2 for vgg, 1 for resnet)",
     )
     add(
         "--seconds",
@@ -182,18 +176,19 @@ def build_parser() -> argparse.ArgumentParser:
         default=10.0,
         help="how long to measure each, at least five steps (default: 10)",
     )
+    add("--compile", action="store_true", help="compile the first network, too")
     add("--threads", type=int, metavar="T", help="of the CPU")
     add("--device", default="cpu", help="cpu, cuda (default: cpu)")
-    add("--out", metavar="FILE", help="write the results as JSON, too")
+    add("--json", type=Path, metavar="FILE", help="write the results there")
     return command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print a table, and write the results if `--out` asks for it."""
+    """Measure, print a table, and write the results if `--json` asks for it."""
     command = build_parser()
     options = command.parse_args(arguments)
     try:
-        for size in options.batch_sizes:
+        for size in options.batch_sizes or ():
             require_rule("batch size", size, AT_LEAST_ONE)
         require_device(options.device)
         if options.threads is not None:
@@ -201,17 +196,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             torch.set_num_threads(options.threads)
     except ValueError as error:
         command.error(str(error))
-    data = cifar10.stand_in(max(512, *options.batch_sizes), 1)
-    data = data.to(options.device)
-    print("images per second in training, forward and backward")
-    print(format_row("model", "batch", "ours", "naive", "ratio", "data", "steps"))
-    speeds = []
+    print(native.status())
+    print(f"{'ms':>50}{'images/s':>10}{'ratio':>8}")
+    results = []
     for model in options.models:
-        for size in options.batch_sizes:
-            speeds.append(measure_speed(model, size, data, options.seconds))
-            print(format_speed(speeds[-1]), flush=True)
-    if options.out:
-        write_record(Path(options.out), speeds=[speed._asdict() for speed in speeds])
+        for size in options.batch_sizes or BATCH_SIZES[model]:
+            results.append(measure_networks(model, size, options))
+            print_result(results[-1])
+    if options.json:
+        write_record(options.json, results=results)
     return 0
 
 
