@@ -96,43 +96,6 @@ def cpu_kernels() -> CPU:
     return backends.on_cpu
 
 
-class Passes:
-    """The passes over an activation one by one, for what happens between them.
-
-    They are those of `labml_bcn.fused.Strided`, and take an input of any dtype that the
-    kernels know. Tables are float64.
-    """
-
-    @staticmethod
-    def values_of(x: Tensor) -> Tensor:
-        """Return an activation as the passes take it."""
-        return x
-
-    @staticmethod
-    def measure(x: Tensor) -> tuple[Tensor, Tensor, Any, Tensor]:
-        """Return mean and variance, what `apply` needs, and its unit: 1."""
-        mu, v = cpu_kernels().measure(x)
-        return mu, v, (x, mu), mu.new_ones(())
-
-    @staticmethod
-    def apply(centred: Any, scale: Tensor, offset: Tensor) -> Tensor:
-        """Return the output."""
-        x, mu = centred
-        return cpu_kernels().apply(x, mu, scale, offset)
-
-    @staticmethod
-    def sums(x: Tensor, mu: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the sums of dy and of dy (x - mu)."""
-        return cpu_kernels().sums(x, mu, dy)
-
-    @staticmethod
-    def combine(
-        x: Tensor, mu: Tensor, dy: Tensor, slope: Tensor, q: Tensor, r: Tensor
-    ) -> Tensor:
-        """Return slope dy + q (x - mu) + r."""
-        return cpu_kernels().combine(x, mu, dy, slope, q, r)
-
-
 def has_passes_for(x: Tensor) -> bool:
     """Return whether the kernels' passes take this input one by one."""
     return x.device.type == "cpu" and backends.takes(x)

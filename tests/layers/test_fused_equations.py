@@ -14,11 +14,10 @@ from helpers.layers import InTurn
 from helpers.oracle import assert_close, batch_norm, channel_norm, normalize
 
 from labml_bcn import BatchChannelNorm
+from labml_bcn._passes import Rows, Strided
 from labml_bcn.fused import (
     Config,
     How,
-    Rows,
-    Strided,
     forward_in_plain_operations,
     pool_moments,
     slope_and_offset,
