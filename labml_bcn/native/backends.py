@@ -28,10 +28,10 @@ class Backend(Protocol):
     def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Return the output and what the backward pass needs."""
 
-    def backward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+    def backward(self, *args: Any, **kwargs: Any) -> tuple[Tensor | None, ...]:
         """Return the gradients of the input, the residual and the four weights.
 
-        Those of the weights are in float32. What nobody wants is empty.
+        Those of the weights are in float32. What nobody wants is `None`.
         """
 
     def standardize(self, w: Tensor, eps: float, gain: float) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from labml_bcn._numerics import count_positions
 from labml_bcn.native.layouts import has_a_known_layout, lay_out_as
 from labml_bcn.native.library import Kernel, Library
 
@@ -37,8 +36,8 @@ def address_or_null(x: Tensor | None) -> int:
 
 def sizes_of(x: Tensor, groups: int) -> tuple[int, ...]:
     """Return the fields of `Sizes`."""
-    samples, channels = x.shape[:2]
-    positions = count_positions(x)
+    samples, channels, *_ = x.shape
+    positions = x.numel() // (samples * channels or 1)
     # A single position is both: one row of channels is the shorter way.
     last = positions == 1 or not x.is_contiguous()
     low = x.dtype == torch.bfloat16
@@ -115,11 +114,11 @@ class CPU:
         relu: bool,
         want_dx: bool,
         want_residual: bool,
-    ) -> tuple[Tensor, ...]:
+    ) -> tuple[Tensor | None, ...]:
         """Return the gradients of the input, the residual and the four weights."""
         dy = lay_out_as(dy, x)
-        dx = torch.empty_like(x) if want_dx else x.new_empty(0)
-        d_residual = torch.empty_like(x) if want_residual else x.new_empty(0)
+        dx = torch.empty_like(x) if want_dx else None
+        d_residual = torch.empty_like(x) if want_residual else None
         weights = [in_float32(w) for w in (gamma_c, beta_c, gamma_g, beta_g)]
         grads = empty_gradients(weights, x, groups)
         arguments = BACKWARD.pack(
@@ -130,8 +129,8 @@ class CPU:
             address(x),
             address(dy),
             address_or_null(output),
-            address(dx),
-            address(d_residual),
+            address_or_null(dx),
+            address_or_null(d_residual),
             address(saved),
             *[address(grad) for grad in grads],
             plain,
@@ -191,7 +190,7 @@ class CPU:
     @staticmethod
     def empty_tables(x: Tensor) -> Tensor:
         """Return a tensor of the form that `forward` saves."""
-        samples, channels = x.shape[:2]
+        samples, channels, *_ = x.shape
         return x.new_empty(2 * (samples + 1) * channels, dtype=torch.float64)
 
     @staticmethod

@@ -226,10 +226,10 @@ def backward(
     relu: bool,
     want_dx: bool,
     want_residual: bool,
-) -> tuple[Tensor, ...]:
+) -> tuple[Tensor | None, ...]:
     """Return the gradients of `x`, of the residual, and of the four weights.
 
-    A gradient that is not wanted is empty. `y` is the output, if relu followed a
+    A gradient that is not wanted is `None`. `y` is the output, if relu followed a
     residual; without, the map says where relu let the gradient through.
     """
     run = kernels()
@@ -263,8 +263,8 @@ def backward(
                 **cut.tile,
             )
     return (
-        x.new_empty(0) if dx is None else dx,
-        x.new_empty(0) if d_residual is None else d_residual,
+        dx,
+        d_residual,
         *d_weights.split([cut.channels, cut.channels, groups, groups]),
     )
 

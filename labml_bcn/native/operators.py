@@ -44,15 +44,14 @@ def backward(dy: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     """Run its backward pass."""
     known = lay_out_for_kernels(x)
     output, *rest = arguments
-    want_dx, want_residual = rest[-2:]
     if output is not None:
         output = lay_out_as(output, known)
-    dx, d_residual, *grads = backends.of(x).backward(dy, known, output, *rest)
-    if want_dx:
-        dx = restore(dx, known, x)
-    if want_residual:
-        d_residual = restore(d_residual, known, x)
-    return dx, d_residual, *grads
+    grads = backends.of(x).backward(dy, known, output, *rest)
+    # An operator returns tensors, be they empty.
+    return tuple(
+        x.new_empty(0) if g is None else restore(g, known, x) if g.dim() > 1 else g
+        for g in grads
+    )
 
 
 def standardize(w: Tensor, eps: float, gain: float) -> tuple[Tensor, Tensor]:
