@@ -12,7 +12,7 @@ KERNELS := hatch_build.py $(wildcard labml_bcn/native/build.py labml_bcn/native/
 PRELOAD = $(foreach name,asan ubsan stdc++,$(shell g++ -print-file-name=lib$(name).so))
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help serve site lab native quick test sanitize gpu mutants results check format renew clean
+.PHONY: help serve site lab native quick test sanitize benchmarks gpu mutants results check format renew clean
 help:
 	@echo "make serve   build the site and serve it on http://127.0.0.1:8000, with live reload"
 	@echo "make site    build the site into site/"
@@ -21,6 +21,7 @@ help:
 	@echo "make quick   run the tests that answer within two minutes (narrow with ARGS=\"-k channel\")"
 	@echo "make test    run every test (narrow with ARGS=\"-k channel\")"
 	@echo "make sanitize test the kernels under the address and undefined-behaviour sanitizers"
+	@echo "make benchmarks record the speed page's numbers: ten minutes on a quiet machine"
 	@echo "make gpu     test and measure the kernels on a GPU, with its machine's python3"
 	@echo "make mutants show that the equations' tests notice a wrong equation"
 	@echo "make results record the study: hours of training, resumable (ARGS=--list: what is there)"
@@ -64,6 +65,9 @@ sanitize: .venv/installed
 		LABML_BCN_LIBRARY=.cache/sanitized/_kernels.so \
 		$(PY) -m pytest -m "not slow" tests/layers/test_native_library.py \
 		tests/layers/test_native.py $(ARGS)
+
+benchmarks: .venv/installed
+	$(PY) -m labml_bcn.experiment.bench.record docs/benchmarks $(ARGS)
 
 # On the machine with the GPU, whose Python has PyTorch, Triton and pytest.
 gpu:
