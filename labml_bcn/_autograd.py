@@ -35,7 +35,20 @@ def is_rewritten(x: Tensor) -> bool:
         or forward_ad._current_level >= 0
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._get_tracing_state() is not None
+        # Batched gradients still go through the first vmap, which is not functorch's.
+        or torch._C._functorch.is_legacy_batchedtensor(x)
     )
+
+
+def needs_differentiable_backward(gradient: Tensor) -> bool:
+    """Return whether a backward pass must be made of operations with derivatives.
+
+    The gradient is to be differentiated in its turn, or it is one of many at once. A
+    compiler has no such thing.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    return torch.is_grad_enabled() or is_rewritten(gradient)
 
 
 def takes_operators(x: Tensor) -> bool:

@@ -111,12 +111,24 @@ def require_shape(name: str, x: Tensor, shape: tuple[int, ...]) -> None:
     """Raise unless `x` has a shape."""
     if tuple(x.shape) != shape:
         raise ValueError(
-            f"{name} must have the shape {list(shape)}, got {list(x.shape)}"
+            f"{name} must have the shape {list(shape)}, got {list(x.shape)}; there is "
+            "one value for each channel, or for each group"
+        )
+
+
+def require_floating_point(name: str, x: Tensor) -> None:
+    """Raise unless `x` is floating point."""
+    if not x.is_floating_point():
+        raise TypeError(
+            f"{name} must be floating point, got {x.dtype}; convert it first, for "
+            "instance with float()"
         )
 
 
 def require_same_shape(name: str, x: Tensor, like: Tensor) -> None:
-    """Raise unless `x` has the shape of the input."""
+    """Raise unless `x` is a tensor of the input's shape."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor like the input, got {x!r}")
     if x.shape != like.shape:
         raise ValueError(
             f"{name} must have the input's shape {list(like.shape)}, got "

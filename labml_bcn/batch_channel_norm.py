@@ -71,6 +71,7 @@ from labml_bcn._autograd import is_watched, needs_plain_operations
 from labml_bcn._checks import (
     require_channels_first,
     require_divisor,
+    require_floating_point,
     require_momentum,
     require_one_of,
     require_positive_eps,
@@ -597,12 +598,8 @@ class BatchChannelNorm(nn.Module):
     ) -> None:
         super().__init__()
         self.activation = require_activation(activation)
-        if not estimate and variance_around != "batch_mean":
-            raise ValueError(
-                "variance_around belongs to the estimate, got "
-                f"variance_around={variance_around!r} with estimate=False; "
-                "drop one of the two"
-            )
+        if not estimate:
+            require_no_reading(variance_around)
         self.channels = channels
         self.groups = groups
         self.estimate = estimate
@@ -704,6 +701,16 @@ def how_to_normalize(norm: BatchNorm) -> How:
     return How.PLAIN
 
 
+def require_no_reading(variance_around: str) -> None:
+    """Raise if a reading is chosen for a variance that is not estimated."""
+    if variance_around != "batch_mean":
+        raise ValueError(
+            "variance_around belongs to the estimate, got "
+            f"variance_around={variance_around!r} with estimate=False; "
+            "drop one of the two"
+        )
+
+
 def require_activation(activation: str | None) -> str | None:
     """Return `activation`; raise unless it is one that the layer knows."""
     if activation is None:
@@ -756,13 +763,22 @@ def batch_channel_norm(
 
     **Source**: the papers' batch-channel normalization.
     """
+    if not estimate:
+        require_no_reading(variance_around)
     channels = mean.numel()
     require_channels_first(x, channels)
     require_divisor(groups, channels)
     require_several_values_per_group(x, groups)
     require_shape("mean", mean, (channels,))
     require_shape("var", var, (channels,))
+    for name, running in (("mean", mean), ("var", var)):
+        require_floating_point(name, running)
     names = ("gamma_c", "beta_c", "gamma_g", "beta_g")
+    if len(weights) != len(names):
+        raise ValueError(
+            f"weights must be four, {', '.join(names)}, got {len(weights)}; "
+            "None stands for ones or zeros"
+        )
     sizes = (channels, channels, groups, groups)
     for name, weight, size in zip(names, weights, sizes, strict=True):
         if weight is not None:
@@ -781,4 +797,8 @@ def batch_channel_norm(
         require_process_group(process_group),
         require_activation(activation) is not None,
     )
-    return normalize_in_one_map(x, (mean, var), weights, config, residual)
+    # Whoever wants gradients of running statistics has none to get.
+    running_statistics = mean.detach(), var.detach()
+    return normalize_in_one_map(
+        x, running_statistics, weights, config, residual
+    )

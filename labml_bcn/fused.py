@@ -66,7 +66,11 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from labml_bcn import native
-from labml_bcn._autograd import below_autograd, needs_plain_operations
+from labml_bcn._autograd import (
+    below_autograd,
+    needs_differentiable_backward,
+    needs_plain_operations,
+)
 from labml_bcn._distributed import all_reduce_sums, average
 from labml_bcn._numerics import (
     cast,
@@ -151,7 +155,9 @@ def normalize_in_one_map(
     # no other process has a part in it.
     training = config.how is not How.EVALUATION
     shared = training and config.process_group is not None
-    if not shared and native.takes(x, residual, running):
+    if not shared and native.takes(x, residual, weights, running):
+        if residual is x:  # a compiler wants to see two
+            residual = x.view_as(x)
         if config.how in (How.PLAIN, How.AROUND_BATCH_MEAN):
             require_spread(x, config, x.shape[0] * count_positions(x))
         if not torch.is_grad_enabled():
@@ -188,6 +194,7 @@ def normalize_in_operations(
     **From the papers**: batch-channel normalization.
     """
     given = fill_in(weights, config.groups, running[0])
+    config = config._replace(relu=False)  # it follows as a step of its own
 
     def statistics(mu: Tensor, v: Tensor) -> Pair:
         return normalization_statistics(running, x, mu, v, config)
@@ -443,9 +450,8 @@ class AffineMapFunction(Function):
         the four parameters.
         """
         saved = ctx.saved_tensors
-        if not torch.is_grad_enabled():
+        if not needs_differentiable_backward(dy):
             return *backward(ctx, dy, *saved), None, None
-        # The gradient is to be differentiated in its turn.
         x, *weights, mean, var = saved[:7]
         dx, _, *grads = double_backward(
             dy, x, None, tuple(weights), (mean, var), ctx.config
@@ -588,18 +594,31 @@ def double_backward(
         length = count_positions(x)
         return pool_moments(mu, v, length, config.process_group)[:2]
 
-    given = fill_in(weights, config.groups, fixed[0])
-    y = forward_in_plain_operations(x, given, statistics, config)
-    if config.relu:
-        dy = dy.masked_fill((y if output is None else output) <= 0, 0)
-    leaves = (x, *weights)
-    wanted = [t for t in leaves if t is not None and t.requires_grad]
-    found = iter(torch.autograd.grad(y, wanted, dy, create_graph=True))
-    dx, *grads = [
-        next(found) if t is not None and t.requires_grad else None
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # Other names for the same tensors: there the gradient ends. The
+        # input may itself depend on the weights, if a layer is used twice,
+        # and hooks on a tensor wait for the gradient that arrives in the end.
+        first = x.view_as(x)
+        gamma_c, beta_c, gamma_g, beta_g = (
+            None if t is None else t.view_as(t) for t in weights
+        )
+        own = (gamma_c, beta_c, gamma_g, beta_g)
+        given = fill_in(own, config.groups, fixed[0])
+        y = forward_in_plain_operations(first, given, statistics, config)
+        if config.relu:
+            dy = dy.masked_fill((y if output is None else output) <= 0, 0)
+        leaves = (first, *own)
+        wanted = [t for t in leaves if t is not None and t.requires_grad]
+        found: Gradients = ()
+        if wanted:
+            found = torch.autograd.grad(y, wanted, dy, create_graph=again)
+    grads = iter(found)
+    dx, *d_weights = [
+        next(grads) if t is not None and t.requires_grad else None
         for t in leaves
     ]
-    return dx, dy, *grads
+    return dx, dy, *d_weights
 
 
 class KernelFunction(Function):
@@ -643,7 +662,7 @@ class KernelFunction(Function):
         """
         x, output, *weights, saved = ctx.saved_tensors
         config, asked = ctx.config, ctx.needs_input_grad
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        if needs_differentiable_backward(dy):
             fixed = native.statistics_of(saved, x, config.eps_c)
             dx, d_residual, *grads = double_backward(
                 dy, x, output, tuple(weights), fixed, config

@@ -43,7 +43,10 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from labml_bcn import native
-from labml_bcn._autograd import needs_plain_operations
+from labml_bcn._autograd import (
+    needs_differentiable_backward,
+    needs_plain_operations,
+)
 from labml_bcn._checks import require_positive_eps
 from labml_bcn._numerics import statistics_dtype
 
@@ -157,17 +160,20 @@ class KernelFunction(Function):
         Return the gradient of the weight.
         """
         weight, saved = ctx.saved_tensors
-        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if not needs_differentiable_backward(gradient):
             result = native.standardize_backward(
                 gradient, weight, saved, *ctx.settings
             )
             return result, None, None
-        # The gradient is to be differentiated in its turn: that is left to
-        # autograd.
-        standard = standardize_in_operations(weight, *ctx.settings)
-        (result,) = torch.autograd.grad(
-            standard, weight, gradient, create_graph=True
-        )
+        # Gradients of gradients are left to autograd. The weight gets another
+        # name, for hooks on it wait for the gradient in the end.
+        again = torch.is_grad_enabled()
+        with torch.enable_grad():
+            leaf = weight.view_as(weight)
+            standard = standardize_in_operations(leaf, *ctx.settings)
+            (result,) = torch.autograd.grad(
+                standard, leaf, gradient, create_graph=again
+            )
         return result, None, None
 
 
@@ -372,11 +378,11 @@ class _WSConv:
         learns = weight.requires_grad and torch.is_grad_enabled()
         if self.training or learns or not WeightCache.can_be_checked(weight):
             return weight_standardization(weight, eps, correction=correction)
-        if not self._cache or not self._cache.is_current(
-            weight, eps, correction
-        ):
-            self._cache = WeightCache(weight, eps, correction)
-        return self._cache.standard
+        # Another thread may empty the cache meanwhile.
+        cache = self._cache
+        if not cache or not cache.is_current(weight, eps, correction):
+            cache = self._cache = WeightCache(weight, eps, correction)
+        return cache.standard
 
     def train(self, mode: bool = True) -> Self:
         """

@@ -12,25 +12,47 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from labml_bcn._numerics import cast
 from labml_bcn.native import backends, operators
 from labml_bcn.native.backends import Path, Status, disabled, status
 from labml_bcn.native.cpu import CPU
+from labml_bcn.native.layouts import is_channels_last
 
 OptionalWeights = Sequence[Tensor | None]
 
 __all__ = ["Path", "Status", "disabled", "status"]
 
 
-def takes(x: Tensor, residual: Tensor | None, running: tuple[Tensor, Tensor]) -> bool:
-    """Return whether the kernels take this input and these statistics."""
+def takes(
+    x: Tensor,
+    residual: Tensor | None,
+    weights: OptionalWeights,
+    running: tuple[Tensor, Tensor],
+) -> bool:
+    """Return whether the kernels take this input with all that goes with it."""
     mean, var = running
     return (
         backends.takes(x)
         and mean.dtype == var.dtype == torch.float32
-        and mean.device == x.device
+        and mean.is_contiguous()
+        and var.is_contiguous()
         and (residual is None or residual.dtype == x.dtype)
+        and all(
+            t is None or is_plain(t, x.device)
+            for t in (x, mean, var, residual, *weights)
+        )
+    )
+
+
+def is_plain(x: Tensor, device: torch.device) -> bool:
+    """Return whether a tensor is no more than values in the memory of a device."""
+    return (
+        type(x) in (Tensor, Parameter)
+        and x.device == device
+        # A compiler makes values of what is marked as their negative.
+        and (torch.compiler.is_compiling() or not x.is_neg())
     )
 
 
@@ -48,7 +70,7 @@ def forward(
         kernel = operators.TRAIN if training else operators.EVALUATE
         result: tuple[Tensor, Tensor] = kernel(*arguments)
         return result
-    result = backends.of(x).forward(*arguments)
+    result = operators.forward(*arguments)
     if training:
         # Autograd counts the changes of a tensor, and cannot see these.
         for changed in running:
@@ -70,7 +92,7 @@ def backward(
     relu = settings[-1]
     want_dx, want_residual = wanted
     compiling = torch.compiler.is_compiling()
-    kernel = operators.BACKWARD if compiling else backends.of(x).backward
+    kernel = operators.BACKWARD if compiling else operators.backward
     # Without a ReLU the residual's gradient is that of the sum.
     mask = want_residual and relu
     arguments = (dy, x, output, *weights, saved, *settings, want_dx, mask)
@@ -98,18 +120,19 @@ def cpu_kernels() -> CPU:
 
 def has_passes_for(x: Tensor) -> bool:
     """Return whether the kernels' passes take this input one by one."""
-    return x.device.type == "cpu" and backends.takes(x)
+    known = x.is_contiguous() or is_channels_last(x)
+    return x.device.type == "cpu" and known and backends.takes(x)
 
 
 def takes_filters(w: Tensor) -> bool:
     """Return whether the kernels take this weight."""
-    return backends.takes(w) and w.numel() > 0
+    return backends.takes(w) and w.numel() > 0 and is_plain(w, w.device)
 
 
 def standardize(w: Tensor, eps: float, gain: float) -> tuple[Tensor, Tensor]:
     """Return the standardized filters and what the backward pass needs."""
     compiling = torch.compiler.is_compiling()
-    kernel = operators.STANDARDIZE if compiling else backends.of(w).standardize
+    kernel = operators.STANDARDIZE if compiling else operators.standardize
     result: tuple[Tensor, Tensor] = kernel(w, eps, gain)
     return result
 
@@ -120,9 +143,7 @@ def standardize_backward(
     """Return the gradient of the filters."""
     compiling = torch.compiler.is_compiling()
     kernel = (
-        operators.STANDARDIZE_BACKWARD
-        if compiling
-        else backends.of(w).standardize_backward
+        operators.STANDARDIZE_BACKWARD if compiling else operators.standardize_backward
     )
     result: Tensor = kernel(gradient, w, saved, eps, gain)
     return result

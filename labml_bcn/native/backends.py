@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -23,7 +24,7 @@ class Backend(Protocol):
     """
 
     def takes(self, x: Tensor) -> bool:
-        """Return whether the kernels know this dtype and order in memory."""
+        """Return whether the kernels know this dtype."""
 
     def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Return the output and what the backward pass needs."""
@@ -102,7 +103,9 @@ if on_cpu:
     BACKENDS["cpu"] = on_cpu
 if on_cuda:
     BACKENDS["cuda"] = on_cuda
-_enabled = True
+# How many `with disabled()` blocks run now, in whatever thread.
+_disabled = 0
+_lock = Lock()
 
 
 def of(x: Tensor) -> Backend:
@@ -113,7 +116,12 @@ def of(x: Tensor) -> Backend:
 def takes(x: Tensor) -> bool:
     """Return whether there are kernels for a tensor like this one, as of now."""
     backend = BACKENDS.get(x.device.type)
-    return _enabled and backend is not None and takes_operators(x) and backend.takes(x)
+    return (
+        not _disabled
+        and backend is not None
+        and takes_operators(x)
+        and backend.takes(x)
+    )
 
 
 def status() -> Status:
@@ -121,7 +129,7 @@ def status() -> Status:
 
     Inputs that the kernels do not know take PyTorch's operations in any case.
     """
-    if not _enabled:
+    if _disabled:
         off = Path(False, "turned off by labml_bcn.native.disabled()")
         return Status(off, off)
     # Not asked before: a process that has asked cannot be forked to use the device.
@@ -132,10 +140,19 @@ def status() -> Status:
 
 @contextmanager
 def disabled() -> Iterator[None]:
-    """Compute with PyTorch's operations alone, inside of a `with` block."""
-    global _enabled
-    before, _enabled = _enabled, False
+    """Compute with PyTorch's operations alone, inside of a `with` block.
+
+    It holds for all threads.
+    """
+    count_disabled(1)
     try:
         yield
     finally:
-        _enabled = before
+        count_disabled(-1)
+
+
+def count_disabled(step: int) -> None:
+    """Count a block that begins or ends."""
+    global _disabled
+    with _lock:
+        _disabled += step

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from labml_bcn.native.layouts import has_a_known_layout, lay_out_as
+from labml_bcn.native.layouts import lay_out_as
 from labml_bcn.native.library import Kernel, Library
 
 # Rows of eight bytes: q is a whole number, Q an address, d a float64.
@@ -53,8 +53,8 @@ class CPU:
         self.library = library
 
     def takes(self, x: Tensor) -> bool:
-        """Return whether the kernels know this dtype and order in memory."""
-        return x.dtype in self.dtypes and has_a_known_layout(x)
+        """Return whether the kernels know this dtype."""
+        return x.dtype in self.dtypes
 
     def forward(
         self,

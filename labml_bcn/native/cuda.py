@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from labml_bcn.native.layouts import has_a_known_layout, lay_out_as
+from labml_bcn.native.layouts import lay_out_as
 
 # What a program holds in registers, in values: as much as keeps memory busy, or less
 # where the GPU would not be full of programs.
@@ -42,8 +42,8 @@ def is_available() -> bool:
 
 
 def takes(x: Tensor) -> bool:
-    """Return whether the kernels know this dtype and order in memory."""
-    return x.dtype in DTYPES and has_a_known_layout(x)
+    """Return whether the kernels know this dtype."""
+    return x.dtype in DTYPES
 
 
 @cache

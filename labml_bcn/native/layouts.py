@@ -20,7 +20,7 @@ def has_a_known_layout(x: Tensor) -> bool:
 
 def lay_out_as(x: Tensor, like: Tensor) -> Tensor:
     """Return `x` in the dtype and the order in memory of another tensor."""
-    if x.dtype == like.dtype and x.stride() == like.stride():
+    if x.dtype == like.dtype and x.stride() == like.stride() and not x.is_neg():
         return x
     return torch.empty_like(like).copy_(x)
 

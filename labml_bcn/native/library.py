@@ -40,7 +40,13 @@ def load() -> Library:
     """Load the library; raise `NotLoadedError` with the reason if that cannot be."""
     if os.environ.get("LABML_BCN_NATIVE") == "0":
         raise NotLoadedError("the environment variable LABML_BCN_NATIVE is 0")
-    path = Path(os.environ.get("LABML_BCN_LIBRARY", FILE))
+    given = os.environ.get("LABML_BCN_LIBRARY")
+    path = Path(given) if given else FILE
+    if given and not path.exists():
+        raise NotLoadedError(
+            f"LABML_BCN_LIBRARY is {given}, and there is no such file; unset it to use "
+            "what was installed"
+        )
     if not path.exists():
         raise NotLoadedError(
             "this installation has no library of kernels; install a C++ compiler "

@@ -327,6 +327,105 @@ def test_gradients_of_gradients_are_the_norms_in_turn(mode, following):
     assert error(*found) < 1e-4
 
 
+EVERY_PATH = {
+    "kernels": (BatchChannelNorm, torch.float32),
+    "operations": (InOperations, torch.float32),
+    "float64": (BatchChannelNorm, torch.float64),
+}
+every_path = pytest.mark.parametrize(
+    ("kind", "dtype"), EVERY_PATH.values(), ids=EVERY_PATH
+)
+
+
+@every_path
+@every_mode
+@every_following
+def test_a_gradient_is_the_same_if_it_can_be_differentiated(
+    kind, dtype, mode, following
+):
+    activation, adds = following
+    options = options_of(mode) if mode != "eval" else {}
+    layer = randomize(kind(C, G, activation=activation, momentum=0.0, **options))
+    layer.to(dtype).train(mode != "eval")
+    x, residual = (leaf(inputs(2, C, 4).to(dtype)) for _ in "xr")
+    leaves = [x, *layer.parameters(), *([residual] if adds else [])]
+    grads = []
+    for create_graph in (False, True):
+        y = layer(x, residual if adds else None)
+        g = torch.autograd.grad(y.pow(3).sum(), leaves, create_graph=create_graph)
+        grads.append(torch.cat([each.flatten() for each in g]))
+    assert error(grads[1], grads[0]) < 1e-5
+
+
+@every_path
+def test_so_it_is_if_the_input_depends_on_the_weights(kind, dtype):
+    layer = randomize(kind(C, G)).to(dtype).eval()
+    x = inputs(2, C, 4).to(dtype)
+    grads = []
+    for create_graph in (False, True):
+        loss = layer(torch.tanh(layer(x))).pow(3).sum()
+        grads.append(
+            torch.autograd.grad(
+                loss, list(layer.parameters()), create_graph=create_graph
+            )
+        )
+    for a, b in zip(*grads, strict=True):
+        assert error(a, b) < 1e-5
+
+
+@pytest.mark.filterwarnings("ignore:Using backward.. with create_graph")
+@every_path
+def test_a_hook_on_a_tensor_fires_once(kind, dtype):
+    layer = kind(C, G).to(dtype)
+    x = leaf(inputs(2, C, 4).to(dtype))
+    calls = []
+    for tensor in (x, *layer.parameters()):
+        tensor.register_hook(lambda g: calls.append(1))
+    layer(x).pow(2).sum().backward(create_graph=True)
+    assert len(calls) == 5
+    w = leaf(torch.randn(4, 3, 3, dtype=dtype))
+    w.register_hook(lambda g: calls.append(1))
+    weight_standardization(w).pow(3).sum().backward(create_graph=True)
+    assert len(calls) == 6
+    for tensor in (x, w, *layer.parameters()):
+        tensor.grad = None
+
+
+def test_the_residual_alone_may_learn():
+    layer, _ = layers("batch_mean", activation="relu")
+    layer.requires_grad_(False)
+    residual = leaf(inputs(2, C, 4))
+    y = layer(inputs(2, C, 4), residual)
+    (g,) = torch.autograd.grad(y.sum(), residual, create_graph=True)
+    assert torch.equal(g, (y > 0).float())
+
+
+@every_mode
+@every_following
+def test_many_gradients_at_once_are_those_one_by_one(mode, following):
+    activation, adds = following
+    layer, _ = layers(mode, activation=activation)
+    x, residual = leaf(inputs(2, C, 4)), leaf(inputs(2, C, 4))
+    y = layer(x, residual if adds else None)
+    leaves = [x, residual] if adds else [x]
+    dys = torch.randn(3, *y.shape)
+    together = torch.autograd.grad(
+        y, leaves, dys, retain_graph=True, is_grads_batched=True
+    )
+    for i, dy in enumerate(dys):
+        alone = torch.autograd.grad(y, leaves, dy, retain_graph=True)
+        for a, b in zip(together, alone, strict=True):
+            assert error(a[i], b) < 1e-5
+    w = leaf(torch.randn(4, 3, 3))
+    out = weight_standardization(w)
+    dys = torch.randn(3, *out.shape)
+    (together,) = torch.autograd.grad(
+        out, w, dys, retain_graph=True, is_grads_batched=True
+    )
+    (alone,) = torch.autograd.grad(out, w, dys[1])
+    assert error(together[1], alone) < 1e-5
+
+
 def test_a_change_of_the_statistics_shows_in_their_version():
     layer, _ = layers("batch_mean")
     buffers = list(layer.buffers())
@@ -571,8 +670,10 @@ def test_inputs_that_the_kernels_do_not_take_go_another_way():
     assert is_on_kernels(lambda: layer(x.bfloat16()))
     assert not is_on_kernels(lambda: layer(x.half()))
     assert not is_on_kernels(lambda: layer(x.double()))
-    assert not is_on_kernels(lambda: layer(x.mT))
-    assert not is_on_kernels(lambda: layer(x[..., ::2]))
+    # In any order in memory, if need be by way of a copy.
+    assert is_on_kernels(lambda: layer(x.mT))
+    assert is_on_kernels(lambda: layer(x[..., ::2]))
+    assert not is_on_kernels(lambda: layer(torch._neg_view(x)))
     with native.disabled():
         assert not is_on_kernels(lambda: layer(x))
     assert is_on_kernels(lambda: layer(x))
@@ -609,6 +710,72 @@ def test_a_residual_in_another_order_in_memory_is_taken():
     x = inputs(2, C, 4, 5)
     residual = LAYOUTS["channels last"](inputs(2, C, 4, 5))
     assert error(layer(x, residual), reference(x.double(), residual.double())) < 1e-6
+
+
+@pytest.mark.parametrize("move", ["contiguous", *LAYOUTS])
+def test_tensors_of_the_function_may_lie_anywhere(move):
+    """Statistics and weights as columns of something else."""
+    lay = {"contiguous": lambda t: t} | LAYOUTS
+    columns = torch.rand(C, 8) + 0.5
+    before = columns.clone()
+    mean, var, gamma_c, beta_c = (columns[:, i] for i in (0, 2, 4, 6))
+    x = lay[move](inputs(3, C, 5, 4))
+    weights = (gamma_c, beta_c, torch.rand(1).expand(G), torch.zeros(1).expand(G))
+    copied = [t.contiguous().clone() for t in (mean, var, *weights)]
+    y = batch_channel_norm(x, mean, var, weights, groups=G, training=True)
+    expected = batch_channel_norm(
+        x.contiguous(), *copied[:2], copied[2:], groups=G, training=True
+    )
+    assert_close(y, expected, 1e-5, 1e-5)
+    assert_close(mean, copied[0], 1e-5, 1e-5)
+    assert_close(var, copied[1], 1e-5, 1e-5)
+    others = [1, 3, 4, 5, 6, 7]
+    assert torch.equal(columns[:, others], before[:, others])
+
+
+@pytest.mark.parametrize("which", ["mean", "var", "gamma_c", "beta_g", "residual"])
+def test_tensors_of_another_device_are_refused(which):
+    x = inputs(2, C, 4)
+    tensors = {
+        "mean": torch.zeros(C),
+        "var": torch.ones(C),
+        "gamma_c": torch.ones(C),
+        "beta_g": torch.ones(G),
+        "residual": torch.ones(2, C, 4),
+    }
+    tensors[which] = tensors[which].to("meta")
+    mean, var, gamma_c, beta_g, residual = tensors.values()
+    with pytest.raises((RuntimeError, ValueError)):
+        batch_channel_norm(
+            x,
+            mean,
+            var,
+            (gamma_c, None, None, beta_g),
+            groups=G,
+            training=True,
+            residual=residual,
+        )
+
+
+def test_blocks_without_kernels_may_overlap():
+    """As they do in threads: the first to begin may be the first to end."""
+    first, second = native.disabled(), native.disabled()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not native.status().cpu.native
+    second.__exit__(None, None, None)
+    assert native.status().cpu.native
+
+
+@pytest.mark.slow
+def test_compiled_the_residual_may_be_the_input():
+    torch.compiler.reset()
+    layer, _ = layers("batch_mean", activation="relu")
+    other = copy.deepcopy(layer)
+    compiled = torch.compile(layer, fullgraph=True)
+    x = leaf(inputs(2, C, 4))
+    assert_close(compiled(x, x), other(x, x), 1e-5, 1e-5)
 
 
 # Inner norms
@@ -707,6 +874,18 @@ def test_a_residual_of_another_shape_is_refused_before_anything_is_learned():
     assert_same_state(layer, before)
 
 
+def test_statistics_that_are_whole_numbers_are_refused():
+    with pytest.raises(TypeError, match="mean must be floating point"):
+        batch_channel_norm(
+            inputs(2, C, 4), torch.zeros(C, dtype=torch.int64), torch.ones(C), groups=G
+        )
+
+
+def test_a_residual_that_is_a_number_is_refused():
+    with pytest.raises(TypeError, match="residual must be a tensor"):
+        BatchChannelNorm(C, G)(inputs(2, C, 4), 1.0)
+
+
 def test_an_unknown_activation_is_refused():
     with pytest.raises(ValueError, match="activation must be 'relu', got 'gelu'"):
         BatchChannelNorm(C, G, activation="gelu")
@@ -721,6 +900,11 @@ def test_an_unknown_activation_is_refused():
         ({"variance_around": "median"}, "variance_around must be"),
         ({"weights": (torch.ones(G), None, None, None)}, "gamma_c must have the shape"),
         ({"var": torch.ones(3)}, "var must have the shape"),
+        ({"weights": (None, None)}, "weights must be four"),
+        (
+            {"estimate": False, "variance_around": "running_mean"},
+            "belongs to the estimate",
+        ),
     ],
     ids=str,
 )
@@ -757,7 +941,7 @@ def test_the_status_says_what_computes_and_why(tmp_path):
     assert "LABML_BCN_NATIVE is 0" in run(command, LABML_BCN_NATIVE="0")
     missing = run(command, LABML_BCN_LIBRARY=str(tmp_path / "none.so"))
     assert "PyTorch's operations" in missing
-    assert "install a C++ compiler" in missing
+    assert "none.so, and there is no such file" in missing
     none = {"LABML_BCN_NATIVE": "require", "LABML_BCN_LIBRARY": str(tmp_path / "no")}
     assert "PyTorch's operations" in run(command, status=1, **none)
     assert "native kernels" in run(command, LABML_BCN_NATIVE="require")

@@ -72,4 +72,4 @@ def kernels_take(layer: BatchChannelNorm, x: Tensor) -> bool:
     norm = layer.batch_norm
     assert norm.exp_mean is not None
     assert norm.exp_var is not None
-    return native.takes(x, None, (norm.exp_mean, norm.exp_var))
+    return native.takes(x, None, (), (norm.exp_mean, norm.exp_var))
