@@ -221,7 +221,8 @@ class Runs {
 // of the whole.
 BCN_ALONE inline void merge_moments(const Layer &n, const Runs &runs, const float *sums,
                                     int64_t b, int64_t c, int64_t end) {
-  double *const mu = n.mu + b * n.C, *const v = n.v + b * n.C;
+  double *__restrict const mu = n.mu + b * n.C;
+  double *__restrict const v = n.v + b * n.C;
   double before = 0;
   for (int64_t k = 0; k < runs.each(); k++) {
     const int64_t run = b * runs.each() + k;
@@ -291,7 +292,7 @@ class ChannelsLastForward {
         const int64_t first = b * runs_.each(), last = first + runs_.each();
         for (int64_t run = first; run < last; run++) measure(run);
         merge_moments(n_, runs_, sums_, b, 0, n_.C);
-        for (int64_t g = 0; g < n_.G; g++) slope_and_offset(n_, b, g, tables_);
+        slopes_and_offsets(n_, b, 0, n_.G, tables_);
         for (int64_t run = last; run-- > first;) apply(run);
       }
     });
@@ -304,7 +305,7 @@ class ChannelsLastForward {
         merge_moments(n_, runs_, sums_, b, first * n_.D, end * n_.D);
       find_statistics(f_, n_, first * n_.D, end * n_.D);
       for (int64_t b = 0; b < n_.B; b++)
-        for (int64_t g = first; g < end; g++) slope_and_offset(n_, b, g, tables_);
+        slopes_and_offsets(n_, b, first, end, tables_);
     });
     apply_all();
   }
@@ -391,13 +392,11 @@ class ChannelsLastBackward {
     team_.each(n_.B, 2 * n_.L * n_.C, [&](int64_t b, int64_t end) {
       for (; b < end; b++) {
         const int64_t first = b * runs_.each(), last = first + runs_.each();
-        for (int64_t g = 0; g < n_.G; g++) slope_and_offset(n_, b, g, tables_);
+        slopes_and_offsets(n_, b, 0, n_.G, tables_);
         for (int64_t run = first; run < last; run++) sum(run);
         merge_sums(b, 0, n_.C);
-        for (int64_t g = 0; g < n_.G; g++) {
-          back_through_group(n_, b, g, tables_);
-          settle(n_, b, g, tables_);
-        }
+        back_through_groups(n_, b, 0, n_.G, tables_);
+        settle(n_, b, 0, n_.G, tables_);
         for (int64_t run = last; run-- > first && input_wanted();) combine(run);
       }
     });
@@ -410,7 +409,7 @@ class ChannelsLastBackward {
     team_.each(n_.G, 4 * n_.B * n_.D, [&](int64_t first, int64_t end) {
       prepare(n_, first * n_.D, end * n_.D);
       for (int64_t b = 0; b < n_.B; b++)
-        for (int64_t g = first; g < end; g++) slope_and_offset(n_, b, g, tables_);
+        slopes_and_offsets(n_, b, first, end, tables_);
     });
     sum_all();
     team_.each(n_.G, 4 * n_.B * n_.D, [&](int64_t first, int64_t end) {
@@ -431,14 +430,13 @@ class ChannelsLastBackward {
     });
   }
   void merge_sums(int64_t b, int64_t c, int64_t end) {
-    double *const s = tables_.s(b), *const t = tables_.t(b);
-    for (int64_t i = c; i < end; i++) s[i] = t[i] = 0;
+    double *__restrict const s = tables_.s(b), *__restrict const t = tables_.t(b);
     for (int64_t k = 0; k < runs_.each(); k++) {
       const float *const part_s = sums_ + runs_.sums_of(b * runs_.each() + k);
       const float *const part_t = part_s + runs_.width();
       for (int64_t i = c; i < end; i++) {
-        s[i] += part_s[i];
-        t[i] += part_t[i];
+        s[i] = (k ? s[i] : 0) + part_s[i];
+        t[i] = (k ? t[i] : 0) + part_t[i];
       }
     }
   }
