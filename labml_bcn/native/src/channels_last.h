@@ -243,6 +243,19 @@ BCN_ALONE inline void merge_moments(const Layer &n, const Runs &runs, const floa
   for (int64_t i = c; i < end; i++) v[i] = v[i] < 0 ? 0 : v[i] / n.L;
 }
 
+// A single position is its own mean.
+template <class T>
+BCN_ALONE void take_as_means(const Layer &n, const T *x, int64_t b, int64_t c,
+                             int64_t end) {
+  double *__restrict const mu = n.mu + b * n.C;
+  double *__restrict const v = n.v + b * n.C;
+  x += b * n.C;
+  for (int64_t i = c; i < end; i++) {
+    mu[i] = number(x[i]);
+    v[i] = mu[i] - mu[i];  // which is NaN where x is not finite
+  }
+}
+
 // Samples can take turns on the threads, each as a whole.
 inline bool enough_samples(const Layer &n, const Team &team) {
   return n.B % team.size() == 0 || n.B >= 4 * team.size();
@@ -257,13 +270,11 @@ class ChannelsLastForward {
 
   Status run() {
     Scratch scratch;
-    tables_.ask_forward(scratch, n_, n_.B);
+    const bool by_sample = f_.how == EVALUATION && enough_samples(n_, team_);
+    tables_.ask_forward(scratch, n_, by_sample ? n_.B : 1, n_.B);
     scratch.ask(sums_, runs_.moments_of(runs_.all()));
     if (!scratch.place()) return NO_MEMORY;
-    if (f_.how == EVALUATION && enough_samples(n_, team_))
-      evaluate();
-    else
-      run_in_phases();
+    by_sample ? evaluate() : run_in_phases();
     return team_.status();
   }
 
@@ -272,7 +283,7 @@ class ChannelsLastForward {
     scratch.ask(sums_, runs_.moments_of(runs_.all()));
     if (!scratch.place()) return NO_MEMORY;
     measure_all();
-    for (int64_t b = 0; b < n_.B; b++) merge_moments(n_, runs_, sums_, b, 0, n_.C);
+    for (int64_t b = 0; b < n_.B; b++) merge(b, 0, n_.C);
     return team_.status();
   }
   Status apply_alone(const Pass &pass) {
@@ -288,12 +299,12 @@ class ChannelsLastForward {
   void evaluate() {
     find_statistics(f_, n_, 0, n_.C);
     team_.each(n_.B, n_.L * n_.C, [&](int64_t b, int64_t end) {
-      for (; b < end; b++) {
+      for (const Tables tables = tables_.in_turn(b); b < end; b++) {
         const int64_t first = b * runs_.each(), last = first + runs_.each();
         for (int64_t run = first; run < last; run++) measure(run);
-        merge_moments(n_, runs_, sums_, b, 0, n_.C);
-        slopes_and_offsets(n_, b, 0, n_.G, tables_);
-        for (int64_t run = last; run-- > first;) apply(run);
+        merge(b, 0, n_.C);
+        slopes_and_offsets(n_, b, 0, n_.G, tables);
+        for (int64_t run = last; run-- > first;) apply(run, tables);
       }
     });
   }
@@ -302,7 +313,7 @@ class ChannelsLastForward {
     measure_all();
     team_.each(n_.G, 4 * n_.B * n_.D, [&](int64_t first, int64_t end) {
       for (int64_t b = 0; b < n_.B; b++)
-        merge_moments(n_, runs_, sums_, b, first * n_.D, end * n_.D);
+        merge(b, first * n_.D, end * n_.D);
       find_statistics(f_, n_, first * n_.D, end * n_.D);
       for (int64_t b = 0; b < n_.B; b++)
         slopes_and_offsets(n_, b, first, end, tables_);
@@ -317,18 +328,23 @@ class ChannelsLastForward {
   }
   void apply_all() {
     team_.each(runs_.all(), runs_.values(), [&](int64_t first, int64_t run) {
-      while (run-- > first) apply(run);
+      while (run-- > first) apply(run, tables_);
     });
   }
   void measure(int64_t run) {
+    if (n_.L == 1) return;
     float *const pivots = sums_ + runs_.moments_of(run);
     measure_run((const T *)f_.x + runs_.at(run), runs_.positions(run), n_.C, pivots,
                 runs_.rows(pivots + runs_.width()));
   }
-  void apply(int64_t run) {
+  void merge(int64_t b, int64_t c, int64_t end) {
+    n_.L == 1 ? take_as_means(n_, (const T *)f_.x, b, c, end)
+              : merge_moments(n_, runs_, sums_, b, c, end);
+  }
+  void apply(int64_t run, const Tables &tables) {
     const int64_t at = runs_.at(run);
     apply_((const T *)f_.x + at, further((const T *)f_.residual, at), (T *)f_.y + at,
-           runs_.positions(run), n_.C, tables_.lines(runs_.sample(run), 0));
+           runs_.positions(run), n_.C, tables.lines(runs_.sample(run), 0));
   }
 
   const Forward &f_;
@@ -364,7 +380,7 @@ class ChannelsLastBackward {
     return alone(pass, [&] {
       tables_.s = {pass.s, n_.C}, tables_.t = {pass.t, n_.C};
       sum_all();
-      for (int64_t b = 0; b < n_.B; b++) merge_sums(b, 0, n_.C);
+      for (int64_t b = 0; b < n_.B; b++) merge_sums(b, 0, n_.C, tables_);
       finish_sums(pass, n_.B * n_.C);
     });
   }
@@ -390,14 +406,15 @@ class ChannelsLastBackward {
   void run_by_sample() {
     prepare(n_, 0, n_.C);
     team_.each(n_.B, 2 * n_.L * n_.C, [&](int64_t b, int64_t end) {
-      for (; b < end; b++) {
+      for (const Tables tables = tables_.in_turn(b); b < end; b++) {
         const int64_t first = b * runs_.each(), last = first + runs_.each();
-        slopes_and_offsets(n_, b, 0, n_.G, tables_);
-        for (int64_t run = first; run < last; run++) sum(run);
-        merge_sums(b, 0, n_.C);
-        back_through_groups(n_, b, 0, n_.G, tables_);
-        settle(n_, b, 0, n_.G, tables_);
-        for (int64_t run = last; run-- > first && input_wanted();) combine(run);
+        slopes_and_offsets(n_, b, 0, n_.G, tables);
+        for (int64_t run = first; run < last; run++) sum(run, tables);
+        merge_sums(b, 0, n_.C, tables);
+        back_through_groups(n_, b, 0, n_.G, tables);
+        settle(n_, b, 0, n_.G, tables);
+        for (int64_t run = last; run-- > first && input_wanted();)
+          combine(run, tables);
       }
     });
     team_.each(n_.G, n_.B * n_.D, [&](int64_t first, int64_t end) {
@@ -413,7 +430,8 @@ class ChannelsLastBackward {
     });
     sum_all();
     team_.each(n_.G, 4 * n_.B * n_.D, [&](int64_t first, int64_t end) {
-      for (int64_t b = 0; b < n_.B; b++) merge_sums(b, first * n_.D, end * n_.D);
+      for (int64_t b = 0; b < n_.B; b++)
+        merge_sums(b, first * n_.D, end * n_.D, tables_);
       back_through_tables(f_, n_, first, end, tables_);
     });
     if (input_wanted()) combine_all();
@@ -421,16 +439,16 @@ class ChannelsLastBackward {
 
   void sum_all() {
     team_.each(runs_.all(), 2 * runs_.values(), [&](int64_t run, int64_t end) {
-      for (; run < end; run++) sum(run);
+      for (; run < end; run++) sum(run, tables_);
     });
   }
   void combine_all() {
     team_.each(runs_.all(), 2 * runs_.values(), [&](int64_t first, int64_t run) {
-      while (run-- > first) combine(run);
+      while (run-- > first) combine(run, tables_);
     });
   }
-  void merge_sums(int64_t b, int64_t c, int64_t end) {
-    double *__restrict const s = tables_.s(b), *__restrict const t = tables_.t(b);
+  void merge_sums(int64_t b, int64_t c, int64_t end, const Tables &tables) {
+    double *__restrict const s = tables.s(b), *__restrict const t = tables.t(b);
     for (int64_t k = 0; k < runs_.each(); k++) {
       const float *const part_s = sums_ + runs_.sums_of(b * runs_.each() + k);
       const float *const part_t = part_s + runs_.width();
@@ -440,17 +458,17 @@ class ChannelsLastBackward {
       }
     }
   }
-  void sum(int64_t run) {
+  void sum(int64_t run, const Tables &tables) {
     const int64_t at = runs_.at(run);
     sums_of_((const T *)f_.x + at, (const T *)f_.dy + at, further((const T *)f_.y, at),
-             runs_.positions(run), n_.C, tables_.lines(runs_.sample(run), 0),
+             runs_.positions(run), n_.C, tables.lines(runs_.sample(run), 0),
              runs_.rows(sums_ + runs_.sums_of(run)));
   }
-  void combine(int64_t run) {
+  void combine(int64_t run, const Tables &tables) {
     const int64_t at = runs_.at(run);
     combine_((const T *)f_.x + at, (const T *)f_.dy + at, further((const T *)f_.y, at),
              further((T *)f_.dx, at), further((T *)f_.d_residual, at),
-             runs_.positions(run), n_.C, tables_.lines(runs_.sample(run), 0));
+             runs_.positions(run), n_.C, tables.lines(runs_.sample(run), 0));
   }
 
   const Backward &f_;

@@ -52,7 +52,7 @@ class ContiguousForward {
   Status run() {
     const bool by_group = enough_groups(n_, team_);
     Scratch scratch;
-    tables_.ask_forward(scratch, n_, by_group ? 1 : n_.B);
+    tables_.ask_forward(scratch, n_, 1, by_group ? 1 : n_.B);
     if (!scratch.place()) return NO_MEMORY;
     by_group ? run_by_group() : run_in_phases();
     return team_.status();

@@ -42,21 +42,35 @@ struct Tables {
   Lines lines(int64_t b, int64_t c) const {
     return {mean(b, c), slope(b, c), offset(b, c), q_line(b, c), r_line(b, c)};
   }
+  // The same for samples that use the row of sample b in turn, but for what each adds to
+  // the gradients of the parameters. A row stays in cache.
+  Tables in_turn(int64_t b) const {
+    Tables result = *this;
+    for (Table<double> *table :
+         {&result.delta, &result.terms, &result.rho_g, &result.s, &result.t, &result.q,
+          &result.r})
+      *table = {(*table)(b), 0};
+    for (Table<float> *table : {&result.mean, &result.slope, &result.offset,
+                                &result.q_line, &result.r_line})
+      *table = {(*table)(b), 0};
+    return result;
+  }
 
-  // For one row or for all samples.
-  void ask_forward(Scratch &scratch, Layer &n, int64_t samples) {
+  // For one row or for all samples. Where the forward pass takes all samples at once, it
+  // is only the lines that wait.
+  void ask_forward(Scratch &scratch, Layer &n, int64_t samples, int64_t line_samples) {
     scratch.ask(n.a, n.C);
     scratch.ask(n.beta_c, n.C);
     scratch.ask({&delta, &terms}, samples, n.C);
     scratch.ask({&rho_g}, samples, n.G);
-    ask_lines(scratch, n, samples);
+    ask_lines(scratch, n, line_samples);
   }
   void ask_lines(Scratch &scratch, const Layer &n, int64_t samples) {
     scratch.ask({&mean, &slope, &offset}, samples, n.C);
   }
   // The sums for the parameters can be one row where others are not.
   void ask_backward(Scratch &scratch, Layer &n, int64_t samples, int64_t parts) {
-    ask_forward(scratch, n, samples);
+    ask_forward(scratch, n, samples, samples);
     scratch.ask({&s, &t, &q, &r}, samples, n.C);
     scratch.ask({&q_line, &r_line}, samples, n.C);
     scratch.ask({&by_channel, &by_channel_sum}, parts, n.C);
