@@ -366,7 +366,7 @@ class ChannelsLastBackward {
 
   Status run() {
     Scratch scratch;
-    tables_.ask_backward(scratch, n_, n_.B, n_.B);
+    tables_.ask_backward(scratch, n_, n_.B, team_.size() > 1 ? n_.B : 1);
     scratch.ask(sums_, runs_.sums_of(runs_.all()));
     if (!scratch.place()) return NO_MEMORY;
     if (!f_.plain && enough_samples(n_, team_))
