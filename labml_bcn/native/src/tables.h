@@ -209,7 +209,10 @@ BCN_ALONE inline void back_through_groups(const Layer &n, int64_t b, int64_t gro
   double *__restrict const by_group_sum = tables.by_group_sum(b, group);
   const double share = 1.0 / D, scale = -share / n.L;
   // Samples that share a row of a table add to it. The others have theirs alone.
-  const bool add = b > 0 && !tables.by_channel.stride;
+  if (b == 0 || tables.by_channel.stride) {
+    for (int64_t c = 0; c < some * D; c++) by_channel[c] = by_channel_sum[c] = 0;
+    for (int64_t g = 0; g < some; g++) by_group[g] = by_group_sum[g] = 0;
+  }
   for (int64_t c = 0; c < some * D; c++) {
     t[c] -= left(mu[c]) * s[c];
     terms[c] = a[c] * t[c] + delta[c] * s[c];
@@ -218,14 +221,14 @@ BCN_ALONE inline void back_through_groups(const Layer &n, int64_t b, int64_t gro
     const double U = sum(terms + g * D, D), sum_s = sum(s + g * D, D);
     const double kappa = n.gamma_g(group + g) * rho_g[g];
     const double phi = rho_g[g] * rho_g[g] * U;
-    by_group[g] = (add ? by_group[g] : 0) + rho_g[g] * U;
-    by_group_sum[g] = (add ? by_group_sum[g] : 0) + sum_s;
+    by_group[g] += rho_g[g] * U;
+    by_group_sum[g] += sum_s;
     for (int64_t c = g * D; c < (g + 1) * D; c++) {
       const double omega = sum_s + phi * delta[c], along = phi * a[c];
       const double sz = kappa * (s[c] - omega * share);
       const double tz = kappa * (t[c] - along * v[c] * share);
-      by_channel[c] = (add ? by_channel[c] : 0) + (tz + (mu[c] - m[c]) * sz);
-      by_channel_sum[c] = (add ? by_channel_sum[c] : 0) + sz;
+      by_channel[c] += tz + (mu[c] - m[c]) * sz;
+      by_channel_sum[c] += sz;
       q[c] = scale * kappa * a[c] * along;
       r[c] = scale * kappa * a[c] * omega;
     }
