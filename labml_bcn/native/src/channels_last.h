@@ -221,8 +221,8 @@ class Runs {
 // of the whole.
 BCN_ALONE inline void merge_moments(const Layer &n, const Runs &runs, const float *sums,
                                     int64_t b, int64_t c, int64_t end) {
-  double *__restrict const mu = n.mu + b * n.C;
-  double *__restrict const v = n.v + b * n.C;
+  double *const mu = n.mu + b * n.C;
+  double *const v = n.v + b * n.C;
   double before = 0;
   for (int64_t k = 0; k < runs.each(); k++) {
     const int64_t run = b * runs.each() + k;
@@ -231,6 +231,7 @@ BCN_ALONE inline void merge_moments(const Layer &n, const Runs &runs, const floa
     const float *const second = first + runs.width();
     const double count = runs.positions(run).count, share = 1 / count;
     const double part = count / (before + count), weight = before * part;
+    BCN_APART
     for (int64_t i = c; i < end; i++) {
       const double shift = first[i] * share, mean = pivot[i] + shift;
       const double squares = second[i] - shift * first[i];
@@ -240,6 +241,7 @@ BCN_ALONE inline void merge_moments(const Layer &n, const Runs &runs, const floa
     }
     before += count;
   }
+  BCN_APART
   for (int64_t i = c; i < end; i++) v[i] = v[i] < 0 ? 0 : v[i] / n.L;
 }
 
@@ -247,9 +249,10 @@ BCN_ALONE inline void merge_moments(const Layer &n, const Runs &runs, const floa
 template <class T>
 BCN_ALONE void take_as_means(const Layer &n, const T *x, int64_t b, int64_t c,
                              int64_t end) {
-  double *__restrict const mu = n.mu + b * n.C;
-  double *__restrict const v = n.v + b * n.C;
+  double *const mu = n.mu + b * n.C;
+  double *const v = n.v + b * n.C;
   x += b * n.C;
+  BCN_APART
   for (int64_t i = c; i < end; i++) {
     mu[i] = number(x[i]);
     v[i] = mu[i] - mu[i];  // which is NaN where x is not finite
@@ -448,10 +451,11 @@ class ChannelsLastBackward {
     });
   }
   void merge_sums(int64_t b, int64_t c, int64_t end, const Tables &tables) {
-    double *__restrict const s = tables.s(b), *__restrict const t = tables.t(b);
+    double *const s = tables.s(b), *const t = tables.t(b);
     for (int64_t k = 0; k < runs_.each(); k++) {
       const float *const part_s = sums_ + runs_.sums_of(b * runs_.each() + k);
       const float *const part_t = part_s + runs_.width();
+      BCN_APART
       for (int64_t i = c; i < end; i++) {
         s[i] = (k ? s[i] : 0) + part_s[i];
         t[i] = (k ? t[i] : 0) + part_t[i];

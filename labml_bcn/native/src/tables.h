@@ -95,8 +95,10 @@ BCN_INLINE double sum(const double *p, int64_t n) {
 // What a pass over samples needs of the batch norm, a = gamma rho and beta, in double.
 BCN_ALONE inline void prepare(const Layer &n, int64_t c, int64_t end) {
   const Weights &given = n.weights;
+  BCN_APART
   for (int64_t i = c; i < end; i++)
     n.a[i] = (given.gamma_c ? given.gamma_c[i] : 1) * n.rho_c[i];
+  BCN_APART
   for (int64_t i = c; i < end; i++) n.beta_c[i] = given.beta_c ? given.beta_c[i] : 0;
 }
 
@@ -106,15 +108,20 @@ inline bool finite(float value) { return value - value == 0; }
 // into m, and for now into rho.
 BCN_ALONE inline void pool_moments(const Layer &n, int64_t c, int64_t end) {
   double *const mean = n.m, *const var = n.rho_c;
+  BCN_APART
   for (int64_t i = c; i < end; i++) mean[i] = var[i] = 0;
   for (int64_t b = 0; b < n.B; b++)
+    BCN_APART
     for (int64_t i = c; i < end; i++) mean[i] += n.mu[b * n.C + i];
+  BCN_APART
   for (int64_t i = c; i < end; i++) mean[i] /= n.B;
   for (int64_t b = 0; b < n.B; b++)
+    BCN_APART
     for (int64_t i = c; i < end; i++) {
       const double between = n.mu[b * n.C + i] - mean[i];
       var[i] += n.v[b * n.C + i] + between * between;
     }
+  BCN_APART
   for (int64_t i = c; i < end; i++) var[i] /= n.B;
 }
 
@@ -138,9 +145,11 @@ BCN_ALONE inline void find_statistics(const Forward &f, const Layer &n, int64_t 
                                       int64_t end) {
   if (f.how != EVALUATION) {
     pool_moments(n, first, end);
+    BCN_APART
     for (int64_t c = first; c < end; c++)
       learn(f, c, n.m[c], n.rho_c[c], double(n.B) * n.L);
   }
+  BCN_APART
   for (int64_t c = first; c < end; c++) {
     if (f.how != PLAIN) n.m[c] = f.exp_mean[c];
     const double var = f.how == PLAIN ? n.rho_c[c] : f.exp_var[c];
@@ -161,26 +170,30 @@ BCN_ALONE inline void slopes_and_offsets(const Layer &n, int64_t b, int64_t grou
   const double *const mu = n.mu + row, *const v = n.v + row;
   const double *const a = n.a + first, *const m = n.m + first;
   const double *const beta_c = n.beta_c + first;
-  double *__restrict const delta = tables.delta(b, first);
-  double *__restrict const terms = tables.terms(b, first);
-  double *__restrict const rho_g = tables.rho_g(b, group);
+  double *const delta = tables.delta(b, first);
+  double *const terms = tables.terms(b, first);
+  double *const rho_g = tables.rho_g(b, group);
   const double share = 1.0 / D, eps = n.weights.eps_g;
   // delta is eta at first, and rho_g is V.
+  BCN_APART
   for (int64_t c = 0; c < some * D; c++) delta[c] = a[c] * (mu[c] - m[c]) + beta_c[c];
   for (int64_t g = 0; g < some; g++) {
     const double eta_mean = share * sum(delta + g * D, D);
+    BCN_APART
     for (int64_t c = g * D; c < (g + 1) * D; c++) {
       delta[c] -= eta_mean;
       terms[c] = a[c] * a[c] * v[c] + delta[c] * delta[c];
     }
     rho_g[g] = share * sum(terms + g * D, D);
   }
+  BCN_APART
   for (int64_t g = 0; g < some; g++) rho_g[g] = 1 / __builtin_sqrt(rho_g[g] + eps);
   const Lines lines = tables.lines(b, first);
-  float *__restrict const mean = lines.mean, *__restrict const slope = lines.slope;
-  float *__restrict const offset = lines.offset;
+  float *const mean = lines.mean, *const slope = lines.slope;
+  float *const offset = lines.offset;
   for (int64_t g = 0; g < some; g++) {
     const double kappa = n.gamma_g(group + g) * rho_g[g], beta_g = n.beta_g(group + g);
+    BCN_APART
     for (int64_t c = g * D; c < (g + 1) * D; c++) {
       const double s = kappa * a[c], o = kappa * delta[c] + beta_g;
       mean[c] = whole(mu[c]);
@@ -199,20 +212,22 @@ BCN_ALONE inline void back_through_groups(const Layer &n, int64_t b, int64_t gro
   const double *const a = n.a + first, *const m = n.m + first;
   const double *const delta = tables.delta(b, first), *const s = tables.s(b, first);
   const double *const rho_g = tables.rho_g(b, group);
-  double *__restrict const t = tables.t(b, first);
-  double *__restrict const terms = tables.terms(b, first);
-  double *__restrict const q = tables.q(b, first);
-  double *__restrict const r = tables.r(b, first);
-  double *__restrict const by_channel = tables.by_channel(b, first);
-  double *__restrict const by_channel_sum = tables.by_channel_sum(b, first);
-  double *__restrict const by_group = tables.by_group(b, group);
-  double *__restrict const by_group_sum = tables.by_group_sum(b, group);
+  double *const t = tables.t(b, first);
+  double *const terms = tables.terms(b, first);
+  double *const q = tables.q(b, first);
+  double *const r = tables.r(b, first);
+  double *const by_channel = tables.by_channel(b, first);
+  double *const by_channel_sum = tables.by_channel_sum(b, first);
+  double *const by_group = tables.by_group(b, group);
+  double *const by_group_sum = tables.by_group_sum(b, group);
   const double share = 1.0 / D, scale = -share / n.L;
   // Samples that share a row of a table add to it. The others have theirs alone.
   if (b == 0 || tables.by_channel.stride) {
+    BCN_APART
     for (int64_t c = 0; c < some * D; c++) by_channel[c] = by_channel_sum[c] = 0;
     for (int64_t g = 0; g < some; g++) by_group[g] = by_group_sum[g] = 0;
   }
+  BCN_APART
   for (int64_t c = 0; c < some * D; c++) {
     t[c] -= left(mu[c]) * s[c];
     terms[c] = a[c] * t[c] + delta[c] * s[c];
@@ -223,6 +238,7 @@ BCN_ALONE inline void back_through_groups(const Layer &n, int64_t b, int64_t gro
     const double phi = rho_g[g] * rho_g[g] * U;
     by_group[g] += rho_g[g] * U;
     by_group_sum[g] += sum_s;
+    BCN_APART
     for (int64_t c = g * D; c < (g + 1) * D; c++) {
       const double omega = sum_s + phi * delta[c], along = phi * a[c];
       const double sz = kappa * (s[c] - omega * share);
@@ -245,13 +261,16 @@ BCN_ALONE inline void find_gradients(const Backward &f, const Layer &n, int64_t 
   for (int64_t b = 1; b < rows; b++) {
     const double *const more_y = tables.by_channel(b);
     const double *const more_sz = tables.by_channel_sum(b);
+    BCN_APART
     for (int64_t c = first * n.D; c < end * n.D; c++) y[c] += more_y[c];
+    BCN_APART
     for (int64_t c = first * n.D; c < end * n.D; c++) sz[c] += more_sz[c];
     for (int64_t g = first; g < end; g++) {
       by_group[g] += *tables.by_group(b, g);
       sum_s[g] += *tables.by_group_sum(b, g);
     }
   }
+  BCN_APART
   for (int64_t c = first * n.D; c < end * n.D; c++) {
     f.d_gamma_c[c] = float(n.rho_c[c] * y[c]);
     f.d_beta_c[c] = float(sz[c]);
@@ -266,8 +285,9 @@ BCN_ALONE inline void find_gradients(const Backward &f, const Layer &n, int64_t 
 BCN_ALONE inline void back_through_statistics(const Layer &n, int64_t b, int64_t group,
                                               int64_t end, const Tables &tables) {
   const double *const y = tables.by_channel(0), *const sz = tables.by_channel_sum(0);
-  double *__restrict const q = tables.q(b), *__restrict const r = tables.r(b);
+  double *const q = tables.q(b), *const r = tables.r(b);
   const double share = 1 / (double(n.B) * n.L);
+  BCN_APART
   for (int64_t c = group * n.D; c < end * n.D; c++) {
     const double more = -n.a[c] * n.rho_c[c] * n.rho_c[c] * y[c] * share;
     q[c] += more;
@@ -281,7 +301,8 @@ BCN_ALONE inline void settle(const Layer &n, int64_t b, int64_t group, int64_t e
   const double *const mu = n.mu + b * n.C;
   const double *const q = tables.q(b), *const r = tables.r(b);
   const Lines lines = tables.lines(b, 0);
-  float *__restrict const q_line = lines.q, *__restrict const r_line = lines.r;
+  float *const q_line = lines.q, *const r_line = lines.r;
+  BCN_APART
   for (int64_t c = group * n.D; c < end * n.D; c++) {
     q_line[c] = float(q[c]);
     r_line[c] = float(r[c] - q[c] * left(mu[c]));
@@ -302,6 +323,7 @@ BCN_ALONE inline void back_through_tables(const Backward &f, const Layer &n,
 
 // The lines of a pass alone, from the tables that it was given.
 BCN_ALONE inline void take_lines(const Pass &pass, int64_t rows, const Lines &lines) {
+  BCN_APART
   for (int64_t i = 0; i < rows; i++) {
     const double rest = left(pass.mu[i]), slope = pass.slope ? pass.slope[i] : 0;
     lines.mean[i] = whole(pass.mu[i]);
@@ -315,6 +337,7 @@ BCN_ALONE inline void take_lines(const Pass &pass, int64_t rows, const Lines &li
 
 // And T around the whole mean, for its sums.
 inline void finish_sums(const Pass &pass, int64_t rows) {
+  BCN_APART
   for (int64_t i = 0; i < rows; i++) pass.t[i] -= left(pass.mu[i]) * pass.s[i];
 }
 
