@@ -224,5 +224,14 @@ BCN_INLINE Sums sums(Block first, Block second) {
                  __builtin_shufflevector(a, b, 2, 3, 6, 7);
   return {c[0] + c[1], c[2] + c[3]};
 }
+// And of four vectors.
+BCN_INLINE Four sums(const Four (&of)[4]) {
+  const Four a = __builtin_shufflevector(of[0], of[1], 0, 1, 4, 5) +
+                 __builtin_shufflevector(of[0], of[1], 2, 3, 6, 7);
+  const Four b = __builtin_shufflevector(of[2], of[3], 0, 1, 4, 5) +
+                 __builtin_shufflevector(of[2], of[3], 2, 3, 6, 7);
+  return __builtin_shufflevector(a, b, 0, 2, 4, 6) +
+         __builtin_shufflevector(a, b, 1, 3, 5, 7);
+}
 
 }  // namespace bcn::BCN_KERNELS
