@@ -188,7 +188,7 @@ class Runs {
     // converted. Otherwise memory counts, and that likes to be read in order; only
     // tables should not come from there too.
     const bool near = n.B * n.L * n.C * value_size <= NEAR_INPUT || value_size < 4;
-    const int64_t fitting = (near ? 16 << 10 : 1 << 10) / (n.C * value_size);
+    const int64_t fitting = (near ? 16 << 10 : 1 << 9) / (n.C * value_size);
     strip_ = at_least(near || n.C >= 1024 ? 4 : 1, at_most(FEW, fitting));
   }
   int64_t each() const { return each_; }
