@@ -221,8 +221,7 @@ class Runs {
 // of the whole.
 BCN_ALONE inline void merge_moments(const Layer &n, const Runs &runs, const float *sums,
                                     int64_t b, int64_t c, int64_t end) {
-  double *const mu = n.mu + b * n.C;
-  double *const v = n.v + b * n.C;
+  double *const mu = n.mu + b * n.C, *const v = n.v + b * n.C;
   double before = 0;
   for (int64_t k = 0; k < runs.each(); k++) {
     const int64_t run = b * runs.each() + k;
@@ -249,8 +248,7 @@ BCN_ALONE inline void merge_moments(const Layer &n, const Runs &runs, const floa
 template <class T>
 BCN_ALONE void take_as_means(const Layer &n, const T *x, int64_t b, int64_t c,
                              int64_t end) {
-  double *const mu = n.mu + b * n.C;
-  double *const v = n.v + b * n.C;
+  double *const mu = n.mu + b * n.C, *const v = n.v + b * n.C;
   x += b * n.C;
   BCN_APART
   for (int64_t i = c; i < end; i++) {

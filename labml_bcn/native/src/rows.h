@@ -67,8 +67,8 @@ BCN_INLINE Totals sum_row(int64_t length, F &&f) {
   return result;
 }
 
-// The same for all rows: f(row, position, count, first, second). Of short rows the lanes
-// of four are added up together, in the same order as those of one.
+// The same for all rows: f(row, position, count, first, second). Of four short rows the
+// lanes are added up together, in the same order as those of one.
 template <class F>
 BCN_INLINE void sum_each_row(int64_t rows, int64_t length, double *first,
                              double *second, F &&f) {

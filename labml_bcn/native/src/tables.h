@@ -42,8 +42,8 @@ struct Tables {
   Lines lines(int64_t b, int64_t c) const {
     return {mean(b, c), slope(b, c), offset(b, c), q_line(b, c), r_line(b, c)};
   }
-  // The same for samples that use the row of sample b in turn, but for what each adds to
-  // the gradients of the parameters. A row stays in cache.
+  // The same for samples that use the row of sample b in turn, which stays in cache. Of
+  // what they add to the gradients of the parameters each keeps its own.
   Tables in_turn(int64_t b) const {
     Tables result = *this;
     for (Table<double> *table :
@@ -56,8 +56,8 @@ struct Tables {
     return result;
   }
 
-  // For one row or for all samples. Where the forward pass takes all samples at once, it
-  // is only the lines that wait.
+  // For one row or for all samples. Where the passes go over all samples one by one,
+  // only the lines wait in between.
   void ask_forward(Scratch &scratch, Layer &n, int64_t samples, int64_t line_samples) {
     scratch.ask(n.a, n.C);
     scratch.ask(n.beta_c, n.C);
@@ -162,8 +162,8 @@ BCN_ALONE inline void find_statistics(const Forward &f, const Layer &n, int64_t 
 inline float whole(double mu) { return float(mu); }
 inline double left(double mu) { return mu - float(mu); }
 
-// Slopes and offsets of one sample, for its groups from `group` to `end`. A step is taken
-// for all of them before the next one: a group alone would wait for its sums and its root.
+// Slopes and offsets of one sample, for its groups from `group` to `end`. Each step is
+// taken for all of them: a group alone would wait for its sums and its root.
 BCN_ALONE inline void slopes_and_offsets(const Layer &n, int64_t b, int64_t group,
                                          int64_t end, const Tables &tables) {
   const int64_t D = n.D, first = group * D, some = end - group, row = b * n.C + first;
