@@ -188,7 +188,7 @@ class Runs {
     // converted. Otherwise memory counts, and that likes to be read in order; only
     // tables should not come from there too.
     const bool near = n.B * n.L * n.C * value_size <= NEAR_INPUT || value_size < 4;
-    const int64_t fitting = (near ? 16 << 10 : 1 << 10) / (n.C * value_size);
+    const int64_t fitting = (near ? 16 << 10 : 1 << 9) / (n.C * value_size);
     strip_ = at_least(near || n.C >= 1024 ? 4 : 1, at_most(FEW, fitting));
   }
   int64_t each() const { return each_; }
@@ -230,6 +230,7 @@ BCN_ALONE inline void merge_moments(const Layer &n, const Runs &runs, const floa
     const float *const second = first + runs.width();
     const double count = runs.positions(run).count, share = 1 / count;
     const double part = count / (before + count), weight = before * part;
+    BCN_APART
     for (int64_t i = c; i < end; i++) {
       const double shift = first[i] * share, mean = pivot[i] + shift;
       const double squares = second[i] - shift * first[i];
@@ -239,7 +240,21 @@ BCN_ALONE inline void merge_moments(const Layer &n, const Runs &runs, const floa
     }
     before += count;
   }
+  BCN_APART
   for (int64_t i = c; i < end; i++) v[i] = v[i] < 0 ? 0 : v[i] / n.L;
+}
+
+// A single position is its own mean.
+template <class T>
+BCN_ALONE void take_as_means(const Layer &n, const T *x, int64_t b, int64_t c,
+                             int64_t end) {
+  double *const mu = n.mu + b * n.C, *const v = n.v + b * n.C;
+  x += b * n.C;
+  BCN_APART
+  for (int64_t i = c; i < end; i++) {
+    mu[i] = number(x[i]);
+    v[i] = mu[i] - mu[i];  // which is NaN where x is not finite
+  }
 }
 
 // Samples can take turns on the threads, each as a whole.
@@ -256,13 +271,11 @@ class ChannelsLastForward {
 
   Status run() {
     Scratch scratch;
-    tables_.ask_forward(scratch, n_, n_.B);
+    const bool by_sample = f_.how == EVALUATION && enough_samples(n_, team_);
+    tables_.ask_forward(scratch, n_, by_sample ? n_.B : 1, n_.B);
     scratch.ask(sums_, runs_.moments_of(runs_.all()));
     if (!scratch.place()) return NO_MEMORY;
-    if (f_.how == EVALUATION && enough_samples(n_, team_))
-      evaluate();
-    else
-      run_in_phases();
+    by_sample ? evaluate() : run_in_phases();
     return team_.status();
   }
 
@@ -271,7 +284,7 @@ class ChannelsLastForward {
     scratch.ask(sums_, runs_.moments_of(runs_.all()));
     if (!scratch.place()) return NO_MEMORY;
     measure_all();
-    for (int64_t b = 0; b < n_.B; b++) merge_moments(n_, runs_, sums_, b, 0, n_.C);
+    for (int64_t b = 0; b < n_.B; b++) merge(b, 0, n_.C);
     return team_.status();
   }
   Status apply_alone(const Pass &pass) {
@@ -287,12 +300,12 @@ class ChannelsLastForward {
   void evaluate() {
     find_statistics(f_, n_, 0, n_.C);
     team_.each(n_.B, n_.L * n_.C, [&](int64_t b, int64_t end) {
-      for (; b < end; b++) {
+      for (const Tables tables = tables_.in_turn(b); b < end; b++) {
         const int64_t first = b * runs_.each(), last = first + runs_.each();
         for (int64_t run = first; run < last; run++) measure(run);
-        merge_moments(n_, runs_, sums_, b, 0, n_.C);
-        for (int64_t g = 0; g < n_.G; g++) slope_and_offset(n_, b, g, tables_);
-        for (int64_t run = last; run-- > first;) apply(run);
+        merge(b, 0, n_.C);
+        slopes_and_offsets(n_, b, 0, n_.G, tables);
+        for (int64_t run = last; run-- > first;) apply(run, tables);
       }
     });
   }
@@ -301,10 +314,10 @@ class ChannelsLastForward {
     measure_all();
     team_.each(n_.G, 4 * n_.B * n_.D, [&](int64_t first, int64_t end) {
       for (int64_t b = 0; b < n_.B; b++)
-        merge_moments(n_, runs_, sums_, b, first * n_.D, end * n_.D);
+        merge(b, first * n_.D, end * n_.D);
       find_statistics(f_, n_, first * n_.D, end * n_.D);
       for (int64_t b = 0; b < n_.B; b++)
-        for (int64_t g = first; g < end; g++) slope_and_offset(n_, b, g, tables_);
+        slopes_and_offsets(n_, b, first, end, tables_);
     });
     apply_all();
   }
@@ -316,18 +329,23 @@ class ChannelsLastForward {
   }
   void apply_all() {
     team_.each(runs_.all(), runs_.values(), [&](int64_t first, int64_t run) {
-      while (run-- > first) apply(run);
+      while (run-- > first) apply(run, tables_);
     });
   }
   void measure(int64_t run) {
+    if (n_.L == 1) return;
     float *const pivots = sums_ + runs_.moments_of(run);
     measure_run((const T *)f_.x + runs_.at(run), runs_.positions(run), n_.C, pivots,
                 runs_.rows(pivots + runs_.width()));
   }
-  void apply(int64_t run) {
+  void merge(int64_t b, int64_t c, int64_t end) {
+    n_.L == 1 ? take_as_means(n_, (const T *)f_.x, b, c, end)
+              : merge_moments(n_, runs_, sums_, b, c, end);
+  }
+  void apply(int64_t run, const Tables &tables) {
     const int64_t at = runs_.at(run);
     apply_((const T *)f_.x + at, further((const T *)f_.residual, at), (T *)f_.y + at,
-           runs_.positions(run), n_.C, tables_.lines(runs_.sample(run), 0));
+           runs_.positions(run), n_.C, tables.lines(runs_.sample(run), 0));
   }
 
   const Forward &f_;
@@ -349,7 +367,7 @@ class ChannelsLastBackward {
 
   Status run() {
     Scratch scratch;
-    tables_.ask_backward(scratch, n_, n_.B, n_.B);
+    tables_.ask_backward(scratch, n_, n_.B, team_.size() > 1 ? n_.B : 1);
     scratch.ask(sums_, runs_.sums_of(runs_.all()));
     if (!scratch.place()) return NO_MEMORY;
     if (!f_.plain && enough_samples(n_, team_))
@@ -363,7 +381,7 @@ class ChannelsLastBackward {
     return alone(pass, [&] {
       tables_.s = {pass.s, n_.C}, tables_.t = {pass.t, n_.C};
       sum_all();
-      for (int64_t b = 0; b < n_.B; b++) merge_sums(b, 0, n_.C);
+      for (int64_t b = 0; b < n_.B; b++) merge_sums(b, 0, n_.C, tables_);
       finish_sums(pass, n_.B * n_.C);
     });
   }
@@ -389,16 +407,15 @@ class ChannelsLastBackward {
   void run_by_sample() {
     prepare(n_, 0, n_.C);
     team_.each(n_.B, 2 * n_.L * n_.C, [&](int64_t b, int64_t end) {
-      for (; b < end; b++) {
+      for (const Tables tables = tables_.in_turn(b); b < end; b++) {
         const int64_t first = b * runs_.each(), last = first + runs_.each();
-        for (int64_t g = 0; g < n_.G; g++) slope_and_offset(n_, b, g, tables_);
-        for (int64_t run = first; run < last; run++) sum(run);
-        merge_sums(b, 0, n_.C);
-        for (int64_t g = 0; g < n_.G; g++) {
-          back_through_group(n_, b, g, tables_);
-          settle(n_, b, g, tables_);
-        }
-        for (int64_t run = last; run-- > first && input_wanted();) combine(run);
+        slopes_and_offsets(n_, b, 0, n_.G, tables);
+        for (int64_t run = first; run < last; run++) sum(run, tables);
+        merge_sums(b, 0, n_.C, tables);
+        back_through_groups(n_, b, 0, n_.G, tables);
+        settle(n_, b, 0, n_.G, tables);
+        for (int64_t run = last; run-- > first && input_wanted();)
+          combine(run, tables);
       }
     });
     team_.each(n_.G, n_.B * n_.D, [&](int64_t first, int64_t end) {
@@ -410,11 +427,12 @@ class ChannelsLastBackward {
     team_.each(n_.G, 4 * n_.B * n_.D, [&](int64_t first, int64_t end) {
       prepare(n_, first * n_.D, end * n_.D);
       for (int64_t b = 0; b < n_.B; b++)
-        for (int64_t g = first; g < end; g++) slope_and_offset(n_, b, g, tables_);
+        slopes_and_offsets(n_, b, first, end, tables_);
     });
     sum_all();
     team_.each(n_.G, 4 * n_.B * n_.D, [&](int64_t first, int64_t end) {
-      for (int64_t b = 0; b < n_.B; b++) merge_sums(b, first * n_.D, end * n_.D);
+      for (int64_t b = 0; b < n_.B; b++)
+        merge_sums(b, first * n_.D, end * n_.D, tables_);
       back_through_tables(f_, n_, first, end, tables_);
     });
     if (input_wanted()) combine_all();
@@ -422,37 +440,37 @@ class ChannelsLastBackward {
 
   void sum_all() {
     team_.each(runs_.all(), 2 * runs_.values(), [&](int64_t run, int64_t end) {
-      for (; run < end; run++) sum(run);
+      for (; run < end; run++) sum(run, tables_);
     });
   }
   void combine_all() {
     team_.each(runs_.all(), 2 * runs_.values(), [&](int64_t first, int64_t run) {
-      while (run-- > first) combine(run);
+      while (run-- > first) combine(run, tables_);
     });
   }
-  void merge_sums(int64_t b, int64_t c, int64_t end) {
-    double *const s = tables_.s(b), *const t = tables_.t(b);
-    for (int64_t i = c; i < end; i++) s[i] = t[i] = 0;
+  void merge_sums(int64_t b, int64_t c, int64_t end, const Tables &tables) {
+    double *const s = tables.s(b), *const t = tables.t(b);
     for (int64_t k = 0; k < runs_.each(); k++) {
       const float *const part_s = sums_ + runs_.sums_of(b * runs_.each() + k);
       const float *const part_t = part_s + runs_.width();
+      BCN_APART
       for (int64_t i = c; i < end; i++) {
-        s[i] += part_s[i];
-        t[i] += part_t[i];
+        s[i] = (k ? s[i] : 0) + part_s[i];
+        t[i] = (k ? t[i] : 0) + part_t[i];
       }
     }
   }
-  void sum(int64_t run) {
+  void sum(int64_t run, const Tables &tables) {
     const int64_t at = runs_.at(run);
     sums_of_((const T *)f_.x + at, (const T *)f_.dy + at, further((const T *)f_.y, at),
-             runs_.positions(run), n_.C, tables_.lines(runs_.sample(run), 0),
+             runs_.positions(run), n_.C, tables.lines(runs_.sample(run), 0),
              runs_.rows(sums_ + runs_.sums_of(run)));
   }
-  void combine(int64_t run) {
+  void combine(int64_t run, const Tables &tables) {
     const int64_t at = runs_.at(run);
     combine_((const T *)f_.x + at, (const T *)f_.dy + at, further((const T *)f_.y, at),
              further((T *)f_.dx, at), further((T *)f_.d_residual, at),
-             runs_.positions(run), n_.C, tables_.lines(runs_.sample(run), 0));
+             runs_.positions(run), n_.C, tables.lines(runs_.sample(run), 0));
   }
 
   const Backward &f_;

@@ -52,7 +52,7 @@ class ContiguousForward {
   Status run() {
     const bool by_group = enough_groups(n_, team_);
     Scratch scratch;
-    tables_.ask_forward(scratch, n_, by_group ? 1 : n_.B);
+    tables_.ask_forward(scratch, n_, 1, by_group ? 1 : n_.B);
     if (!scratch.place()) return NO_MEMORY;
     by_group ? run_by_group() : run_in_phases();
     return team_.status();
@@ -102,7 +102,7 @@ class ContiguousForward {
     team_.each(n_.G, 4 * n_.B * n_.D, [&](int64_t first, int64_t end) {
       find_statistics(f_, n_, first * n_.D, end * n_.D);
       for (int64_t b = 0; b < n_.B; b++)
-        for (int64_t g = first; g < end; g++) slope_and_offset(n_, b, g, tables_);
+        slopes_and_offsets(n_, b, first, end, tables_);
     });
     apply_all();
   }
@@ -124,7 +124,7 @@ class ContiguousForward {
     measure(b * n_.C + g * n_.D, some * n_.D);
   }
   void apply_groups(int64_t b, int64_t g, int64_t some) {
-    for (int64_t i = g; i < g + some; i++) slope_and_offset(n_, b, i, tables_);
+    slopes_and_offsets(n_, b, g, g + some, tables_);
     apply(b * n_.C + g * n_.D, some * n_.D, tables_.lines(b, g * n_.D));
   }
   void apply(int64_t row, int64_t rows, Lines lines) {
@@ -210,7 +210,7 @@ class ContiguousBackward {
     for (int64_t b = 0; b < n_.B; b++) sum_groups(b, first, end - first);
     find_gradients(f_, n_, first, end, tables_);
     for (int64_t b = n_.B; b-- > 0 && input_wanted();) {
-      for (int64_t g = first; g < end; g++) back_through_statistics(n_, b, g, tables_);
+      back_through_statistics(n_, b, first, end, tables_);
       combine_groups(b, first, end - first);
     }
   }
@@ -219,7 +219,7 @@ class ContiguousBackward {
     team_.each(n_.G, 4 * n_.B * n_.D, [&](int64_t first, int64_t end) {
       prepare(n_, first * n_.D, end * n_.D);
       for (int64_t b = 0; b < n_.B; b++)
-        for (int64_t g = first; g < end; g++) slope_and_offset(n_, b, g, tables_);
+        slopes_and_offsets(n_, b, first, end, tables_);
     });
     sum_all();
     team_.each(n_.G, 4 * n_.B * n_.D, [&](int64_t first, int64_t end) {
@@ -239,9 +239,9 @@ class ContiguousBackward {
   }
 
   void sum_groups(int64_t b, int64_t g, int64_t some) {
-    for (int64_t i = g; i < g + some; i++) slope_and_offset(n_, b, i, tables_);
+    slopes_and_offsets(n_, b, g, g + some, tables_);
     sum(b * n_.C + g * n_.D, some * n_.D, b, g * n_.D);
-    for (int64_t i = g; i < g + some; i++) back_through_group(n_, b, i, tables_);
+    back_through_groups(n_, b, g, g + some, tables_);
   }
   void sum(int64_t row, int64_t rows, int64_t b, int64_t c) {
     const int64_t at = row * n_.L;
@@ -249,7 +249,7 @@ class ContiguousBackward {
           rows, n_.L, tables_.lines(b, c), tables_.s(b, c), tables_.t(b, c));
   }
   void combine_groups(int64_t b, int64_t g, int64_t some) {
-    for (int64_t i = g; i < g + some; i++) settle(n_, b, i, tables_);
+    settle(n_, b, g, g + some, tables_);
     combine(b * n_.C + g * n_.D, some * n_.D, tables_.lines(b, g * n_.D));
   }
   void combine(int64_t row, int64_t rows, Lines lines) {

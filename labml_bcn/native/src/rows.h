@@ -46,32 +46,19 @@ BCN_INLINE Block where_open(Block output, Block v) {
   return {where_open(output.a, v.a), where_open(output.b, v.b)};
 }
 
-// Sums over a row, of x - pivot and of its square.
-struct Moments {
+// Sums over a row: of x - pivot and of its square, or of dy and of dy (x - mean).
+struct Totals {
   double first, second;
 };
 
-template <class T>
-BCN_INLINE Moments moments_around(float pivot, const T *x, int64_t length) {
-  const Block p = both(pivot);
-  Moments result{};
+// f(position, count, first, second) adds those of few values to blocks.
+template <class F>
+BCN_INLINE Totals sum_row(int64_t length, F &&f) {
+  Totals result{};
   by_pieces(length, LONG, [&](int64_t at, int64_t many) BCN_INLINE_LAMBDA {
     Block first{}, second{};
     by_pieces(many, SHORT, [&](int64_t start, int64_t few) BCN_INLINE_LAMBDA {
-      const T *const values = x + at + start;
-      // Two chains of sums, for one would wait for itself.
-      Block even{}, even_squares{}, odd{}, odd_squares{};
-      int64_t i = 0;
-      for (; i + 2 * BLOCK <= few; i += 2 * BLOCK) {
-        const Block d = load(values + i) - p, e = load(values + i + BLOCK) - p;
-        even = even + d, even_squares = even_squares + d * d;
-        odd = odd + e, odd_squares = odd_squares + e * e;
-      }
-      by_block(few - i, [&](int64_t j, int n) BCN_INLINE_LAMBDA {
-        const Block d = read(values + i + j, n, p) - p;
-        even = even + d, even_squares = even_squares + d * d;
-      });
-      first = first + (even + odd), second = second + (even_squares + odd_squares);
+      f(at + start, few, first, second);
     });
     const Sums part = sums(first, second);
     result.first += part.first;
@@ -80,12 +67,59 @@ BCN_INLINE Moments moments_around(float pivot, const T *x, int64_t length) {
   return result;
 }
 
+// The same for all rows: f(row, position, count, first, second). Of four short rows the
+// lanes are added up together, in the same order as those of one.
+template <class F>
+BCN_INLINE void sum_each_row(int64_t rows, int64_t length, double *first,
+                             double *second, F &&f) {
+  int64_t row = 0;
+  for (; length <= SHORT && row + 4 <= rows; row += 4) {
+    Four firsts[4], seconds[4];
+    for (int k = 0; k < 4; k++) {
+      Block a{}, b{};
+      f(row + k, 0, length, a, b);
+      firsts[k] = folded(a.a + a.b), seconds[k] = folded(b.a + b.b);
+    }
+    const Four a = sums(firsts), b = sums(seconds);
+    for (int k = 0; k < 4; k++) first[row + k] = a[k], second[row + k] = b[k];
+  }
+  for (; row < rows; row++) {
+    const Totals total = sum_row(
+        length, [&](int64_t at, int64_t few, Block &a, Block &b) BCN_INLINE_LAMBDA {
+          f(row, at, few, a, b);
+        });
+    first[row] = total.first, second[row] = total.second;
+  }
+}
+
+// Adds x - pivot and its square over few values.
+template <class T>
+BCN_INLINE void add_around(Block pivot, const T *x, int64_t few, Block &first,
+                           Block &second) {
+  // Two chains of sums, for one would wait for itself.
+  Block even{}, even_squares{}, odd{}, odd_squares{};
+  int64_t i = 0;
+  for (; i + 2 * BLOCK <= few; i += 2 * BLOCK) {
+    const Block d = load(x + i) - pivot, e = load(x + i + BLOCK) - pivot;
+    even = even + d, even_squares = even_squares + d * d;
+    odd = odd + e, odd_squares = odd_squares + e * e;
+  }
+  by_block(few - i, [&](int64_t j, int n) BCN_INLINE_LAMBDA {
+    const Block d = read(x + i + j, n, pivot) - pivot;
+    even = even + d, even_squares = even_squares + d * d;
+  });
+  first = first + (even + odd), second = second + (even_squares + odd_squares);
+}
+
 // A row whose pivot turned out to lie far from its mean: digits were lost. Around the
 // mean none are.
 template <class T>
 BCN_ALONE void measure_again(const T *x, int64_t length, double *mu, double *v) {
   const float pivot = float(*mu);
-  const Moments total = moments_around(pivot, x, length);
+  const Totals total = sum_row(
+      length, [&](int64_t at, int64_t few, Block &a, Block &b) BCN_INLINE_LAMBDA {
+        add_around(both(pivot), x + at, few, a, b);
+      });
   const double shift = total.first / length;
   const double var = total.second / length - shift * shift;
   *mu = pivot + shift;
@@ -99,16 +133,22 @@ constexpr double FAR = 16;
 template <class T>
 BCN_ALONE void measure_rows(const T *x, int64_t rows, int64_t length, double *mu,
                             double *v) {
+  // They are sums at first.
+  sum_each_row(rows, length, mu, v,
+               [&](int64_t row, int64_t at, int64_t few, Block &a,
+                   Block &b) BCN_INLINE_LAMBDA {
+    const T *const start = x + row * length;
+    add_around(both(number(*start)), start + at, few, a, b);
+  });
   const double share = 1.0 / length;
-  for (int64_t row = 0; row < rows; row++, x += length) {
-    const float pivot = number(x[0]);
-    const Moments total = moments_around(pivot, x, length);
-    const double shift = total.first * share;
-    mu[row] = pivot + shift;
-    v[row] = total.second * share - shift * shift;
-    if (!(shift * shift <= FAR * v[row]))
-      measure_again(x, length, mu + row, v + row);
+  BCN_APART
+  for (int64_t row = 0; row < rows; row++) {
+    const double shift = mu[row] * share, var = v[row] * share - shift * shift;
+    mu[row] = number(x[row * length]) + shift;
+    v[row] = shift * shift <= FAR * var ? var : -1;
   }
+  for (int64_t row = 0; row < rows; row++)
+    if (v[row] < 0) measure_again(x + row * length, length, mu + row, v + row);
 }
 
 // y = slope (x - mean) + offset, + residual, through relu.
@@ -143,29 +183,20 @@ BCN_INLINE Block gradient(const T *dy, const T *y, int64_t i, int n, Block dista
 template <class T, Gate GATE>
 BCN_ALONE void sum_rows(const T *x, const T *dy, const T *y, int64_t rows,
                         int64_t length, Lines lines, double *s, double *t) {
-  for (int64_t row = 0; row < rows; row++) {
+  sum_each_row(rows, length, s, t,
+               [&](int64_t row, int64_t at, int64_t few, Block &first,
+                   Block &second) BCN_INLINE_LAMBDA {
     const Block mean = both(lines.mean[row]), slope = both(lines.slope[row]),
                 offset = both(lines.offset[row]);
-    s[row] = t[row] = 0;
-    by_pieces(length, LONG, [&](int64_t at, int64_t many) BCN_INLINE_LAMBDA {
-      Block first{}, second{};
-      by_pieces(many, SHORT, [&](int64_t start, int64_t few) BCN_INLINE_LAMBDA {
-        Block some{}, products{};
-        by_block(few, [&](int64_t j, int n) BCN_INLINE_LAMBDA {
-          const int64_t i = at + start + j;
-          const Block d = read(x + i, n, mean) - mean;
-          const Block g = gradient<T, GATE>(dy, y, i, n, d, slope, offset);
-          some = some + g, products = products + g * d;
-        });
-        first = first + some, second = second + products;
-      });
-      const Sums part = sums(first, second);
-      s[row] += part.first;
-      t[row] += part.second;
+    Block some{}, products{};
+    by_block(few, [&](int64_t j, int n) BCN_INLINE_LAMBDA {
+      const int64_t i = row * length + at + j;
+      const Block d = read(x + i, n, mean) - mean;
+      const Block g = gradient<T, GATE>(dy, y, i, n, d, slope, offset);
+      some = some + g, products = products + g * d;
     });
-    x += length, dy += length;
-    if (GATE == Gate::BY_Y) y += length;
-  }
+    first = first + some, second = second + products;
+  });
 }
 
 // dx = slope dy + q (x - mean) + r, and what of dy goes to the residual.

@@ -15,6 +15,13 @@
 #define BCN_INLINE inline __attribute__((always_inline))
 #define BCN_INLINE_LAMBDA __attribute__((always_inline))
 #define BCN_ALONE __attribute__((noinline))
+// Before a loop over tables: they do not overlap. Compilers would compare the addresses
+// of all of them, which takes longer than a short loop.
+#if defined(__clang__)
+#define BCN_APART _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define BCN_APART _Pragma("GCC ivdep")
+#endif
 
 namespace bcn::BCN_KERNELS {
 
@@ -216,6 +223,15 @@ BCN_INLINE Sums sums(Block first, Block second) {
   const Four c = __builtin_shufflevector(a, b, 0, 1, 4, 5) +
                  __builtin_shufflevector(a, b, 2, 3, 6, 7);
   return {c[0] + c[1], c[2] + c[3]};
+}
+// And of four vectors.
+BCN_INLINE Four sums(const Four (&of)[4]) {
+  const Four a = __builtin_shufflevector(of[0], of[1], 0, 1, 4, 5) +
+                 __builtin_shufflevector(of[0], of[1], 2, 3, 6, 7);
+  const Four b = __builtin_shufflevector(of[2], of[3], 0, 1, 4, 5) +
+                 __builtin_shufflevector(of[2], of[3], 2, 3, 6, 7);
+  return __builtin_shufflevector(a, b, 0, 2, 4, 6) +
+         __builtin_shufflevector(a, b, 1, 3, 5, 7);
 }
 
 }  // namespace bcn::BCN_KERNELS
