@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Lock
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -105,7 +104,6 @@ if on_cuda:
     BACKENDS["cuda"] = on_cuda
 # How many `with disabled()` blocks run now, in whatever thread.
 _disabled = 0
-_lock = Lock()
 
 
 def of(x: Tensor) -> Backend:
@@ -144,15 +142,9 @@ def disabled() -> Iterator[None]:
 
     It holds for all threads.
     """
-    count_disabled(1)
+    global _disabled
+    _disabled += 1
     try:
         yield
     finally:
-        count_disabled(-1)
-
-
-def count_disabled(step: int) -> None:
-    """Count a block that begins or ends."""
-    global _disabled
-    with _lock:
-        _disabled += step
+        _disabled -= 1
