@@ -30,7 +30,7 @@ def is_rewritten(x: Tensor) -> bool:
     """
     return (
         type(x) not in (Tensor, nn.Parameter)
-        or x.device.type not in ("cpu", "cuda")
+        or not (x.is_cpu or x.is_cuda)
         or torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
         or torch._C._len_torch_dispatch_stack() > 0

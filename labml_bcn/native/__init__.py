@@ -20,6 +20,7 @@ from labml_bcn.native.backends import Path, Status, disabled, status
 from labml_bcn.native.cpu import CPU
 from labml_bcn.native.layouts import is_channels_last
 
+PLAIN = (Tensor, Parameter)
 OptionalWeights = Sequence[Tensor | None]
 
 __all__ = ["Path", "Status", "disabled", "status"]
@@ -39,21 +40,22 @@ def takes(
         and mean.is_contiguous()
         and var.is_contiguous()
         and (residual is None or residual.dtype == x.dtype)
-        and all(
-            t is None or is_plain(t, x.device)
-            for t in (x, mean, var, residual, *weights)
-        )
+        and are_plain((x, mean, var, residual, *weights), x)
     )
 
 
-def is_plain(x: Tensor, device: torch.device) -> bool:
-    """Return whether a tensor is no more than values in the memory of a device."""
-    return (
-        type(x) in (Tensor, Parameter)
-        and x.device == device
-        # A compiler makes values of what is marked as their negative.
-        and (torch.compiler.is_compiling() or not x.is_neg())
-    )
+def are_plain(tensors: Sequence[Tensor | None], like: Tensor) -> bool:
+    """Return whether tensors are no more than values in the memory of one device."""
+    # A loop, as this is asked at every call. A compiler makes values of what is marked
+    # as their negative.
+    on_cpu, compiling = like.is_cpu, torch.compiler.is_compiling()
+    for x in tensors:
+        if x is None:
+            continue
+        is_here = x.is_cpu if on_cpu else x.device == like.device
+        if not (is_here and type(x) in PLAIN and (compiling or not x.is_neg())):
+            return False
+    return True
 
 
 def forward(
@@ -126,7 +128,7 @@ def has_passes_for(x: Tensor) -> bool:
 
 def takes_filters(w: Tensor) -> bool:
     """Return whether the kernels take this weight."""
-    return backends.takes(w) and w.numel() > 0 and is_plain(w, w.device)
+    return backends.takes(w) and w.numel() > 0 and are_plain((w,), w)
 
 
 def standardize(w: Tensor, eps: float, gain: float) -> tuple[Tensor, Tensor]:

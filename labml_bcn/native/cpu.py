@@ -76,7 +76,7 @@ class CPU:
         """Return the output and the tables for the backward pass."""
         y = torch.empty_like(x)
         saved = self.empty_tables(x)
-        weights = [in_float32(w) for w in (gamma_c, beta_c, gamma_g, beta_g)]
+        weights = in_float32((gamma_c, beta_c, gamma_g, beta_g))
         if residual is not None:
             residual = lay_out_as(residual, x)
         arguments = FORWARD.pack(
@@ -119,7 +119,7 @@ class CPU:
         dy = lay_out_as(dy, x)
         dx = torch.empty_like(x) if want_dx else None
         d_residual = torch.empty_like(x) if want_residual else None
-        weights = [in_float32(w) for w in (gamma_c, beta_c, gamma_g, beta_g)]
+        weights = in_float32((gamma_c, beta_c, gamma_g, beta_g))
         grads = empty_gradients(weights, x, groups)
         arguments = BACKWARD.pack(
             *sizes_of(x, groups),
@@ -247,11 +247,14 @@ class CPU:
         )
 
 
-def in_float32(weight: Tensor | None) -> Tensor | None:
-    """Return a weight as the kernels read it."""
-    if weight is None or (weight.dtype == torch.float32 and weight.is_contiguous()):
-        return weight
-    return weight.to(torch.float32).contiguous()
+def in_float32(weights: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Return weights as the kernels read them."""
+    return [
+        weight
+        if weight is None or (weight.dtype == torch.float32 and weight.is_contiguous())
+        else weight.to(torch.float32).contiguous()
+        for weight in weights
+    ]
 
 
 def empty_gradients(
