@@ -17,8 +17,9 @@ constexpr int64_t NEAR = 640 << 10, LONG_RUN = 64 << 10;
 // The same where a sample does not wait for the others.
 constexpr int64_t SHORT_RUN = 32 << 10;
 
-inline bool enough_groups(const Layer &n, const Team &team) {
-  return n.G % team.size() == 0 || n.G >= 4 * team.size();
+// Whether so many groups, or samples, keep all threads busy to the end.
+inline bool enough(int64_t items, const Team &team) {
+  return items % team.size() == 0 || items >= 4 * team.size();
 }
 
 template <class T>
@@ -50,7 +51,8 @@ class ContiguousForward {
         apply_(apply_rows_for<T>(f.relu, f.residual)) {}
 
   Status run() {
-    const bool by_group = enough_groups(n_, team_);
+    if (f_.how == EVALUATION && enough(n_.B, team_)) return evaluate_by_sample();
+    const bool by_group = enough(n_.G, team_);
     Scratch scratch;
     tables_.ask_forward(scratch, n_, 1, by_group ? 1 : n_.B);
     if (!scratch.place()) return NO_MEMORY;
@@ -76,17 +78,36 @@ class ContiguousForward {
     const int64_t values = n_.B * n_.D * n_.L;
     const int64_t some = groups_at_once(n_, values * sizeof(T));
     team_.each(n_.G, values, [&](int64_t g, int64_t end) {
-      if (f_.how == EVALUATION) return evaluate(g, end);
+      if (f_.how == EVALUATION) {
+        find_statistics(f_, n_, g * n_.D, end * n_.D);
+        return evaluate(0, n_.B, g, end, tables_);
+      }
       for (; g < end; g += some) train(g, at_most(g + some, end));
     });
   }
 
-  void evaluate(int64_t first, int64_t end) {
-    find_statistics(f_, n_, first * n_.D, end * n_.D);
-    for (int64_t b = 0; b < n_.B; b++)
+  // In evaluation, samples do not know of each other either. A thread that takes whole
+  // ones goes through memory from end to end; each has a row of tables.
+  Status evaluate_by_sample() {
+    const int64_t parts = at_most(n_.B, team_.size());
+    Scratch scratch;
+    tables_.ask_forward(scratch, n_, parts, parts);
+    if (!scratch.place()) return NO_MEMORY;
+    find_statistics(f_, n_, 0, n_.C);
+    team_.each(parts, n_.B / parts * n_.C * n_.L, [&](int64_t part, int64_t end) {
+      for (; part < end; part++)
+        evaluate(n_.B * part / parts, n_.B * (part + 1) / parts, 0, n_.G,
+                 tables_.in_turn(part));
+    });
+    return team_.status();
+  }
+
+  void evaluate(int64_t b, int64_t samples, int64_t first, int64_t end,
+                const Tables &tables) {
+    for (; b < samples; b++)
       for (int64_t g = first; g < end; g++) {
         measure_groups(b, g, 1);
-        apply_groups(b, g, 1);
+        apply_groups(b, g, 1, tables);
       }
   }
 
@@ -94,7 +115,7 @@ class ContiguousForward {
     for (int64_t b = 0; b < n_.B; b++) measure_groups(b, first, end - first);
     find_statistics(f_, n_, first * n_.D, end * n_.D);
     // Backwards, for what was read last is nearest.
-    for (int64_t b = n_.B; b-- > 0;) apply_groups(b, first, end - first);
+    for (int64_t b = n_.B; b-- > 0;) apply_groups(b, first, end - first, tables_);
   }
 
   void run_in_phases() {
@@ -123,9 +144,9 @@ class ContiguousForward {
   void measure_groups(int64_t b, int64_t g, int64_t some) {
     measure(b * n_.C + g * n_.D, some * n_.D);
   }
-  void apply_groups(int64_t b, int64_t g, int64_t some) {
-    slopes_and_offsets(n_, b, g, g + some, tables_);
-    apply(b * n_.C + g * n_.D, some * n_.D, tables_.lines(b, g * n_.D));
+  void apply_groups(int64_t b, int64_t g, int64_t some, const Tables &tables) {
+    slopes_and_offsets(n_, b, g, g + some, tables);
+    apply(b * n_.C + g * n_.D, some * n_.D, tables.lines(b, g * n_.D));
   }
   void apply(int64_t row, int64_t rows, Lines lines) {
     const int64_t at = row * n_.L;
@@ -149,7 +170,7 @@ class ContiguousBackward {
         combine_(combine_rows_for<T>(f.relu, f.y)) {}
 
   Status run() {
-    const bool by_group = enough_groups(n_, team_);
+    const bool by_group = enough(n_.G, team_);
     // In plain training the last pass waits for sums over all samples, and their tables
     // with it.
     const int64_t samples = by_group && !f_.plain ? 1 : n_.B;
