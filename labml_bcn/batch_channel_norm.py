@@ -566,7 +566,8 @@ class BatchChannelNorm(nn.Module):
     **Shape**
 
     - Input, output and residual: `[B, C, *]`, with any number of trailing
-      dimensions, in any memory format. The output has the input's dtype.
+      dimensions, in any memory format. The output has the input's dtype, or
+      that of its sum with the residual.
     - `batch_norm.scale`, `batch_norm.shift`, `batch_norm.exp_mean`,
       `batch_norm.exp_var`: `[C]`.
     - `channel_norm.scale`, `channel_norm.shift`: `[G]`.
