@@ -46,7 +46,9 @@ def test_as_said_the_kernels_take_less_than_the_operations(path):
         for key in ("saved", "peak"):
             assert kernels[key] <= others[key] + 0.05, each["input"]
     if races:
-        assert float(speed_page.mean_ratio(record, "kernels", "operations")) < 1
+        ratio = float(speed_page.mean_ratio(record, "kernels", "operations"))
+        # A layer that is compiled alone has the compiler's own loops to beat.
+        assert (ratio < 1) == (path.stem != "cpu-compiled")
 
 
 def test_a_record_says_how_memory_was_kept(tmp_path, monkeypatch):
