@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from labml_bcn import BatchChannelNorm
+
 
 class PassState:
     """What a forward pass changes: the buffers of a model, and the random states."""
@@ -68,9 +70,18 @@ def first_nonfinite_layer(model: nn.Module, run: Callable[[], object]) -> str:
             " loss was finite, had a gradient that was not"
         )
     found: list[str] = []
+    # A hook on one of the two halves of batch-channel norm would have them run in
+    # turn: another computation than the one that failed.
+    halves = {
+        id(half)
+        for norm in model.modules()
+        if isinstance(norm, BatchChannelNorm)
+        for half in norm.children()
+    }
     hooks = [
         module.register_forward_hook(_describing_hook(name, found))
         for name, module in model.named_modules()
+        if id(module) not in halves
     ]
     try:
         with torch.no_grad():
