@@ -107,7 +107,7 @@ def test_a_weight_that_is_not_finite_is_named():
 
 def test_a_layer_in_one_map_is_named_as_a_whole():
     model = network(BatchChannelNorm(8, 2))
-    model[0].weight.data.fill_(1e30)
+    model[0].weight.data.fill_(1e37)
     x = torch.randn(2, 3, 32, 32)
     place = diagnose.first_nonfinite_layer(model, lambda: model(x))
     assert "arose in 1 (BatchChannelNorm)" in place
