@@ -729,15 +729,15 @@ def normalize_in_turn(
     )
     # PyTorch's group norm has a scale and a shift for each channel. Those of
     # the channel norm are the same all over a group.
-    gamma_g, beta_g = (
+    scale, shift = (
         table.view(-1, 1).repeat(1, channels // config.groups).view(-1)
         for table in (gamma_g, beta_g)
     )
     length = count_positions(x)
     y, *_ = torch.native_group_norm(
         z,
-        gamma_g,
-        beta_g,
+        scale,
+        shift,
         samples,
         channels,
         length,
