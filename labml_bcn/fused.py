@@ -161,7 +161,7 @@ def normalize_in_one_map(
         if config.how in (How.PLAIN, How.AROUND_BATCH_MEAN):
             require_spread(x, config, x.shape[0] * count_positions(x))
         if not torch.is_grad_enabled():
-            return run_kernels(x, residual, weights, running, config)[0]
+            return native.forward(x, residual, weights, running, config)[0]
         result: Tensor = KernelFunction.apply(  # type: ignore[no-untyped-call]
             x, residual, *weights, *running, config
         )
@@ -649,7 +649,7 @@ class KernelFunction(Function):
         """
         weights = (gamma_c, beta_c, gamma_g, beta_g)
         running = (exp_mean, exp_var)
-        y, saved = run_kernels(x, residual, weights, running, config)
+        y, saved = native.forward(x, residual, weights, running, config)
         output = None if residual is None or not config.relu else y
         ctx.save_for_backward(x, output, *weights, saved)
         ctx.config = config
@@ -669,43 +669,9 @@ class KernelFunction(Function):
             )
         else:
             dx, d_residual, *grads = native.backward(
-                dy,
-                x,
-                output,
-                weights,
-                saved,
-                config.groups,
-                config.eps_c,
-                config.eps_g,
-                config.how == How.PLAIN,
-                config.relu,
-                wanted=asked[:2],
+                dy, x, output, weights, saved, config, asked[:2]
             )
         return dx, d_residual if asked[1] else None, *grads, None, None, None
-
-
-def run_kernels(
-    x: Tensor,
-    residual: Tensor | None,
-    weights: OptionalWeights,
-    running: Pair,
-    config: Config,
-) -> Pair:
-    r"""
-    Return the output, and the tables that the backward pass needs.
-    """
-    return native.forward(
-        x,
-        residual,
-        weights,
-        running,
-        config.groups,
-        config.eps_c,
-        config.eps_g,
-        config.momentum,
-        int(config.how),
-        config.relu,
-    )
 
 
 def normalize_in_turn(

@@ -21,6 +21,8 @@ from labml_bcn.native.cpu import CPU
 from labml_bcn.native.layouts import is_channels_last
 
 PLAIN = (Tensor, Parameter)
+# The value of `labml_bcn.fused.How.PLAIN`.
+PLAIN_STATISTICS = 3
 OptionalWeights = Sequence[Tensor | None]
 
 __all__ = ["Path", "Status", "disabled", "status"]
@@ -63,17 +65,22 @@ def forward(
     residual: Tensor | None,
     weights: OptionalWeights,
     running: tuple[Tensor, Tensor],
-    *settings: Any,
+    config: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Return the output and what the backward pass needs; see operators.py."""
+    """Return the output and what the backward pass needs.
+
+    The settings are a `labml_bcn.fused.Config`. For the rest, see operators.py.
+    """
+    how = int(config.how)
+    eps = config.eps_c, config.eps_g
+    settings = config.groups, *eps, config.momentum, how, config.relu
     arguments = (x, residual, *weights, *running, *settings)
-    training = settings[-2] != 0
     if torch.compiler.is_compiling():
-        kernel = operators.TRAIN if training else operators.EVALUATE
+        kernel = operators.TRAIN if how else operators.EVALUATE
         result: tuple[Tensor, Tensor] = kernel(*arguments)
         return result
     result = operators.forward(*arguments)
-    if training:
+    if how:
         # Autograd counts the changes of a tensor, and cannot see these.
         for changed in running:
             if not changed.is_inference():
@@ -87,16 +94,17 @@ def backward(
     output: Tensor | None,
     weights: OptionalWeights,
     saved: Tensor,
-    *settings: Any,
+    config: Any,
     wanted: tuple[bool, bool],
 ) -> tuple[Tensor | None, ...]:
     """Return the gradients of the input, the residual and the four weights."""
-    relu = settings[-1]
     want_dx, want_residual = wanted
     compiling = torch.compiler.is_compiling()
     kernel = operators.BACKWARD if compiling else operators.backward
     # Without a ReLU the residual's gradient is that of the sum.
-    mask = want_residual and relu
+    mask = want_residual and config.relu
+    plain = int(config.how) == PLAIN_STATISTICS
+    settings = config.groups, config.eps_c, config.eps_g, plain, config.relu
     arguments = (dy, x, output, *weights, saved, *settings, want_dx, mask)
     dx, d_residual, *grads = kernel(*arguments)
     return (
