@@ -70,7 +70,7 @@ def times(record: Record) -> str:
 def mean_ratio(record: Record, name: str, other: str = "pair") -> str:
     """Return the geometric mean of one rival's time over another's.
 
-    It is over the inputs of larger inputs, without the small ones.
+    It is over the larger inputs, without the small ones.
     """
     *_, (_, chosen) = _sets(record)
     return _mean(chosen, name, other)
@@ -274,7 +274,7 @@ def kinds(folder: Path) -> dict[str, Callable[..., str]]:
 
 
 def _sets(record: Record) -> list[tuple[str, list[Record]]]:
-    """Return the small inputs and those of larger inputs, as far as they were measured."""
+    """Return the small inputs and the larger ones, as far as they were measured."""
     small: list[Record] = []
     others: list[Record] = []
     for each in record["results"]:
