@@ -614,7 +614,7 @@ def require_modules(keep: Keep | Iterable[Keep], model: nn.Module) -> set[nn.Mod
     Return the modules that are to be kept; raise if there are none of a name.
     """
     is_one = isinstance(keep, (str, nn.Module)) or not isinstance(keep, Iterable)
-    asked: list[Any] = [keep] if is_one else list(keep)
+    asked: list[Any] = [keep] if is_one else list(keep)  # type: ignore[arg-type]
     by_name = dict(model.named_modules(remove_duplicate=False))
     kept: set[nn.Module] = set()
     for one in asked:
