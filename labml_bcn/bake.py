@@ -72,6 +72,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from labml_bcn._autograd import is_watched
 from labml_bcn._dataflow import Dataflow, dataflow
+from labml_bcn._modules import become, hooks_on_calls, require_unwrapped
 from labml_bcn._numerics import statistics_dtype
 from labml_bcn.batch_channel_norm import (
     BatchChannelNorm,
@@ -81,12 +82,10 @@ from labml_bcn.batch_channel_norm import (
 from labml_bcn.batch_norm import BatchNorm
 from labml_bcn.weight_standardization import WSConv1d, WSConv2d, WSConv3d
 
-# What each convolution becomes.
-CONVOLUTIONS: dict[type[nn.Module], type[nn.Module]] = {
-    WSConv1d: nn.Conv1d,
-    WSConv2d: nn.Conv2d,
-    WSConv3d: nn.Conv3d,
-}
+# What each convolution becomes, in the same order.
+STANDARDIZED = (WSConv1d, WSConv2d, WSConv3d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+Standardized = WSConv1d | WSConv2d | WSConv3d
 NORMS = (BatchChannelNorm, BatchNorm, ChannelNorm)
 # And what a batch norm becomes, by the dimensions of positions.
 BATCH_NORMS: dict[int | None, type[nn.Module]] = {
@@ -98,9 +97,7 @@ BATCH_NORMS: dict[int | None, type[nn.Module]] = {
 # Layers that an affine map of their output can be folded into. They are
 # exactly these: a class that is derived from one may do more.
 FOLDABLE = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
+    *CONVOLUTIONS,
     nn.ConvTranspose1d,
     nn.ConvTranspose2d,
     nn.ConvTranspose3d,
@@ -156,11 +153,7 @@ def bake(model: nn.Module, example: Any = None) -> nn.Module:
       wrapped or compiled; a layer with a `forward` of its own, whose meaning
       nobody knows; a norm that is called with and without a residual.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(
-            f"bake takes a module, got {type(model).__name__}; pass the "
-            "network itself"
-        )
+    require_unwrapped("bake", model)
     for name, module in model.named_modules():
         require_bakeable(name or ROOT, module)
     # All that follows happens to a copy. An error leaves nothing half done.
@@ -172,27 +165,10 @@ def bake(model: nn.Module, example: Any = None) -> nn.Module:
     return baked
 
 
-# What to pass instead of a network that something else has wrapped.
-WHOLE = "load the whole state dict into a network of its own, and pass that"
-WRAPPERS = {
-    "DataParallel": "pass its .module",
-    "DistributedDataParallel": "pass its .module",
-    "FullyShardedDataParallel": WHOLE,
-    "FSDPModule": WHOLE,
-    "OptimizedModule": "pass its ._orig_mod",
-}
-
-
 def require_bakeable(name: str, module: nn.Module) -> None:
     """
-    Raise if a module is wrapped, learns, or has a meaning of its own.
+    Raise if a module is in training, or computes nobody knows what.
     """
-    for kind in type(module).__mro__:
-        if kind.__name__ in WRAPPERS:
-            raise ValueError(
-                f"bake takes the network itself, but {name} is wrapped in "
-                f"{kind.__name__}; {WRAPPERS[kind.__name__]}"
-            )
     # In training, a norm is no constant map.
     norms = (*NORMS, nn.modules.batchnorm._BatchNorm)
     if module.training and (name == ROOT or isinstance(module, norms)):
@@ -201,7 +177,7 @@ def require_bakeable(name: str, module: nn.Module) -> None:
             "mode; call model.eval() first"
         )
     # A class that is derived from one of ours may compute something else.
-    for known in (*NORMS, *CONVOLUTIONS):
+    for known in (*NORMS, *STANDARDIZED):
         if isinstance(module, known) and not computes_like(module, known):
             raise ValueError(
                 f"bake knows what {known.__name__} computes, but {name}, a "
@@ -224,25 +200,20 @@ def computes_like(module: nn.Module, kind: type[nn.Module]) -> bool:
     )
 
 
-def become(module: nn.Module, new: nn.Module) -> None:
+def replace(module: nn.Module, plain: nn.Module) -> None:
     r"""
     ## In place of a layer
 
-    Make a module of the copy into another one, which keeps its hooks.
+    Make a module of the copy into a plain one, which keeps its hooks.
 
     A module may be registered under two names, stand in a list of the
-    network's own, or be the network itself. Wherever it was, the other one
+    network's own, or be the network itself. Wherever it was, the plain one
     is now, for it is the same object.
     """
     # Hooks of calls stay. Those of the state dict, which knew the old keys,
     # do not.
-    kept = ("_forward", "_backward", "_is_full_backward")
-    own = vars(module)
-    hooks = {key: own[key] for key in own if key.startswith(kept)}
-    content = {**vars(new.eval()), **hooks}
-    module.__class__ = type(new)
-    own.clear()
-    own.update(content)
+    content = {**vars(plain.eval()), **hooks_on_calls(module)}
+    become(module, type(plain), content)
 
 
 def bake_convolutions(model: nn.Module, flow: Dataflow) -> None:
@@ -257,17 +228,21 @@ def bake_convolutions(model: nn.Module, flow: Dataflow) -> None:
     weights: dict[tuple[Any, ...], nn.Parameter] = {}
     plain: dict[nn.Module, nn.Module] = {}
     for name, conv in model.named_modules():
-        if isinstance(conv, tuple(CONVOLUTIONS)):
-            require_no_other_reader(name or ROOT, conv, flow)
-            key = what_makes_the_weight(conv)
-            if key not in weights:
-                weights[key] = standardize_for_good(conv)
-            plain[conv] = plain_convolution(conv, weights[key])
+        if not isinstance(conv, STANDARDIZED):
+            continue
+        require_no_other_reader(name or ROOT, conv, flow)
+        run_weight_hooks(conv)
+        key = what_makes_the_weight(conv)
+        if key not in weights:
+            weights[key] = standardize_for_good(conv)
+        plain[conv] = plain_convolution(conv, weights[key])
     for conv, new in plain.items():
-        become(conv, new)
+        replace(conv, new)
 
 
-def require_no_other_reader(name: str, conv: Any, flow: Dataflow) -> None:
+def require_no_other_reader(
+    name: str, conv: Standardized, flow: Dataflow
+) -> None:
     """
     Raise if a function reads the weight that is not standardized.
     """
@@ -280,27 +255,32 @@ def require_no_other_reader(name: str, conv: Any, flow: Dataflow) -> None:
         )
 
 
-def what_makes_the_weight(conv: Any) -> tuple[Any, ...]:
+def run_weight_hooks(conv: nn.Module) -> None:
     """
-    Return what two layers have in common if they use the same weight.
+    Have PyTorch's older weight norm, spectral norm and pruning compute the
+    weight, as they do in a hook before each call, and remove that hook.
     """
-    # A weight that is computed from others is its layer's own.
-    stored = conv._parameters.get("weight", conv)
-    gain, offset = getattr(conv, "gain", None), getattr(conv, "offset", None)
-    return id(stored), conv.eps, conv.correction, id(gain), id(offset)
-
-
-def standardize_for_good(conv: Any) -> nn.Parameter:
-    """
-    Return the weight that a convolution uses, as a parameter.
-    """
-    # PyTorch's older weight norm, spectral norm and pruning compute the
-    # weight in a hook before each call. Its result stays, and the hook goes.
     hooks = conv._forward_pre_hooks
     for key, hook in list(hooks.items()):
         if isinstance(hook, (WeightNorm, SpectralNorm, BasePruningMethod)):
             hook(conv, ())
             del hooks[key]
+
+
+def what_makes_the_weight(conv: Standardized) -> tuple[Any, ...]:
+    """
+    Return what two layers have in common if they use the same weight.
+    """
+    # A weight that is computed from others is its layer's own.
+    stored = conv._parameters.get("weight", conv)
+    settings = conv.eps, conv.correction, id(conv.gain), id(conv.offset)
+    return id(stored), *settings
+
+
+def standardize_for_good(conv: Standardized) -> nn.Parameter:
+    """
+    Return the weight that a convolution uses, as a parameter.
+    """
     with torch.enable_grad():
         weight = conv.standardized_weight()
     # It lies in memory as the stored one does, channels last for instance.
@@ -309,12 +289,13 @@ def standardize_for_good(conv: Any) -> nn.Parameter:
     return nn.Parameter(plain, weight.requires_grad)
 
 
-def plain_convolution(conv: Any, weight: nn.Parameter) -> nn.Module:
+def plain_convolution(conv: Standardized, weight: nn.Parameter) -> nn.Module:
     """
-    Return a convolution of PyTorch's with all settings of one of ours.
+    Return a convolution of PyTorch's with the settings of one of ours.
     """
-    kind = next(CONVOLUTIONS[k] for k in CONVOLUTIONS if isinstance(conv, k))
-    plain = kind(
+    kinds = zip(STANDARDIZED, CONVOLUTIONS, strict=True)
+    kind: Any = next(plain for ours, plain in kinds if isinstance(conv, ours))
+    plain: nn.Module = kind(
         conv.in_channels,
         conv.out_channels,
         conv.kernel_size,
@@ -327,7 +308,10 @@ def plain_convolution(conv: Any, weight: nn.Parameter) -> nn.Module:
         device="meta",
     )
     plain.weight = weight
-    if conv.bias is not None:
+    # The bias stays the same parameter, unless it is computed, too.
+    if isinstance(conv.bias, nn.Parameter):
+        plain.bias = conv.bias
+    elif conv.bias is not None:
         plain.bias = parameter(conv.bias, conv.bias.dtype)
     return plain
 
@@ -348,25 +332,18 @@ def bake_norms(model: nn.Module, flow: Dataflow) -> None:
 
     Fold what can be folded, and put plain norms in the place of the rest.
     """
-    # A layer of two norms comes first. If one of the two is used on its own,
+    # Layers of two norms come first. If one of the two is used on its own,
     # too, it is a plain norm by then, or still as it was.
-    named = [(n, m) for n, m in model.named_modules() if isinstance(m, NORMS)]
-    named.sort(key=lambda pair: not isinstance(pair[1], BatchChannelNorm))
-    for name, norm in named:
-        if not isinstance(norm, NORMS):
-            continue
-        # The batch norm goes where its map can go.
-        double = isinstance(norm, BatchChannelNorm)
-        first = norm.batch_norm if double else norm
-        layer = layer_to_fold_into(norm, first, flow)
-        folded = layer is not None and fold(first, layer)
-        # What is left keeps its order.
-        kind = kind_of_batch_norm(norm, flow)
-        if double:
+    for name, norm in list(model.named_modules()):
+        if isinstance(norm, BatchChannelNorm):
             residual = adds_residual(name or ROOT, norm, flow)
-            become(norm, plain_in_turn(norm, kind, folded, residual))
-        else:
-            become(norm, nn.Identity() if folded else plain_norm(norm, kind))
+            folded = fold_away(norm, norm.batch_norm, flow)
+            replace(norm, plain_in_turn(norm, flow, folded, residual))
+    for norm in list(model.modules()):
+        if isinstance(norm, BatchNorm) and fold_away(norm, norm, flow):
+            replace(norm, nn.Identity())
+        elif isinstance(norm, (BatchNorm, ChannelNorm)):
+            replace(norm, plain_norm(norm, kind_of_batch_norm(norm, flow)))
 
 
 def adds_residual(name: str, norm: nn.Module, flow: Dataflow) -> bool:
@@ -382,13 +359,24 @@ def adds_residual(name: str, norm: nn.Module, flow: Dataflow) -> bool:
     return counts == {2}
 
 
-def layer_to_fold_into(
-    norm: nn.Module, first: nn.Module, flow: Dataflow
-) -> Any:
+def fold_away(norm: nn.Module, first: nn.Module, flow: Dataflow) -> bool:
+    """
+    Fold the batch norm of a norm into the layer that it reads, and return
+    whether that was possible.
+    """
+    if not isinstance(first, BatchNorm) or first.exp_mean is None:
+        return False
+    layer = only_source(norm, flow)
+    watched = any(map(is_watched, (norm, first)))
+    fits = layer is not None and outputs_are_channels(layer, norm, flow)
+    return fits and not watched and fold(first, layer)
+
+
+def only_source(norm: nn.Module, flow: Dataflow) -> Any:
     r"""
     ### Where a batch norm may go
 
-    Return the layer that a norm's batch norm can be folded into, or `None`.
+    Return the layer that a norm's batch norm may be folded into, or `None`.
 
     Everything has to be known. The norm must read this layer and no other,
     in every call, or the map would be missing from what it reads elsewhere.
@@ -396,33 +384,34 @@ def layer_to_fold_into(
     map who never asked for it: the other branch of a residual, a hook, or a
     function that takes the weight itself.
     """
-    sources = flow.sources_of(norm) or [None]
+    sources = flow.sources_of(norm) or ["unknown"]
     layer: Any = sources[0]
-    known = type(layer) in FOLDABLE and isinstance(first, BatchNorm)
-    if not known or first.exp_mean is None:
+    if type(layer) not in FOLDABLE or is_watched(layer):
         return None
     # With a residual, each call reads two things, the input first.
-    inputs = max(flow.inputs_of(norm))
+    inputs = max(flow.inputs_of(norm), default=1)
     reads = [source is layer for source in sources]
-    readers = [reader is norm for reader in flow.readers_of(layer) or ()]
+    readers = flow.readers_of(layer) or ["unknown"]
     alone = (
         all(reads[::inputs])
-        and sum(reads) == len(reads[::inputs])
-        and readers
-        and all(readers)
+        and sum(reads) * inputs == len(reads)
+        and all(reader is norm for reader in readers)
+        and not any(map(flow.reader_of_tensor, layer.parameters()))
     )
-    watched = any(map(is_watched, (layer, norm, first))) or any(
-        map(flow.reader_of_tensor, layer.parameters())
-    )
-    # A convolution's outputs are dimension 1, as the norm's channels are.
-    # Those of a linear layer are the last dimension: there, it must be known
-    # to be the same one.
-    linear = isinstance(layer, nn.Linear)
-    ranks = flow.ranks_of(norm) or ({0} if linear else {layer.weight.dim()})
-    fits = ranks == {2 if linear else layer.weight.dim()} and (
-        layer.out_features if linear else layer.out_channels
-    ) == first.channels
-    return layer if alone and fits and not watched else None
+    return layer if alone else None
+
+
+def outputs_are_channels(layer: Any, norm: Any, flow: Dataflow) -> bool:
+    """
+    Return whether each output channel of a layer is a channel of a norm.
+    """
+    ranks = flow.ranks_of(norm)
+    # A linear layer's outputs are the last dimension. It has to be known that
+    # this is dimension 1.
+    if isinstance(layer, nn.Linear):
+        return ranks == {2} and layer.out_features == norm.channels
+    known = not ranks or ranks == {layer.weight.dim()}
+    return known and layer.out_channels == norm.channels
 
 
 def affine_map(norm: BatchNorm) -> tuple[Tensor, Tensor]:
@@ -468,7 +457,9 @@ def fold(norm: BatchNorm, layer: Any) -> bool:
     """
     slope, offset = affine_map(norm)
     weight, dtype = widen(layer.weight), layer.weight.dtype
-    bias = torch.zeros_like(offset) if layer.bias is None else widen(layer.bias)
+    bias = (
+        torch.zeros_like(offset) if layer.bias is None else widen(layer.bias)
+    )
     # [The slope](#folding) multiplies all weights of its output channel.
     factor = per_output(slope, layer)
     new_weight = (factor * weight).to(dtype)
@@ -502,7 +493,7 @@ def per_output(values: Tensor, layer: Any) -> Tensor:
 
 
 def plain_in_turn(
-    norm: BatchChannelNorm, kind: Any, folded: bool, residual: bool
+    norm: BatchChannelNorm, flow: Dataflow, folded: bool, residual: bool
 ) -> nn.Module:
     r"""
     ### Both norms, and what follows
@@ -513,9 +504,10 @@ def plain_in_turn(
     first, second = norm.batch_norm, norm.channel_norm
     parts: dict[str, nn.Module] = {} if folded else {"batch_norm": first}
     parts["channel_norm"] = second
+    kind = kind_of_batch_norm(norm, flow)
     for part in parts.values():
-        if isinstance(part, NORMS):
-            become(part, plain_norm(part, kind))
+        if isinstance(part, (BatchNorm, ChannelNorm)):
+            replace(part, plain_norm(part, kind))
     if norm.activation is not None:
         parts["activation"] = nn.ReLU()
     if residual:
@@ -549,7 +541,7 @@ def plain_with_residual(parts: dict[str, nn.Module]) -> nn.Module:
     return fx.GraphModule(parts, graph, "NormsAndResidual")
 
 
-def plain_norm(norm: Any, kind: Any) -> nn.Module:
+def plain_norm(norm: BatchNorm | ChannelNorm, kind: Any) -> nn.Module:
     """
     Return one norm as a module of PyTorch's.
     """
@@ -587,7 +579,7 @@ def plain_batch_norm(norm: BatchNorm, kind: Any) -> nn.Module:
     values = (norm.scale, norm.shift, norm.exp_mean, norm.exp_var)
     known = next((v for v in values if v is not None), torch.empty(0))
     dtype = statistics_dtype(known)
-    plain = kind(
+    plain: nn.Module = kind(
         norm.channels,
         eps=norm.eps,
         momentum=norm.momentum,
@@ -596,17 +588,17 @@ def plain_batch_norm(norm: BatchNorm, kind: Any) -> nn.Module:
         device=known.device,
         dtype=dtype,
     )
-    if plain.affine:
+    if norm.scale is not None and norm.shift is not None:
         plain.weight = parameter(norm.scale, dtype)
         plain.bias = parameter(norm.shift, dtype)
-    if plain.track_running_stats:
+    if norm.exp_mean is not None:
         plain.running_mean.copy_(norm.exp_mean)
         plain.running_var.copy_(norm.exp_var)
     # A class of this package must not stay.
     if kind is BatchNormOfAnyRank:
         from torch import fx
 
-        return fx.symbolic_trace(plain.eval())
+        plain = fx.symbolic_trace(plain.eval())
     return plain
 
 
@@ -628,31 +620,31 @@ def kind_of_batch_norm(norm: nn.Module, flow: Dataflow) -> Any:
     """
     Return which of PyTorch's batch norms takes what a norm is given.
     """
-    # An example shows the rank. Without one, a neighbour's name may tell.
-    # `nn.BatchNorm1d` takes what has positions and what has none.
-    ranks = flow.ranks_of(norm)
-    found = {max(rank - 2, 1) for rank in ranks}
+    # An example shows the rank. Without one, the names of neighbours may
+    # tell: a `Conv2d` has two dimensions of positions. `nn.BatchNorm1d` takes
+    # one or none.
+    found: set[int | None] = {max(r - 2, 1) for r in flow.ranks_of(norm)}
     for ends in (flow.sources_of, flow.readers_of):
         found = found or positions_near(norm, ends, {norm})
-    dimensions = found.pop() if len(found) == 1 else None
-    return BATCH_NORMS.get(dimensions, BatchNormOfAnyRank)
+    positions = found.pop() if len(found) == 1 else None
+    return BATCH_NORMS.get(positions, BatchNormOfAnyRank)
 
 
 def positions_near(
-    module: nn.Module, ends: Callable[[nn.Module], Any], seen: set[nn.Module]
+    module: nn.Module, ends: Callable[[nn.Module], Any], seen: set[Any]
 ) -> set[int | None]:
     """
-    Return how many dimensions of positions the modules around one know of,
-    and nothing if one of them is silent.
+    Return how many dimensions of positions the modules on one side speak of,
+    or nothing if one of them does not.
     """
     found: set[int | None] = set()
-    for end in ends(module) or [None]:
+    for end in ends(module) or ["unknown"]:
         name = type(end).__name__
-        if end in seen:
-            continue
         if isinstance(end, KEEP_THE_RANK):
-            seen.add(end)
-            found |= positions_near(end, ends, seen) or {None}
+            # A network may go in circles.
+            if end not in seen:
+                seen.add(end)
+                found |= positions_near(end, ends, seen) or {None}
         elif isinstance(end, nn.Module) and name[-2:] in ("1d", "2d", "3d"):
             found.add(int(name[-2]))
         else:
