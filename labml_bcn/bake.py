@@ -53,7 +53,7 @@ $$\gamma_c = \gamma_{g(c)} \qquad \beta_c = \beta_{g(c)}$$ {#repeated}
 | of a network | becomes |
 | --- | --- |
 | `WSConv1d`, `2d`, `3d` | `nn.Conv1d`, `2d`, `3d` |
-| `BatchNorm`, `EstimatedBatchNorm` | nothing, if it can be folded, else `nn.BatchNorm1d`, `2d` or `3d` |
+| `BatchNorm`, `EstimatedBatchNorm` | nothing, or `nn.BatchNorm` if not folded |
 | `ChannelNorm` | `nn.GroupNorm` |
 | `BatchChannelNorm` | the two in turn, and `nn.ReLU` if it has one |
 """
@@ -591,9 +591,9 @@ def plain_batch_norm(norm: BatchNorm, kind: Any) -> nn.Module:
     if norm.scale is not None and norm.shift is not None:
         plain.weight = parameter(norm.scale, dtype)
         plain.bias = parameter(norm.shift, dtype)
-    if norm.exp_mean is not None:
-        plain.running_mean.copy_(norm.exp_mean)
-        plain.running_var.copy_(norm.exp_var)
+    if norm.exp_mean is not None and norm.exp_var is not None:
+        plain.running_mean = norm.exp_mean.to(dtype, copy=True)
+        plain.running_var = norm.exp_var.to(dtype, copy=True)
     # A class of this package must not stay.
     if kind is BatchNormOfAnyRank:
         from torch import fx
