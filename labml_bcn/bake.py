@@ -158,11 +158,27 @@ def bake(model: nn.Module, example: Any = None) -> nn.Module:
         require_bakeable(name or ROOT, module)
     # All that follows happens to a copy. An error leaves nothing half done.
     with torch.inference_mode(False):
-        baked = copy.deepcopy(model)
+        baked = copy_of(model)
         flow = dataflow(baked, example)
         bake_convolutions(baked, flow)
         bake_norms(baked, flow)
     return baked
+
+
+def copy_of(model: nn.Module) -> nn.Module:
+    """
+    Return a copy of a model and of all that it holds.
+    """
+    # PyTorch copies no result that has a gradient. But a module may hold one:
+    # an activation of its last call, or a weight that a hook computes.
+    results = (
+        value
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    )
+    memo = {id(result): result.detach().clone() for result in results}
+    return copy.deepcopy(model, memo)
 
 
 def require_bakeable(name: str, module: nn.Module) -> None:
@@ -263,7 +279,8 @@ def run_weight_hooks(conv: nn.Module) -> None:
     hooks = conv._forward_pre_hooks
     for key, hook in list(hooks.items()):
         if isinstance(hook, (WeightNorm, SpectralNorm, BasePruningMethod)):
-            hook(conv, ())
+            with torch.enable_grad():
+                hook(conv, ())
             del hooks[key]
 
 

