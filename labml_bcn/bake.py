@@ -71,7 +71,12 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from labml_bcn._autograd import is_watched
-from labml_bcn._dataflow import Dataflow, dataflow
+from labml_bcn._dataflow import (
+    Dataflow,
+    arguments,
+    dataflow,
+    undisturbed,
+)
 from labml_bcn._modules import become, hooks_on_calls, require_unwrapped
 from labml_bcn._numerics import statistics_dtype
 from labml_bcn.batch_channel_norm import (
@@ -87,11 +92,12 @@ STANDARDIZED = (WSConv1d, WSConv2d, WSConv3d)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 Standardized = WSConv1d | WSConv2d | WSConv3d
 NORMS = (BatchChannelNorm, BatchNorm, ChannelNorm)
-# And what a batch norm becomes, by the dimensions of positions.
-BATCH_NORMS: dict[int | None, type[nn.Module]] = {
-    1: nn.BatchNorm1d,
-    2: nn.BatchNorm2d,
-    3: nn.BatchNorm3d,
+# And what a batch norm becomes, by the end of a name that tells how many
+# dimensions positions have.
+BATCH_NORMS: dict[str | None, type[nn.Module]] = {
+    "1d": nn.BatchNorm1d,
+    "2d": nn.BatchNorm2d,
+    "3d": nn.BatchNorm3d,
 }
 
 # Layers that an affine map of their output can be folded into. They are
@@ -132,10 +138,11 @@ def bake(model: nn.Module, example: Any = None) -> nn.Module:
     that a batch norm was folded into.
 
     **With an example**, the model is run once, which shows what reads the
-    output of each layer, and of which rank it is. Without one, `torch.fx`
-    follows the model's code, which it cannot do where the code looks at
-    values. A batch norm of which not enough is known stays one: folding is
-    never a guess.
+    output of each layer, and of which rank it is; then the copy is run, too.
+    Without one, `torch.fx` follows the model's code, which it cannot do where
+    the code looks at values. A batch norm of which not enough is known stays
+    one. But a branch that neither of them has seen is not known to exist: if
+    there are several, none should read a convolution of another.
 
     **Arguments**
 
@@ -151,7 +158,9 @@ def bake(model: nn.Module, example: Any = None) -> nn.Module:
     - `TypeError`: a model that is no module.
     - `ValueError`: a model or a norm in training mode; a model that is
       wrapped or compiled; a layer with a `forward` of its own, whose meaning
-      nobody knows; a norm that is called with and without a residual.
+      nobody knows; a weight that is also read as it is stored; a norm that
+      is called with and without a residual.
+    - Whatever the model raises for the example.
     """
     require_unwrapped("bake", model)
     for name, module in model.named_modules():
@@ -162,7 +171,29 @@ def bake(model: nn.Module, example: Any = None) -> nn.Module:
         flow = dataflow(baked, example)
         bake_convolutions(baked, flow)
         bake_norms(baked, flow)
+        try_out(baked, example)
     return baked
+
+
+def try_out(baked: nn.Module, example: Any) -> None:
+    """
+    Run the copy once, if there is an example.
+
+    A network may look into its layers, for names that are no longer there.
+    That should not wait until it is deployed.
+    """
+    if example is None:
+        return
+    args, kwargs = arguments(example)
+    try:
+        with undisturbed(baked):
+            baked(*args, **kwargs)
+    except Exception as error:
+        error.add_note(
+            "So it was in the baked copy: the network uses a layer in a way "
+            "that the plain one does not know."
+        )
+        raise
 
 
 def copy_of(model: nn.Module) -> nn.Module:
@@ -185,7 +216,7 @@ def require_bakeable(name: str, module: nn.Module) -> None:
     """
     Raise if a module is in training, or computes nobody knows what.
     """
-    # In training, a norm is no constant map.
+    # In training, batch norm is no constant map.
     norms = (*NORMS, nn.modules.batchnorm._BatchNorm)
     if module.training and (name == ROOT or isinstance(module, norms)):
         raise ValueError(
@@ -262,7 +293,8 @@ def require_no_other_reader(
     """
     Raise if a function reads the weight that is not standardized.
     """
-    function = flow.reader_of_tensor(conv.weight)
+    stored = conv._parameters.get("weight")
+    function = None if stored is None else flow.reader_of_tensor(stored)
     if function is not None:
         raise ValueError(
             f"bake puts the standardized weight in the place of {name}'s "
@@ -573,6 +605,12 @@ def plain_channel_norm(norm: ChannelNorm) -> nn.GroupNorm:
 
     Return group norm with the scale and the shift of each group [repeated
     for its channels](#repeated).
+
+    One thing is lost. Where channels come last in memory, PyTorch's kernel
+    squares before it subtracts, and a mean far larger than the deviation
+    takes the digits of the rest. The channel norm [subtracts
+    first](batch_channel_norm.py#ChannelNorm.forward). Behind a batch norm,
+    which has centred every channel, nothing is there to be lost.
     """
     scale, shift = norm.scale, norm.shift
     group_size = norm.channels // norm.groups
@@ -638,32 +676,34 @@ def kind_of_batch_norm(norm: nn.Module, flow: Dataflow) -> Any:
     Return which of PyTorch's batch norms takes what a norm is given.
     """
     # An example shows the rank. Without one, the names of neighbours may
-    # tell: a `Conv2d` has two dimensions of positions. `nn.BatchNorm1d` takes
-    # one or none.
-    found: set[int | None] = {max(r - 2, 1) for r in flow.ranks_of(norm)}
+    # tell: what `nn.Conv2d` makes, `nn.BatchNorm2d` takes. One dimension of
+    # positions or none are the same to `nn.BatchNorm1d`.
+    ranks = flow.ranks_of(norm)
+    found: set[str | None] = {f"{max(rank - 2, 1)}d" for rank in ranks}
     for ends in (flow.sources_of, flow.readers_of):
-        found = found or positions_near(norm, ends, {norm})
-    positions = found.pop() if len(found) == 1 else None
-    return BATCH_NORMS.get(positions, BatchNormOfAnyRank)
+        found = found or dimensions_near(norm, ends, {norm})
+    dimensions = found.pop() if len(found) == 1 else None
+    return BATCH_NORMS.get(dimensions, BatchNormOfAnyRank)
 
 
-def positions_near(
+def dimensions_near(
     module: nn.Module, ends: Callable[[nn.Module], Any], seen: set[Any]
-) -> set[int | None]:
+) -> set[str | None]:
     """
-    Return how many dimensions of positions the modules on one side speak of,
-    or nothing if one of them does not.
+    Return what the names of the modules on one side of a module say of
+    dimensions, or nothing if one of them is silent.
     """
-    found: set[int | None] = set()
+    found: set[str | None] = set()
     for end in ends(module) or ["unknown"]:
-        name = type(end).__name__
+        kind = type(end)
         if isinstance(end, KEEP_THE_RANK):
             # A network may go in circles.
             if end not in seen:
                 seen.add(end)
-                found |= positions_near(end, ends, seen) or {None}
-        elif isinstance(end, nn.Module) and name[-2:] in ("1d", "2d", "3d"):
-            found.add(int(name[-2]))
+                found |= dimensions_near(end, ends, seen) or {None}
+        elif kind.__module__.startswith("torch.nn"):
+            dimensions = kind.__name__[-2:]
+            found.add(dimensions if dimensions in BATCH_NORMS else None)
         else:
             found.add(None)
     return set() if None in found else found
