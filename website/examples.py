@@ -137,7 +137,8 @@ def standardized_convolution(B, C, L, O, K):  # noqa: E741
 
 
 def baked_network(C, G, O, K):  # noqa: E741
-    """Bake a norm behind a convolution, and one that nothing stands before."""
-    convolution, norm = WSConv1d(O, C, K), BatchChannelNorm(C, G)
+    """Bake a norm behind a convolution, and each of the two alone."""
+    convolution, norm = nn.Conv1d(O, C, K), BatchChannelNorm(C, G)
     bake(nn.Sequential(convolution, norm).eval())
+    bake(WSConv1d(C, O, K).eval())
     bake(BatchChannelNorm(C, G).eval())
