@@ -427,6 +427,7 @@ def test_a_convolution_is_the_same_with_another_weight(conv, norm, kind, pretrai
     torch.testing.assert_close(conv(x), expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.equation("convert.undone")
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 @pytest.mark.parametrize(
     "options",
@@ -512,6 +513,30 @@ def test_a_convolution_that_something_else_reads_is_kept():
         conversion = convert(Reads(lambda a, b: (a, b)), example)
         assert "the model's output" in conversion.kept["conv"]
         assert "conv" in convert(Reads(lambda a, b: a), example).changed
+
+
+class PreActivation(nn.Module):
+    """Adds to its input what a convolution without a norm behind it makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.conv = nn.BatchNorm2d(32), nn.Conv2d(32, 32, 3, padding=1)
+
+    def forward(self, x):
+        return x + self.conv(F.relu(self.norm(x)))
+
+
+def test_standardizing_all_convolutions_would_blow_up_a_sum():
+    features = torch.randn(2, 32, 8, 8)
+    model = nn.Sequential(*[PreActivation() for _ in range(4)]).eval()
+    naive = copy.deepcopy(model)
+    for block in naive:
+        standard = weight_standardization(block.conv.weight)
+        block.conv.weight = nn.Parameter(standard.detach())
+    before = model(features).std()
+    assert naive(features).std() > 10 * before
+    convert(model, features)
+    assert model(features).std() < 2 * before
 
 
 def test_what_cannot_be_known_is_kept():
