@@ -568,8 +568,11 @@ def test_standardization_can_be_left_out():
 
 @pytest.mark.parametrize(
     ("channels", "groups"),
-    [(16, 8), (24, 12), (36, 18), (40, 20), (48, 24), (80, 20), (112, 28)]
-    + [(144, 24), (240, 30), (64, 32), (512, 32), (32, 32), (7, 1), (2, 1), (1, 1)],
+    [
+        *[(16, 8), (24, 12), (36, 18), (40, 20), (48, 24), (80, 20), (112, 28)],
+        *[(144, 24), (240, 30), (64, 32), (512, 32), (32, 32), (7, 1), (2, 1)],
+        (1, 1),
+    ],
 )
 def test_groups_that_do_not_divide_give_way(channels, groups):
     conversion = convert(nn.BatchNorm2d(channels))
