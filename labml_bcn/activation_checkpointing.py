@@ -69,7 +69,8 @@ def checkpoint_contexts(
 
     They do what `checkpoint` does where another library makes the call, and takes
     `context_fn` for it: `context_fn=functools.partial(checkpoint_contexts, module)`.
-    That goes with `use_reentrant=False` only.
+    That goes with `use_reentrant=False` only, and outside of `torch.compile`: inside,
+    call `checkpoint`.
 
     Args:
         module: the part that is checkpointed, or a model that it belongs to.
