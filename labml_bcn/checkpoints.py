@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from labml_bcn._norms import require_module
+from labml_bcn._modules import require_module
 from labml_bcn._sources import SOURCES, Source
 from labml_bcn.batch_channel_norm import BatchChannelNorm
 from labml_bcn.batch_norm import BatchNorm

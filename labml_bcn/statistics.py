@@ -24,11 +24,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from labml_bcn._checks import require_channels_first
 from labml_bcn._distributed import require_process_group
+from labml_bcn._modules import require_module
 from labml_bcn._norms import (
     NORMS,
     Norm,
     copy_statistics,
-    require_module,
     require_tracking_norms,
 )
 from labml_bcn._numerics import statistics_dtype

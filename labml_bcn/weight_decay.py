@@ -5,7 +5,8 @@ import math
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from labml_bcn._norms import NORMS, require_module
+from labml_bcn._modules import require_module
+from labml_bcn._norms import NORMS
 
 # Those of PyTorch are batch and instance norms, and these three.
 ALL_NORMS = (*NORMS, _NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
