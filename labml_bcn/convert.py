@@ -555,7 +555,12 @@ def batch_channel_norm_of(
         if name not in vars(nn.SyncBatchNorm(1))
     }
     attributes = {**theirs, **vars(new), **hooks_on_calls(norm)}
-    return Change(norm, BatchChannelNorm, attributes, describe(norm, new))
+    return Change(
+        norm,
+        BatchChannelNorm,
+        attributes,
+        describe(norm, new, settings.groups),
+    )
 
 
 def where(norm: _BatchNorm) -> dict[str, Any]:
@@ -580,7 +585,7 @@ def process_group_of(norm: _BatchNorm) -> Any:
     return norm.process_group
 
 
-def describe(norm: _BatchNorm, new: BatchChannelNorm) -> str:
+def describe(norm: _BatchNorm, new: BatchChannelNorm, asked: Groups) -> str:
     """
     Return what was done to a norm, and what is unusual about it.
     """
@@ -588,6 +593,7 @@ def describe(norm: _BatchNorm, new: BatchChannelNorm) -> str:
     text = f"{type(norm).__name__} -> BatchChannelNorm, "
     text += f"{new.groups} groups of {size}" if new.groups > 1 else "1 group"
     unusual = {
+        f"{asked} do not fit": not callable(asked) and asked != new.groups,
         "no scale and shift, as before": not norm.affine,
         "its estimate starts anew": not norm.track_running_stats,
         "a running average instead of a cumulative one": norm.momentum
