@@ -24,14 +24,15 @@ new ones. When you have trained, [bake](bake.py) makes a plain network of it.
 **What is kept, and why that matters.** A standardized weight has lost its
 scale. A norm behind the convolution takes any scale out again, so nothing is
 missing. Where something else reads the output, say an addition, the scale is
-part of what the network computes, and standardizing would break it: a
-pre-activation ResNet, converted without looking, starts with several times
-its loss. So the module looks. It runs an example through the network, and
-sees what reads each convolution's output.
+part of what the network computes, and standardizing would break it: what the
+blocks of a pre-activation ResNet add up would be many times too large. So the
+module looks. It runs an example through the network, and sees what reads
+each convolution's output.
 
 **When not to use it.** A network that was trained with large batches and is
 only used, not trained, has good statistics: leave it as it is. If it is to be
-fine-tuned, read on at [pretrained](#convert.pretrained).
+fine-tuned with one or two images a batch, convert it with
+[`pretrained=True`](#keep_function).
 
 **Papers.** Qiao, Wang, Liu, Shen and Yuille, *Micro-Batch Training with
 Batch-Channel Normalization and Weight Standardization*,
@@ -41,7 +42,7 @@ Batch-Channel Normalization and Weight Standardization*,
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from math import prod
+from math import ceil, prod
 from typing import Any
 
 import torch
@@ -60,124 +61,21 @@ from labml_bcn._checks import (
 )
 from labml_bcn._dataflow import Dataflow, arguments, dataflow, undisturbed
 from labml_bcn._modules import become, hooks_on_calls, require_unwrapped
+from labml_bcn._norms import NORMS
 from labml_bcn._numerics import cast, statistics_dtype
 from labml_bcn.batch_channel_norm import (
     ESTIMATES,
     BatchChannelNorm,
     ChannelNorm,
 )
-from labml_bcn.batch_norm import BatchNorm
 from labml_bcn.weight_standardization import (
     WSConv1d,
     WSConv2d,
     WSConv3d,
 )
 
-# What becomes of a convolution. Their subclasses may do anything.
-STANDARDIZED: dict[type[nn.Module], type[nn.Module]] = {
-    nn.Conv1d: WSConv1d,
-    nn.Conv2d: WSConv2d,
-    nn.Conv3d: WSConv3d,
-}
-STATE_DICT_HOOKS = (
-    "_state_dict_hooks",
-    "_state_dict_pre_hooks",
-    "_load_state_dict_pre_hooks",
-    "_load_state_dict_post_hooks",
-)
-OUR_NORMS = (BatchChannelNorm, BatchNorm, ChannelNorm)
-# They take out the scale of what they read, as all of ours do.
-NORMS_OF_TORCH = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm)
-FUNCTIONS_THAT_NORMALIZE = (
-    "batch_norm",
-    "group_norm",
-    "instance_norm",
-    "layer_norm",
-)
-# A smaller filter has too little left to learn when its mean and its scale
-# are gone: the depthwise ones of 3 x 3, for instance.
-FEWEST_WEIGHTS = 16
-EPS = 1e-5
-
 Groups = int | Callable[[int], int]
 Keep = str | nn.Module | type[nn.Module]
-
-
-@dataclass
-class Conversion:
-    """
-    ## The report
-
-    What `convert` has done. `print` shows it as a table.
-
-    - `model`: the network. It is the one that was passed in.
-    - `changed`: for each changed module its qualified name, and what was
-      done.
-    - `kept`: for each norm or convolution that was left as it is, the reason.
-    - `new_parameters`: the scales and shifts of the channel norms. An
-      optimizer that was made before does not know them: give them to it with
-      `optimizer.add_param_group({"params": conversion.new_parameters})`.
-    """
-
-    model: nn.Module
-    changed: dict[str, str] = field(default_factory=dict)
-    kept: dict[str, str] = field(default_factory=dict)
-    new_parameters: list[nn.Parameter] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        """Return the table, in the order of the network."""
-        report = {**self.changed}
-        report |= {name: f"kept: {why}" for name, why in self.kept.items()}
-        modules = dict(self.model.named_modules(remove_duplicate=False))
-        rows = [
-            (name or type(self.model).__name__, report[name])
-            for name in modules
-            if name in report
-        ]
-        width = max((len(name) for name, _ in rows), default=0)
-        lines = [f"{name:{width}}  {text}" for name, text in rows]
-        counts = f"{len(self.changed)} changed, {len(self.kept)} kept"
-        return "\n".join([*lines, counts, *self.notes])
-
-    def __repr__(self) -> str:
-        """Return the table: this is what a notebook shows."""
-        return str(self)
-
-
-@dataclass
-class Change:
-    """
-    ## One change
-
-    What a module is to become.
-
-    The module itself becomes another layer: it changes its class and its
-    attributes, and stays the same object. So whoever holds it, be it a list,
-    a closure or a second name in the network, holds the new layer.
-    """
-
-    module: nn.Module
-    kind: type[nn.Module]
-    attributes: dict[str, Any]
-    what: str
-
-    def swap(self) -> None:
-        """
-        Make the change. A second call takes it back.
-        """
-        self.kind, self.attributes = become(self.module, self.kind, self.attributes)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the caller asks of all changes."""
-
-    groups: Groups
-    momentum: float
-    variance_around: str
-    weight_standardization: bool
-    pretrained: bool
 
 
 def convert(
@@ -190,7 +88,7 @@ def convert(
     weight_standardization: bool = True,
     pretrained: bool = False,
     keep: Keep | Iterable[Keep] = (),
-) -> Conversion:
+) -> "Conversion":
     r"""
     ## Converting
 
@@ -212,15 +110,15 @@ def convert(
       the network's code, and where it cannot, the order inside of
       `nn.Sequential` is all that counts.
     - `groups`: number of groups of the channel norms, or a function that
-      returns it for a number of channels. A number that does not divide the
-      channels gives way to [the nearest that does](#choose_groups).
+      returns it for a number of channels. A number that does not fit gives
+      way to [the nearest one that does](#choose_groups).
     - `momentum`, `variance_around`: as in
       [the layer](batch_channel_norm.py#BatchChannelNorm). The defaults are
       meant for one or two images a batch.
     - `weight_standardization`: whether convolutions are changed, too.
     - `pretrained`: keep the function of each changed convolution, by
-      [a gain and an offset](#keep_function). {#convert.pretrained}
-      Set it where the weights have been trained without standardization.
+      [a gain and an offset](#keep_function). Set it where the weights have
+      been trained without standardization.
     - `keep`: what is to stay as it is: names of modules, the modules, or
       their classes. What is inside of them stays, too.
 
@@ -271,7 +169,88 @@ def convert(
     return report
 
 
-def make_changes(changes: list[Change], model: nn.Module, example: Any) -> None:
+@dataclass
+class Conversion:
+    """
+    ## The report
+
+    What `convert` has done. `print` shows it as a table.
+
+    - `model`: the network. It is the one that was passed in.
+    - `changed`: for each changed module its qualified name, and what was
+      done.
+    - `kept`: for each norm or convolution that was left as it is, the reason.
+    - `new_parameters`: the scales and shifts of the channel norms. An
+      optimizer that was made before does not know them: give them to it with
+      `optimizer.add_param_group({"params": conversion.new_parameters})`.
+    """
+
+    model: nn.Module
+    changed: dict[str, str] = field(default_factory=dict)
+    kept: dict[str, str] = field(default_factory=dict)
+    new_parameters: list[nn.Parameter] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """Return the table, in the order of the network."""
+        report = dict(self.changed)
+        report |= {name: f"kept: {why}" for name, why in self.kept.items()}
+        modules = dict(self.model.named_modules(remove_duplicate=False))
+        rows = [
+            (name or type(self.model).__name__, report[name])
+            for name in modules
+            if name in report
+        ]
+        width = max((len(name) for name, _ in rows), default=0)
+        lines = [f"{name:{width}}  {text}" for name, text in rows]
+        counts = f"{len(self.changed)} changed, {len(self.kept)} kept"
+        return "\n".join([*lines, counts, *self.notes])
+
+    def __repr__(self) -> str:
+        """Return the table: this is what a notebook shows."""
+        return str(self)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the caller asks of all changes."""
+
+    groups: Groups
+    momentum: float
+    variance_around: str
+    weight_standardization: bool
+    pretrained: bool
+
+
+@dataclass
+class Change:
+    """
+    ## One change
+
+    What a module is to become.
+
+    The module itself becomes another layer: it changes its class and its
+    attributes, and stays the same object. So whoever holds it, be it a list,
+    a closure or a second name in the network, holds the new layer.
+    """
+
+    module: nn.Module
+    kind: type[nn.Module]
+    attributes: dict[str, Any]
+    what: str
+
+    def swap(self) -> None:
+        """
+        Make the change. A second call takes it back.
+        """
+        self.kind, self.attributes = become(
+            self.module, self.kind, self.attributes
+        )
+
+
+def make_changes(
+    changes: list[Change], model: nn.Module, example: Any
+) -> None:
     """
     Make all changes, or none of them if the example does not run then.
 
@@ -296,6 +275,26 @@ def make_changes(changes: list[Change], model: nn.Module, example: Any) -> None:
         raise
 
 
+# What becomes of a convolution. Their subclasses may do anything.
+STANDARDIZED: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv1d: WSConv1d,
+    nn.Conv2d: WSConv2d,
+    nn.Conv3d: WSConv3d,
+}
+# They take out the scale of what they read, as all of ours do.
+NORMS_OF_TORCH = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm)
+FUNCTIONS_THAT_NORMALIZE = (
+    "batch_norm",
+    "group_norm",
+    "instance_norm",
+    "layer_norm",
+)
+# A smaller filter has too little left to learn when its mean and its scale
+# are gone: the depthwise ones of 3 x 3, for instance.
+FEWEST_WEIGHTS = 16
+EPS = 1e-5
+
+
 def names_of_layers(model: nn.Module) -> dict[nn.Module, list[str]]:
     """
     Return the norms and convolutions of a network, each with all its names.
@@ -303,7 +302,7 @@ def names_of_layers(model: nn.Module) -> dict[nn.Module, list[str]]:
     What is inside of a layer of ours, or of a scripted module, is its own
     affair.
     """
-    kinds = (*NORMS_OF_TORCH, *OUR_NORMS, _ConvNd)
+    kinds = (*NORMS_OF_TORCH, *NORMS, _ConvNd)
     names: dict[nn.Module, list[str]] = {}
     closed: tuple[str, ...] = ()
     for name, module in model.named_modules(remove_duplicate=False):
@@ -326,7 +325,7 @@ def decide(
     """
     # Some reasons hold for norms and convolutions alike.
     kind = type(module).__name__
-    if isinstance(module, OUR_NORMS):
+    if isinstance(module, NORMS):
         return f"{kind} is one of ours already"
     if any(is_lazy(parameter) for parameter in module.parameters()):
         return f"{kind} is lazy: run the network once, then convert it"
@@ -387,7 +386,7 @@ def is_norm(reader: nn.Module | str) -> bool:
     """
     if isinstance(reader, str):
         return reader in FUNCTIONS_THAT_NORMALIZE
-    return isinstance(reader, (*NORMS_OF_TORCH, *OUR_NORMS))
+    return isinstance(reader, (*NORMS_OF_TORCH, *NORMS))
 
 
 def standardized(conv: _ConvNd, settings: Settings) -> Change:
@@ -437,6 +436,17 @@ def keep_function(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (var + EPS).sqrt(), mean
 
 
+# What a group has at least, where there are enough.
+FEWEST_VALUES = 8
+# Their keys are no longer there after the change.
+STATE_DICT_HOOKS = (
+    "_state_dict_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+)
+
+
 def decide_norm(
     norm: _BatchNorm, name: str, flow: Dataflow, settings: Settings
 ) -> Change | str:
@@ -458,19 +468,53 @@ def decide_norm(
                 f"({hooks}), and its state dict changes; remove them, or "
                 f"name it in keep="
             )
+    # Without an example, there is no telling how many positions there are. In
+    # front of `nn.BatchNorm1d` there may be one.
     positions = min(
         (prod(shape[2:]) for shape in flow.shapes_of(norm)),
-        default=1 if isinstance(norm, nn.BatchNorm1d) else 2,
+        default=1 if isinstance(norm, nn.BatchNorm1d) else FEWEST_VALUES,
     )
     if norm.num_features * positions < 2:
         return "its only group would have one value"
     groups = choose_groups(
-        settings.groups, norm.num_features, 1 if positions > 1 else 2, name
+        settings.groups, norm.num_features, positions, name
     )
     return batch_channel_norm_of(norm, groups, settings)
 
 
-def batch_channel_norm_of(norm: _BatchNorm, groups: int, settings: Settings) -> Change:
+def choose_groups(
+    groups: Groups, channels: int, positions: int, name: str
+) -> int:
+    """
+    ## Groups
+
+    Return the number of groups for a number of channels.
+
+    It is the largest divisor of the channels, up to the number asked for,
+    that leaves enough in a group: 32 groups fit neither 16 channels nor 24,
+    40 or 144. One channel alone would be an instance norm, which takes out
+    all that the batch norm before it has done. And two values alone become
+    minus one and one, whatever they were. What a function returns is taken
+    as it is.
+    """
+    if callable(groups):
+        own = groups(channels)
+        try:
+            return require_divisor(own, channels)
+        except (TypeError, ValueError) as error:
+            error.add_note(f"groups({channels}) returned it, for {name}.")
+            raise
+    fewest = max(2, ceil(FEWEST_VALUES / positions))
+    return max(
+        g
+        for g in range(1, groups + 1)
+        if g == 1 or (channels % g == 0 and channels // g >= fewest)
+    )
+
+
+def batch_channel_norm_of(
+    norm: _BatchNorm, groups: int, settings: Settings
+) -> Change:
     """
     ## A norm
 
@@ -497,7 +541,9 @@ def batch_channel_norm_of(norm: _BatchNorm, groups: int, settings: Settings) -> 
         inner.exp_mean = cast(norm.running_mean, wide)
         inner.exp_var = cast(norm.running_var, wide)
     if not norm.affine:
-        new.channel_norm = ChannelNorm(channels, groups, norm.eps, affine=False)
+        new.channel_norm = ChannelNorm(
+            channels, groups, norm.eps, affine=False
+        )
     # What is frozen stays frozen, and what evaluates evaluates.
     for parameter in new.channel_norm.parameters():
         parameter.requires_grad_(norm.weight.requires_grad)
@@ -509,7 +555,12 @@ def batch_channel_norm_of(norm: _BatchNorm, groups: int, settings: Settings) -> 
         if name not in vars(nn.SyncBatchNorm(1))
     }
     attributes = {**theirs, **vars(new), **hooks_on_calls(norm)}
-    return Change(norm, BatchChannelNorm, attributes, describe(norm, new))
+    return Change(
+        norm,
+        BatchChannelNorm,
+        attributes,
+        describe(norm, new, settings.groups),
+    )
 
 
 def where(norm: _BatchNorm) -> dict[str, Any]:
@@ -534,7 +585,7 @@ def process_group_of(norm: _BatchNorm) -> Any:
     return norm.process_group
 
 
-def describe(norm: _BatchNorm, new: BatchChannelNorm) -> str:
+def describe(norm: _BatchNorm, new: BatchChannelNorm, asked: Groups) -> str:
     """
     Return what was done to a norm, and what is unusual about it.
     """
@@ -542,39 +593,20 @@ def describe(norm: _BatchNorm, new: BatchChannelNorm) -> str:
     text = f"{type(norm).__name__} -> BatchChannelNorm, "
     text += f"{new.groups} groups of {size}" if new.groups > 1 else "1 group"
     unusual = {
+        f"{asked} do not fit": not callable(asked) and asked != new.groups,
         "no scale and shift, as before": not norm.affine,
         "its estimate starts anew": not norm.track_running_stats,
-        "a running average instead of a cumulative one": norm.momentum is None,
+        "a running average instead of a cumulative one": norm.momentum
+        is None,
         "without a process group: none is initialized": (
-            isinstance(norm, nn.SyncBatchNorm) and new.batch_norm.process_group is None
+            isinstance(norm, nn.SyncBatchNorm)
+            and new.batch_norm.process_group is None
         ),
         "one channel a group: an instance norm": size == 1 < new.channels,
     }
-    return "; ".join([text, *(note for note, holds in unusual.items() if holds)])
-
-
-def choose_groups(groups: Groups, channels: int, fewest: int, name: str) -> int:
-    """
-    ## Groups
-
-    Return the number of groups for a number of channels.
-
-    A number of groups that divides the channels is taken as it is. Else it is
-    the largest divisor below it that leaves two channels a group: 32 groups
-    fit neither 16 channels nor 24, 40 or 144. `fewest` is how many channels a
-    group must have, lest it hold one value only.
-    """
-    if callable(groups):
-        own = groups(channels)
-        try:
-            return require_divisor(own, channels)
-        except (TypeError, ValueError) as error:
-            error.add_note(f"groups({channels}) returned it, for {name}.")
-            raise
-    if channels % groups == 0 and channels // groups >= fewest:
-        return groups
-    divisors = [g for g in range(1, groups + 1) if channels % g == 0]
-    return max(g for g in divisors if g == 1 or channels // g >= 2)
+    return "; ".join(
+        [text, *(note for note, holds in unusual.items() if holds)]
+    )
 
 
 def notes_on(changes: list[Change], settings: Settings) -> list[str]:
@@ -588,7 +620,9 @@ def notes_on(changes: list[Change], settings: Settings) -> list[str]:
         and change.module.num_batches_tracked > 0
         for change in changes
     )
-    standardizes = any(change.kind in STANDARDIZED.values() for change in changes)
+    standardizes = any(
+        change.kind in STANDARDIZED.values() for change in changes
+    )
     if trained and standardizes and not settings.pretrained:
         return [
             "The batch norms have seen batches: if the weights are to be "
@@ -598,25 +632,32 @@ def notes_on(changes: list[Change], settings: Settings) -> list[str]:
 
 
 def require_groups(groups: Groups) -> Groups:
-    """Return `groups`; raise unless it is a number or makes one of another."""
-    return groups if callable(groups) else require_positive_int("groups", groups)
+    """Return `groups`; raise unless it is a number or a function."""
+    return (
+        groups if callable(groups) else require_positive_int("groups", groups)
+    )
 
 
 def require_bool(name: str, value: bool) -> bool:
     """Return `value`; raise unless it is `True` or `False`."""
     if not isinstance(value, bool):
         raise TypeError(
-            f"{name} must be True or False, got {value!r} ({type(value).__name__})"
+            f"{name} must be True or False, got {value!r} "
+            f"({type(value).__name__}); pass one of the two"
         )
     return value
 
 
-def require_modules(keep: Keep | Iterable[Keep], model: nn.Module) -> set[nn.Module]:
+def require_modules(
+    keep: Keep | Iterable[Keep], model: nn.Module
+) -> set[nn.Module]:
     """
     Return the modules that are to be kept; raise if there are none of a name.
     """
-    is_one = isinstance(keep, (str, nn.Module)) or not isinstance(keep, Iterable)
-    asked: list[Any] = [keep] if is_one else list(keep)  # type: ignore[arg-type]
+    is_one = isinstance(keep, (str, nn.Module)) or not isinstance(
+        keep, Iterable
+    )
+    asked: Any = [keep] if is_one else keep
     by_name = dict(model.named_modules(remove_duplicate=False))
     kept: set[nn.Module] = set()
     for one in asked:
@@ -633,7 +674,9 @@ def require_modules(keep: Keep | Iterable[Keep], model: nn.Module) -> set[nn.Mod
                 if close
                 else ("see model.named_modules() for the names")
             )
-            raise ValueError(f"keep: the network has no module {one!r}; {hint}")
+            raise ValueError(
+                f"keep: the network has no module {one!r}; {hint}"
+            )
         else:
             raise TypeError(
                 "keep takes names of modules, modules or classes of modules, "

@@ -688,7 +688,7 @@ def test_nothing_of_this_package_is_in_the_file_of_a_network_with_residuals(tmp_
 
 
 def test_what_is_no_module_is_refused():
-    with pytest.raises(TypeError, match=r"bake takes a torch.nn.Module, got 3 \(int\)"):
+    with pytest.raises(TypeError, match=r"must be a torch\.nn\.Module, got int"):
         bake(3)
 
 
