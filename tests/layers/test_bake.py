@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from helpers.layers import F64, inputs, randomize
 from helpers.oracle import assert_close, normalize, standardize
 from torch import nn
+from torch.ao.quantization import get_default_qconfig_mapping
+from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 from torch.nn.utils import parametrizations, prune
 
 from labml_bcn import (
@@ -412,6 +414,29 @@ def test_a_pair_that_is_used_twice_is_folded_once(shows):
     assert type(baked.norm) is nn.GroupNorm
 
 
+@pytest.mark.parametrize("form", ["tensor", "tuple", "dict"])
+def test_an_example_is_a_tensor_or_the_arguments_of_a_call(form):
+    class Takes(Branches):
+        def forward(self, x, factor=1.0):
+            return self.norm(self.conv(x)) if factor > 0 else x
+
+    x = inputs(2, 12, 6, 6)
+    example = {"tensor": x, "tuple": (x, 2.0), "dict": {"x": x, "factor": 2.0}}[form]
+    baked = assert_bakes(evaluating(Takes()), x, example=example)
+    assert type(baked.norm) is nn.GroupNorm
+
+
+def test_a_network_that_misses_a_name_in_the_copy_says_so_at_once():
+    class Looks(Branches):
+        def forward(self, x):
+            return self.norm(self.conv(x)) * self.norm.groups
+
+    x = inputs(2, 12, 6, 6)
+    with pytest.raises(AttributeError, match="groups") as caught:
+        bake(evaluating(Looks()), x)
+    assert "in the baked copy" in caught.value.__notes__[0]
+
+
 def test_a_model_that_looks_at_values_needs_an_example_to_be_folded():
     class Looks(Branches):
         def forward(self, x):
@@ -611,6 +636,34 @@ def test_a_network_bakes_and_all_take_it(shows):
     x = inputs(2, 3, 17, 19)
     baked = assert_bakes(network(), x, example=x if shows else None)
     assert_taken_by_all(baked, x)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.ao.quantization:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("shows", [True, False], ids=["example", "no example"])
+def test_a_network_is_quantized_to_eight_bits_after_training(shows):
+    x, model = inputs(8, 3, 17, 19), network()
+    baked = bake(model, x if shows else None)
+    before = torch.backends.quantized.engine
+    engine = torch.backends.quantized.supported_engines[-1]
+    try:
+        torch.backends.quantized.engine = engine
+        mapping = get_default_qconfig_mapping(engine)
+        prepared = prepare_fx(baked, mapping, (x,))
+        prepared(x)
+        quantized = convert_fx(prepared)
+        actual = quantized(x)
+    finally:
+        torch.backends.quantized.engine = before
+    weights = [
+        m.weight().dtype
+        for m in quantized.modules()
+        if "quantized.modules.conv" in type(m).__module__
+    ]
+    assert weights == [torch.qint8] * 9
+    # Eight bits tell 256 values apart, in each of a dozen layers.
+    expected = model(x)
+    assert (actual - expected).norm() < 0.1 * expected.norm()
 
 
 def test_channels_last_and_other_sizes_give_the_same():
