@@ -16,6 +16,9 @@ group norm, and PyTorch has both. So a network is *baked* before it is
 deployed: into a copy that any exporter, compiler or quantizer takes, and
 that loads where this package is not installed.
 
+    plain = bake(model.eval(), torch.randn(1, 3, 224, 224))
+    torch.save(plain, "plain.pt")
+
 Three things are constant, or have another name.
 
 **A standardized weight** depends on the stored weight alone. Standardized
@@ -114,7 +117,6 @@ KEEP_THE_RANK = (
     *NORMS,
     nn.Dropout,
     nn.GELU,
-    nn.GroupNorm,
     nn.Hardswish,
     nn.LeakyReLU,
     nn.ReLU,
@@ -135,14 +137,17 @@ def bake(model: nn.Module, example: Any = None) -> nn.Module:
     The copy gives the same results up to rounding, in evaluation. The model
     itself stays as it is, to be trained further. Whatever is not of this
     package is copied as it is, but for the weight and the bias of a layer
-    that a batch norm was folded into.
+    that a batch norm was folded into. Functions of this package that the
+    model's own code calls are not modules, and stay what they are.
 
-    **With an example**, the model is run once, which shows what reads the
+    **With an example**, the model is run once, and that shows what reads the
     output of each layer, and of which rank it is; then the copy is run, too.
-    Without one, `torch.fx` follows the model's code, which it cannot do where
-    the code looks at values. A batch norm of which not enough is known stays
-    one. But a branch that neither of them has seen is not known to exist: if
-    there are several, none should read a convolution of another.
+    A network that takes several branches should take those of evaluation: of
+    what the run does not come by, nothing is known.
+
+    **Without one**, `torch.fx` follows the model's code, which it can not do
+    where that looks at values. A batch norm of which not enough is known
+    stays one, and norms are taken to be called without a residual.
 
     **Arguments**
 
@@ -381,18 +386,25 @@ def bake_norms(model: nn.Module, flow: Dataflow) -> None:
 
     Fold what can be folded, and put plain norms in the place of the rest.
     """
+    # Neighbours are asked for their names first, while they have them.
+    kinds = {
+        norm: kind_of_batch_norm(norm, flow)
+        for norm in model.modules()
+        if isinstance(norm, NORMS)
+    }
     # Layers of two norms come first. If one of the two is used on its own,
     # too, it is a plain norm by then, or still as it was.
     for name, norm in list(model.named_modules()):
         if isinstance(norm, BatchChannelNorm):
             residual = adds_residual(name or ROOT, norm, flow)
             folded = fold_away(norm, norm.batch_norm, flow)
-            replace(norm, plain_in_turn(norm, flow, folded, residual))
+            plain = plain_in_turn(norm, kinds[norm], folded, residual)
+            replace(norm, plain)
     for norm in list(model.modules()):
         if isinstance(norm, BatchNorm) and fold_away(norm, norm, flow):
             replace(norm, nn.Identity())
         elif isinstance(norm, (BatchNorm, ChannelNorm)):
-            replace(norm, plain_norm(norm, kind_of_batch_norm(norm, flow)))
+            replace(norm, plain_norm(norm, kinds[norm]))
 
 
 def adds_residual(name: str, norm: nn.Module, flow: Dataflow) -> bool:
@@ -542,7 +554,7 @@ def per_output(values: Tensor, layer: Any) -> Tensor:
 
 
 def plain_in_turn(
-    norm: BatchChannelNorm, flow: Dataflow, folded: bool, residual: bool
+    norm: BatchChannelNorm, kind: Any, folded: bool, residual: bool
 ) -> nn.Module:
     r"""
     ### Both norms, and what follows
@@ -553,7 +565,6 @@ def plain_in_turn(
     first, second = norm.batch_norm, norm.channel_norm
     parts: dict[str, nn.Module] = {} if folded else {"batch_norm": first}
     parts["channel_norm"] = second
-    kind = kind_of_batch_norm(norm, flow)
     for part in parts.values():
         if isinstance(part, (BatchNorm, ChannelNorm)):
             replace(part, plain_norm(part, kind))

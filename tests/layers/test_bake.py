@@ -1,6 +1,7 @@
 """Baked networks: plain modules, the same results, and whatever takes such."""
 
 import copy
+import random
 import subprocess
 import sys
 
@@ -24,6 +25,7 @@ from labml_bcn import (
     WSConv3d,
 )
 from labml_bcn.bake import affine_map, bake
+from labml_bcn.convert import convert
 
 WS = {1: WSConv1d, 2: WSConv2d, 3: WSConv3d}
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -512,6 +514,16 @@ def test_a_residual_by_keyword_or_of_the_root_is_added():
     assert_bakes(evaluating(BatchChannelNorm(12, 3)), x, x, example=(x, x))
 
 
+def test_a_neighbours_name_tells_the_rank_through_norms_and_activations():
+    model = evaluating(
+        *(nn.MaxPool2d(2), BatchNorm(12), nn.ReLU(), BatchChannelNorm(12, 3)),
+        *(BatchChannelNorm(12, 3), nn.Flatten(), nn.Linear(108, 12), BatchNorm(12)),
+    )
+    baked = assert_bakes(model, inputs(2, 12, 6, 6))
+    assert kinds(baked).count(nn.BatchNorm2d) == 3
+    assert isinstance(baked[-1], torch.fx.GraphModule)
+
+
 class AddsItself(Residual):
     def forward(self, x):
         y = self.conv(x)
@@ -636,6 +648,72 @@ def test_a_network_bakes_and_all_take_it(shows):
     x = inputs(2, 3, 17, 19)
     baked = assert_bakes(network(), x, example=x if shows else None)
     assert_taken_by_all(baked, x)
+
+
+class Random(nn.Module):
+    """Layers in any order, each used once, twice or not at all."""
+
+    LAYERS = (
+        lambda: WSConv2d(4, 4, 3, padding=1),
+        lambda: nn.Conv2d(4, 4, 3, padding=1, groups=2, bias=False),
+        lambda: nn.ConvTranspose2d(4, 4, 3, padding=1, groups=2),
+        lambda: BatchChannelNorm(4, 2, activation="relu"),
+        lambda: BatchChannelNorm(4, 1, estimate=False),
+        lambda: EstimatedBatchNorm(4, affine=False),
+        lambda: BatchNorm(4),
+        lambda: ChannelNorm(4, 2),
+        lambda: nn.ReLU(inplace=True),
+        nn.Identity,
+    )
+
+    def __init__(self, seed):
+        super().__init__()
+        choose = random.Random(seed)
+        self.layers = nn.ModuleList(make() for make in choose.choices(self.LAYERS, k=6))
+        steps = ["call"] * 6 + ["add", "add_", "view"]
+        self.steps = [(choose.choice(steps), choose.randrange(6)) for _ in range(9)]
+
+    def forward(self, x):
+        made = [x]
+        for step, layer in self.steps:
+            last, other = made[-1], made[len(made) * layer // 6]
+            if step == "call":
+                made.append(self.layers[layer](last))
+            elif step == "add":
+                made.append(last + other)
+            elif step == "add_":
+                made.append((2 * last).add_(other))
+            else:
+                made.append(last.flatten(2).reshape(last.shape))
+        return made[-1] + made[-2]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_networks_bake(seed):
+    torch.manual_seed(seed)
+    x = inputs(2, 4, 5, 4)
+    model = evaluating(Random(seed))
+    for example in (None, x):
+        with torch.no_grad():
+            expected, actual = model(x.clone()), bake(model, example)(x.clone())
+        atol = 1e-5 * expected.abs().max().item()
+        assert_close(actual, expected, rtol=1e-5, atol=atol)
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_a_network_that_was_converted_bakes(pretrained):
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 12, 3, bias=False), nn.BatchNorm2d(12), nn.ReLU()),
+        *(nn.Conv2d(12, 12, 3), nn.BatchNorm2d(12, affine=False), nn.ReLU()),
+        *(nn.ConvTranspose2d(12, 12, 3), nn.BatchNorm2d(12), nn.Conv2d(12, 4, 1)),
+    )
+    x = inputs(2, 3, 9, 9)
+    model(x)
+    convert(model, x, pretrained=pretrained)
+    baked = assert_bakes(model.eval(), x)
+    wanted = [nn.Conv2d, nn.GroupNorm, nn.ReLU] * 2
+    wanted += [nn.ConvTranspose2d, nn.GroupNorm, nn.Conv2d]
+    assert kinds(baked)[1:] == wanted
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.ao.quantization:DeprecationWarning")
