@@ -85,20 +85,20 @@ def load_checkpoint(
     modules = modules_to_load(model, keep)
     require_standardized(modules, row)
     places = tensors_to_load(model, modules)
-    values, problems = match(wanted(modules, places, state, row), state, keep)
+
+    def matching(row: Source) -> tuple[dict[str, Tensor], list[str]]:
+        return match(wanted(modules, places, state, row), state, keep)
+
+    values, problems = matching(row)
     if problems:
-        fitting = [
-            name
-            for name, other in SOURCES.items()
-            if not match(wanted(modules, places, state, other), state, keep)[1]
-        ]
+        fitting = [name for name, other in SOURCES.items() if not matching(other)[1]]
         raise ValueError(describe(problems, source, fitting))
     changes = {
         name: changes_of(module, name, values, row) for name, module in modules.items()
     }
-    for key, place in places.items():
-        if key in values:
-            place.copy_(values[key])
+    # From here on nothing can fail.
+    for key in places.keys() & values.keys():
+        places[key].copy_(values[key])
     notes = {}
     for name, module in modules.items():
         for attribute, setting in changes[name].items():
