@@ -1,5 +1,6 @@
 """Batch-channel normalization and weight standardization in PyTorch."""
 
+from labml_bcn._norms import NORMS
 from labml_bcn.bake import bake
 from labml_bcn.batch_channel_norm import (
     BatchChannelNorm,
@@ -10,9 +11,8 @@ from labml_bcn.batch_channel_norm import (
 )
 from labml_bcn.batch_norm import BatchNorm
 from labml_bcn.checkpoints import load_checkpoint
-from labml_bcn.convert import Conversion, convert
+from labml_bcn.convert import convert
 from labml_bcn.statistics import (
-    NORMS,
     freeze_statistics,
     share_statistics,
     update_statistics,
@@ -32,7 +32,6 @@ __all__ = [
     "BatchChannelNorm",
     "BatchNorm",
     "ChannelNorm",
-    "Conversion",
     "EstimatedBatchNorm",
     "FusedBatchChannelNorm",
     "WSConv1d",

@@ -16,13 +16,13 @@ from labml_bcn import (
     BatchChannelNorm,
     BatchNorm,
     ChannelNorm,
-    Conversion,
     WSConv1d,
     WSConv2d,
     WSConv3d,
     convert,
     weight_standardization,
 )
+from labml_bcn.convert import Conversion
 
 IMAGE = torch.randn(2, 3, 8, 8)
 
