@@ -124,6 +124,20 @@ KEEP_THE_RANK = (
     nn.SiLU,
     nn.Sigmoid,
 )
+# Attributes of our layers that mean nothing to a plain one.
+OURS = (
+    "activation",
+    "affine",
+    "channels",
+    "correction",
+    "eps",
+    "estimate",
+    "groups",
+    "momentum",
+    "process_group",
+    "track_running_stats",
+    "variance_around",
+)
 # What a network is called in an error.
 ROOT = "the model"
 
@@ -137,8 +151,10 @@ def bake(model: nn.Module, example: Any = None) -> nn.Module:
     The copy gives the same results up to rounding, in evaluation. The model
     itself stays as it is, to be trained further. Whatever is not of this
     package is copied as it is, but for the weight and the bias of a layer
-    that a batch norm was folded into. Functions of this package that the
-    model's own code calls are not modules, and stay what they are.
+    that a batch norm was folded into. Hooks on calls are kept, and see what
+    they saw before; hooks on the state dict of a layer that is replaced are
+    not, for its keys are others. Functions of this package that the model's
+    own code calls are no modules, and stay what they are.
 
     **With an example**, the model is run once, and that shows what reads the
     output of each layer, and of which rank it is; then the copy is run, too.
@@ -262,9 +278,13 @@ def replace(module: nn.Module, plain: nn.Module) -> None:
     network's own, or be the network itself. Wherever it was, the plain one
     is now, for it is the same object.
     """
-    # Hooks of calls stay. Those of the state dict, which knew the old keys,
-    # do not.
-    content = {**vars(plain.eval()), **hooks_on_calls(module)}
+    # What others have put there stays, if the plain one has no such name.
+    theirs = {
+        key: value
+        for key, value in vars(module).items()
+        if not (key.startswith("_") or key in OURS or hasattr(plain, key))
+    }
+    content = {**theirs, **vars(plain.eval()), **hooks_on_calls(module)}
     become(module, type(plain), content)
 
 
@@ -392,16 +412,19 @@ def bake_norms(model: nn.Module, flow: Dataflow) -> None:
         for norm in model.modules()
         if isinstance(norm, NORMS)
     }
+    # Where somebody looks, it must look the same.
+    watched = [set(m.modules()) for m in model.modules() if is_watched(m)]
     # Layers of two norms come first. If one of the two is used on its own,
     # too, it is a plain norm by then, or still as it was.
     for name, norm in list(model.named_modules()):
         if isinstance(norm, BatchChannelNorm):
             residual = adds_residual(name or ROOT, norm, flow)
-            folded = fold_away(norm, norm.batch_norm, flow)
+            folded = fold_away(norm, norm.batch_norm, flow, watched)
             plain = plain_in_turn(norm, kinds[norm], folded, residual)
             replace(norm, plain)
     for norm in list(model.modules()):
-        if isinstance(norm, BatchNorm) and fold_away(norm, norm, flow):
+        single = isinstance(norm, BatchNorm)
+        if single and fold_away(norm, norm, flow, watched):
             replace(norm, nn.Identity())
         elif isinstance(norm, (BatchNorm, ChannelNorm)):
             replace(norm, plain_norm(norm, kinds[norm]))
@@ -420,7 +443,12 @@ def adds_residual(name: str, norm: nn.Module, flow: Dataflow) -> bool:
     return counts == {2}
 
 
-def fold_away(norm: nn.Module, first: nn.Module, flow: Dataflow) -> bool:
+def fold_away(
+    norm: nn.Module,
+    first: nn.Module,
+    flow: Dataflow,
+    watched: list[set[nn.Module]],
+) -> bool:
     """
     Fold the batch norm of a norm into the layer that it reads, and return
     whether that was possible.
@@ -428,9 +456,15 @@ def fold_away(norm: nn.Module, first: nn.Module, flow: Dataflow) -> bool:
     if not isinstance(first, BatchNorm) or first.exp_mean is None:
         return False
     layer = only_source(norm, flow)
-    watched = any(map(is_watched, (norm, first)))
-    fits = layer is not None and outputs_are_channels(layer, norm, flow)
-    return fits and not watched and fold(first, layer)
+    if layer is None or not outputs_are_channels(layer, norm, flow):
+        return False
+    # A hook on one of the two would see the map, or miss it, and so would one
+    # on a module around one of the two.
+    if is_watched(first) or any(
+        (layer in inside) != (norm in inside) for inside in watched
+    ):
+        return False
+    return fold(first, layer)
 
 
 def only_source(norm: nn.Module, flow: Dataflow) -> Any:
@@ -442,12 +476,12 @@ def only_source(norm: nn.Module, flow: Dataflow) -> Any:
     Everything has to be known. The norm must read this layer and no other,
     in every call, or the map would be missing from what it reads elsewhere.
     And nothing but the norm may read the layer, or somebody would get the
-    map who never asked for it: the other branch of a residual, a hook, or a
-    function that takes the weight itself.
+    map who never asked for it: the other branch of a residual, or a function
+    that takes the weight itself.
     """
     sources = flow.sources_of(norm) or ["unknown"]
     layer: Any = sources[0]
-    if type(layer) not in FOLDABLE or is_watched(layer):
+    if type(layer) not in FOLDABLE:
         return None
     # With a residual, each call reads two things, the input first.
     inputs = max(flow.inputs_of(norm), default=1)

@@ -557,20 +557,34 @@ def test_a_norm_that_adds_a_residual_in_some_calls_only_is_refused():
 # ---- Hooks -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["0", "1", "1.batch_norm", "1.channel_norm"])
-def test_hooks_are_kept_and_see_what_they_saw(name):
-    model = evaluating(WSConv2d(3, 12, 3), BatchChannelNorm(12, 3))
+@pytest.mark.parametrize(
+    "name", ["0", "0.0", "1", "1.0", "1.0.batch_norm", "1.0.channel_norm", ""]
+)
+@pytest.mark.parametrize("kind", ["forward", "forward_pre"])
+def test_hooks_are_kept_and_see_what_they_saw(kind, name):
+    layers = WSConv2d(3, 12, 3), BatchChannelNorm(12, 3)
+    model = evaluating(*map(nn.Sequential, layers))
     seen = []
-    model.get_submodule(name).register_forward_hook(
-        lambda module, args, output: seen.append(output)
-    )
+    register = getattr(model.get_submodule(name), f"register_{kind}_hook")
+    register(lambda module, *inputs_and_output: seen.append(inputs_and_output[-1]))
     x = inputs(2, 3, 6, 6)
     baked = bake(model)
-    assert seen == []
+    seen.clear()
     model(x)
     baked(x)
     assert len(seen) == 2
-    assert_close(seen[1], seen[0], **CLOSE)
+    before, after = (each[0] if kind == "forward_pre" else each for each in seen)
+    assert_close(after, before, **CLOSE)
+    # Somebody who looks at the whole is in nobody's way.
+    assert (nn.BatchNorm2d in kinds(baked)) == (name not in ("", "1.0.channel_norm"))
+
+
+def test_attributes_that_others_have_put_on_a_layer_are_kept():
+    model = evaluating(WSConv2d(3, 12, 3), BatchChannelNorm(12, 3))
+    model[0].stage, model[1].stage = 1, 2
+    baked = bake(model)
+    assert (baked[0].stage, baked[1].stage) == (1, 2)
+    assert not hasattr(baked[1], "channels")
 
 
 # ---- Networks, and what takes them -----------------------------------------
