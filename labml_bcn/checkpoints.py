@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from labml_bcn._norms import require_module
+from labml_bcn._modules import require_module
 from labml_bcn._sources import SOURCES, Source
 from labml_bcn.batch_channel_norm import BatchChannelNorm
 from labml_bcn.batch_norm import BatchNorm
@@ -62,21 +62,22 @@ def load_checkpoint(
     its key. A state dict may be wrapped as a training program saves it, in a
     dictionary under "state_dict" or "model", its keys behind "module.".
 
-    Args:
-        model: a model of this package's layers, its modules named as in the source.
-        state_dict: the checkpoint, as `torch.load` gives it.
-        source: where it comes from, one of `SOURCES`, or a row of one's own.
-        keep: modules by their qualified names, such as a head for other classes, that
-            stay as they are, whatever the checkpoint holds for them.
+    **Arguments**
 
-    Returns:
-        For each module that was set, or that differs from the source in a way that
-        the model's own settings decide: what and how.
+    - `model`: a model of this package's layers, its modules named as in the source.
+    - `state_dict`: the checkpoint, as `torch.load` gives it.
+    - `source`: where it comes from, one of `SOURCES`, or a row of one's own.
+    - `keep`: modules by their qualified names, such as a head for other classes, that
+      stay as they are, whatever the checkpoint holds for them.
 
-    Raises:
-        TypeError: if `model` is no module, or `state_dict` no dictionary of tensors.
-        ValueError: if the source is unknown, keys or shapes do not fit, or weights
-            that were trained without standardization meet a `WSConv`.
+    **Returns** for each module that was set, or that differs from the source in a way
+    that the model's own settings decide: what and how.
+
+    **Raises**
+
+    - `TypeError`: if `model` is no module, or `state_dict` no dictionary of tensors.
+    - `ValueError`: if the source is unknown, keys or shapes do not fit, or weights
+      that were trained without standardization meet a `WSConv`.
     """
     require_module(model)
     model = unwrap(model)
