@@ -194,7 +194,6 @@ def normalize_in_operations(
     **From the papers**: batch-channel normalization.
     """
     given = fill_in(weights, config.groups, running[0])
-    config = config._replace(relu=False)  # it follows as a step of its own
 
     def statistics(mu: Tensor, v: Tensor) -> Pair:
         return normalization_statistics(running, x, mu, v, config)
@@ -205,6 +204,9 @@ def normalize_in_operations(
     alone = not (training or torch.is_grad_enabled())
     if alone and choose_passes(x) is Rows:
         return normalize_in_turn(x, given, widen(running), config)
+    # ReLU follows as a step of its own. PyTorch 2.4's compiler does not know
+    # `_replace`, and does not come here.
+    config = config._replace(relu=False)
     y: Tensor = AffineMapFunction.apply(x, *given, statistics, config)  # type: ignore[no-untyped-call]
     return y
 
