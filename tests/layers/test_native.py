@@ -68,7 +68,10 @@ every_following = pytest.mark.parametrize(
 
 @pytest.fixture(autouse=True)
 def kernels():
-    if not native.status().cpu.native:
+    cpu = native.status().cpu
+    if "need PyTorch" in cpu.detail:
+        pytest.skip(cpu.detail)
+    if not cpu.native:
         skip_or_fail("the library of kernels")
 
 
