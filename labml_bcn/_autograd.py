@@ -61,9 +61,7 @@ def takes_operators(x: Tensor) -> bool:
     """
     if not torch.compiler.is_compiling():
         return not is_rewritten(x)
-    return not (
-        is_exporting() or torch._C._are_functorch_transforms_active()
-    )
+    return not (is_exporting() or torch._C._are_functorch_transforms_active())
 
 
 def is_watched(module: nn.Module) -> bool:

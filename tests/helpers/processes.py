@@ -45,8 +45,7 @@ def run_in_group(target: Callable[..., Any], size: int, *arguments: Any) -> list
         assert not errors, "\n".join(errors)
         assert [process.exitcode for process in processes] == [0] * size
         return [
-            torch.load(folder / f"{rank}.pt", weights_only=True)
-            for rank in range(size)
+            torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(size)
         ]
 
 
