@@ -1,0 +1,139 @@
+"""Ways to keep a network, and to make it without its values."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+from helpers.networks import built, every_network, images, train
+from helpers.oracle import assert_close
+from torch import nn
+from torch.distributed import checkpoint as dcp
+
+from labml_bcn import BatchChannelNorm, BatchNorm, WSConv1d, WSConv2d, WSConv3d
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def trained(request):
+    """A network whose values are no defaults."""
+    model = request.param()
+    train(model)
+    return model.eval()
+
+
+every_trained = pytest.mark.parametrize(
+    "trained", every_network.args[1], ids=every_network.kwargs["ids"], indirect=True
+)
+
+
+def assert_same(one, other):
+    """Both compute the same, in evaluation and in training."""
+    x = images()
+    assert torch.equal(one.eval()(x), other.eval()(x))
+    assert torch.equal(one.train()(x), other.train()(x))
+    for key, value in one.state_dict().items():
+        assert torch.equal(value, other.state_dict()[key]), key
+
+
+@every_trained
+@pytest.mark.works_with("save", "`copy.deepcopy`, `pickle`", "a trained network")
+def test_a_network_is_copied_and_pickled(trained):
+    assert_same(copy.deepcopy(trained), trained)
+    assert_same(pickle.loads(pickle.dumps(trained)), trained)
+
+
+@every_network
+@pytest.mark.works_with(
+    "save",
+    "`torch.save`, `torch.load`",
+    "a state dict with `weights_only`, `mmap` and `assign`; a whole module",
+)
+@pytest.mark.parametrize("options", [{}, {"mmap": True}], ids=["read", "mapped"])
+@pytest.mark.parametrize("assign", [False, True])
+def test_a_saved_state_dict_loads(build, options, assign, tmp_path):
+    model, other = build(), build()
+    train(model)
+    torch.save(model.state_dict(), tmp_path / "it.pt")
+    values = torch.load(tmp_path / "it.pt", weights_only=True, **options)
+    other.load_state_dict(values, strict=True, assign=assign)
+    assert_same(other, model)
+
+
+@every_trained
+@pytest.mark.works_with("save", "`torch.save`, `torch.load`", "a whole module")
+def test_a_whole_module_is_saved(trained):
+    file = io.BytesIO()
+    torch.save(trained, file)
+    file.seek(0)
+    assert_same(torch.load(file, weights_only=False), trained)
+
+
+@every_network
+@pytest.mark.works_with(
+    "save",
+    "the meta device",
+    "`to_empty` and a load, or a load with `assign`",
+    know="`to_empty` leaves statistics without values: load them.",
+)
+@pytest.mark.parametrize("assign", [False, True])
+def test_a_network_is_made_without_storage_and_filled_later(build, assign):
+    model = build()
+    train(model)
+    other = built().to("meta") if build is built else copy.deepcopy(model).to("meta")
+    assert all(value.is_meta for value in other.state_dict().values())
+    if not assign:
+        other.to_empty(device="cpu")
+    other.load_state_dict(model.state_dict(), assign=assign)
+    assert_same(other, model)
+
+
+MAKE = {
+    "WSConv1d": (WSConv1d, (3, 8, 3)),
+    "WSConv2d": (WSConv2d, (3, 8, 3)),
+    "WSConv3d": (WSConv3d, (3, 8, 3)),
+    "BatchNorm": (BatchNorm, (8,)),
+    "BatchChannelNorm": (BatchChannelNorm, (8, 2)),
+}
+
+
+@pytest.mark.parametrize("name", MAKE)
+@pytest.mark.works_with("save", "`nn.utils.skip_init`", "every layer, filled by a load")
+def test_a_layer_may_skip_its_initialization(name):
+    kind, arguments = MAKE[name]
+    layer = nn.utils.skip_init(kind, *arguments)
+    assert not any(value.is_meta for value in layer.state_dict().values())
+    wanted = kind(*arguments)
+    layer.load_state_dict(wanted.state_dict())
+    for key, value in layer.state_dict().items():
+        assert torch.equal(value, wanted.state_dict()[key])
+
+
+@every_network
+@pytest.mark.works_with(
+    "save", "`torch.distributed.checkpoint`", "a network with its optimizer"
+)
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+def test_a_distributed_checkpoint_is_saved_and_loaded(build, tmp_path):
+    from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+
+    model, other = build(), build()
+    optimizers = [torch.optim.AdamW(each.parameters()) for each in (model, other)]
+    train(model, 2, optimizers[0])
+    kept = get_state_dict(model, optimizers[0])
+    dcp.save(dict(zip(("model", "optimizer"), kept, strict=True)), checkpoint_id=tmp_path)
+    values = dict(
+        zip(("model", "optimizer"), get_state_dict(other, optimizers[1]), strict=True)
+    )
+    dcp.load(values, checkpoint_id=tmp_path)
+    set_state_dict(
+        *(other, optimizers[1]),
+        model_state_dict=values["model"],
+        optim_state_dict=values["optimizer"],
+    )
+    for key, value in model.state_dict().items():
+        assert torch.equal(other.state_dict()[key], value), key
+    x = images()
+    assert_close(other(x), model(x))
