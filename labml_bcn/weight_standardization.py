@@ -35,7 +35,7 @@ Batch-Channel Normalization and Weight Standardization*,
 [arXiv 1903.10520](https://arxiv.org/abs/1903.10520).
 """
 
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +48,10 @@ from labml_bcn._autograd import (
     needs_plain_operations,
 )
 from labml_bcn._checks import require_positive_eps
-from labml_bcn._numerics import statistics_dtype
+from labml_bcn._numerics import cast, statistics_dtype
+
+# What may follow the standardization: a factor and a term for each filter.
+AFFINE = ("gain", "offset")
 
 
 def weight_standardization(
@@ -261,81 +264,6 @@ def require_several_weights(weight: Tensor) -> int:
     return per_filter
 
 
-class WeightCache:
-    r"""
-    ### What evaluation keeps
-
-    A weight that was standardized, and what it was made of.
-
-    It must never be used for another weight. PyTorch counts the changes to
-    a tensor, and most of them show in that count. Those through `.data`, or
-    through an array that shares its memory, do not. So the weight itself is
-    looked at, too: the sums of its filters, each value times a number of its
-    own, would be others. Values may go unnoticed that are too small to
-    change a sum of the whole filter, as they would in the convolution. One
-    look reads the weight once, and standardizing it reads and writes.
-    """
-
-    def __init__(self, weight: Tensor, eps: float, correction: int) -> None:
-        # In inference mode too, the results are ordinary tensors, which may
-        # be used outside of it.
-        with torch.inference_mode(False), torch.no_grad():
-            self.standard = weight_standardization(
-                weight, eps, correction=correction
-            )
-            # The multiples of the golden ratio, less their whole part: no
-            # two alike, and none near zero.
-            numbers = torch.arange(
-                weight[0].numel(), dtype=torch.float64, device=weight.device
-            )
-            numbers = (numbers * 0.6180339887498949).frac() + 0.5
-            self.numbers = numbers.to(statistics_dtype(weight))
-            self.checksums = self.checksums_of(weight)
-            self.version = self.standard._version
-            self.identity = self.identity_of(weight, eps, correction)
-
-    @staticmethod
-    def can_be_checked(weight: Tensor) -> bool:
-        """
-        Return whether a weight can be looked at for free.
-
-        On a GPU a look would have to wait for it, and standardizing costs
-        little there.
-        """
-        return not (
-            needs_plain_operations(weight)
-            or weight.is_inference()
-            or weight.device.type != "cpu"
-        )
-
-    @staticmethod
-    def identity_of(weight: Tensor, *settings: float) -> tuple[Any, ...]:
-        """
-        Return what tells two weights apart without a look at their values.
-        """
-        place = weight.data_ptr(), weight._version
-        return *place, weight.dtype, weight.shape, weight.stride(), *settings
-
-    def checksums_of(self, weight: Tensor) -> Tensor:
-        r"""
-        Return $\sum_i n_i W_{o,i}$ for each filter.
-        """
-        filters = weight.detach().to(self.numbers.dtype).flatten(1)
-        return filters.mv(self.numbers)
-
-    def is_current(self, weight: Tensor, eps: float, correction: int) -> bool:
-        """
-        Return whether the cache was made of `weight` as it is now, and is
-        still as it was made.
-        """
-        identity = self.identity_of(weight, eps, correction)
-        return (
-            self.identity == identity
-            and self.version == self.standard._version
-            and torch.equal(self.checksums, self.checksums_of(weight))
-        )
-
-
 class _WSConv:
     r"""
     ## Convolutions
@@ -345,12 +273,20 @@ class _WSConv:
     The stored weight stays as the optimizer left it, and only what the
     convolution uses is standardized. So the layers have `nn.Conv`'s state
     dict, and any optimizer works.
+
+    **A pretrained network** was not trained for standardized weights. Its
+    function is kept if each filter gets back what standardizing takes away:
+    a `gain`, its deviation $\sqrt{\sigma^2_o + \epsilon}$ as it was, and an
+    `offset`, its mean. They are buffers of shape `[O, 1, …]` that do not
+    learn, and are `None` in a network that starts anew.
     """
 
     weight: Tensor
     bias: Tensor | None
-    training: bool
-    _cache: "WeightCache | None" = None
+    out_channels: int
+    kernel_size: tuple[int, ...]
+    gain: Tensor | None
+    offset: Tensor | None
 
     def __init__(
         self,
@@ -365,35 +301,65 @@ class _WSConv:
         super().__init__(*args, **kwargs)
         self.eps = eps
         self.correction = correction
+        for name in AFFINE:
+            self.register_buffer(name, None)  # type: ignore[attr-defined]
         self.standardized_weight()
 
     def standardized_weight(self) -> Tensor:
         """
         Return the weight as the convolution uses it.
         """
-        # When the gradient of the weight is asked for, each call needs a
-        # result of its own. In evaluation nobody asks, and the weight stays
-        # as it is: what was made of it is kept.
-        weight, eps, correction = self.weight, self.eps, self.correction
-        learns = weight.requires_grad and torch.is_grad_enabled()
-        if self.training or learns or not WeightCache.can_be_checked(weight):
-            return weight_standardization(weight, eps, correction=correction)
-        # Another thread may empty the cache meanwhile.
-        cache = self._cache
-        if not cache or not cache.is_current(weight, eps, correction):
-            cache = self._cache = WeightCache(weight, eps, correction)
-        return cache.standard
+        # It is made anew in each call, in evaluation too: what was kept from
+        # one call to the next would have to be told of every change to the
+        # weight, and not all of them can be seen. For deployment,
+        # [bake](bake.py) makes plain convolutions of the layers.
+        weight = weight_standardization(
+            self.weight, self.eps, correction=self.correction
+        )
+        if self.gain is not None:
+            weight = weight * self.for_each_filter("gain", self.gain)
+        if self.offset is not None:
+            weight = weight + self.for_each_filter("offset", self.offset)
+        return weight
 
-    def train(self, mode: bool = True) -> Self:
+    def for_each_filter(self, name: str, values: Tensor) -> Tensor:
         """
-        Switch between training and evaluation, which keeps its weight.
+        Return values in the weight's dtype; raise unless each filter has one.
         """
-        self._cache = None
-        return super().train(mode)  # type: ignore[misc, no-any-return]
+        # Broadcasting would take `[O]` too, along the wrong dimension.
+        shape = self.shape_of_gain()
+        if values.shape != shape:
+            raise ValueError(
+                f"{name} must have one value for each filter, in the shape "
+                f"{list(shape)}, got {list(values.shape)}; give it that "
+                f"shape with {name}.view{shape}"
+            )
+        return cast(values, self.weight.dtype)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out the cache: a copy or a file does not need it."""
-        return {**self.__dict__, "_cache": None}
+    def shape_of_gain(self) -> tuple[int, ...]:
+        """
+        Return the shape of a gain and of an offset.
+        """
+        return self.out_channels, 1, *[1] * len(self.kernel_size)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any
+    ) -> None:
+        """
+        Load a state dict, which may bring a gain and an offset along.
+        """
+        # They start as 1 and 0, so that a load that fails changes nothing.
+        for name, start in zip(AFFINE, (1, 0), strict=True):
+            if prefix + name in state_dict and getattr(self, name) is None:
+                new = self.weight.new_full(self.shape_of_gain(), start)
+                setattr(self, name, new.detach())
+        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[misc]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of a pickle, which may know no gain and offset."""
+        super().__setstate__(state)  # type: ignore[misc]
+        for name in AFFINE:
+            self._buffers.setdefault(name, None)  # type: ignore[attr-defined]
 
     def forward(self, x: Tensor) -> Tensor:
         """
@@ -407,7 +373,9 @@ class _WSConv:
     def extra_repr(self) -> str:
         """Show the settings in `print(model)`."""
         text = super().extra_repr()  # type: ignore[misc]
-        return f"{text}, eps={self.eps}, correction={self.correction}"
+        text = f"{text}, eps={self.eps}, correction={self.correction}"
+        given = [name for name in AFFINE if getattr(self, name) is not None]
+        return ", ".join([text, *given])
 
 
 class WSConv1d(_WSConv, nn.Conv1d):

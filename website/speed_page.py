@@ -191,8 +191,8 @@ def standardizing(record: Record) -> str:
     """Return a table of what standardizing adds, as shares of the convolution."""
     results = record["results"]
     names = list(results[0]["adds"])
-    lines = [row("convolution", "ms", *names, "in evaluation")]
-    lines.append("| --- |" + " ---: |" * (len(names) + 2))
+    lines = [row("convolution", "ms", *names)]
+    lines.append("| --- |" + " ---: |" * (len(names) + 1))
     for each in results:
         into, out, kernel, stride, size = each["convolution"]
         what = f"{into} → {out}, {kernel}×{kernel}"
@@ -202,7 +202,6 @@ def standardizing(record: Record) -> str:
                 f"{what}{step}, at {size}×{size}",
                 f"{each['ms']:.2f}",
                 *(f"{each['adds'][name]:+.2f}" for name in names),
-                f"{each['evaluation']:+.2f}",
             )
         )
     return "\n".join(lines)

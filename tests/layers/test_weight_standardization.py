@@ -462,21 +462,6 @@ def conv_in_eval(**options):
     return conv, torch.randn(1, 3, 5, 5)
 
 
-def expected_output(conv, x):
-    standard = standardize(conv.weight.detach().double(), 1e-5, 0).float()
-    return F.conv2d(x, standard, conv.bias)
-
-
-@torch.no_grad()
-def test_in_evaluation_the_weight_is_standardized_once():
-    conv, x = conv_in_eval()
-    conv(x)
-    first = conv.standardized_weight()
-    conv(x)
-    assert conv.standardized_weight() is first
-    assert_close(conv(x), expected_output(conv, x), 1e-5, 1e-5)
-
-
 def step(conv):
     conv.weight.grad = torch.ones_like(conv.weight)
     conv.weight.grad[0] = 3
@@ -489,6 +474,12 @@ def through_numpy(conv):
     conv.weight.detach().numpy()[1, 2, 0, 1] += 0.5
 
 
+def two_that_cancel(conv):
+    """Change a filter and leave its sum, and its sum of squares, as they were."""
+    filters = conv.weight.data.flatten(1)
+    filters[:, [0, 5]] = filters[:, [5, 0]]
+
+
 CHANGES = {
     "in place": lambda c: c.weight[0, 0].mul_(3),
     "one value": lambda c: c.weight[3, 2, 1, 1].add_(0.5),
@@ -496,6 +487,7 @@ CHANGES = {
     "one value through .data": lambda c: c.weight.data[3, 2, 1, 1].add_(0.5),
     "mirrored through .data": lambda c: c.weight.data.copy_(c.weight.flip(3)),
     "filters swapped through .data": lambda c: c.weight.data.copy_(c.weight.flip(0)),
+    "two that cancel through .data": two_that_cancel,
     "other .data": lambda c: setattr(c.weight, "data", c.weight.flip(1)),
     "through numpy": through_numpy,
     "another parameter": lambda c: setattr(c, "weight", nn.Parameter(c.weight.flip(2))),
@@ -508,7 +500,7 @@ CHANGES = {
 
 @torch.no_grad()
 @pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
-def test_what_is_kept_is_never_stale(change):
+def test_evaluation_uses_the_weight_as_it_is_now(change):
     conv, x = conv_in_eval()
     before = conv(x)
     change(conv)
@@ -518,51 +510,13 @@ def test_what_is_kept_is_never_stale(change):
     assert not torch.equal(conv(x), before)
 
 
-@torch.no_grad()
-def test_what_is_kept_follows_moves_and_copies():
-    conv, x = conv_in_eval()
-    conv(x)
-    copied = copy.deepcopy(conv)
-    assert copied._cache is None
-    copied.weight.mul_(-1)
-    assert_close(copied(x), expected_output(copied, x), 1e-5, 1e-5)
-    assert_close(conv(x), expected_output(conv, x), 1e-5, 1e-5)
-    assert conv.double()(x.double()).dtype == torch.float64
-    conv.to(torch.bfloat16)
-    assert conv(x.bfloat16()).dtype == torch.bfloat16
-
-
-def test_learning_in_evaluation_mode_gets_a_graph_of_its_own():
+def test_evaluation_lets_the_weight_learn():
     conv, x = conv_in_eval()
     with torch.no_grad():
         conv(x)
     for _ in range(2):
         conv(x).sum().backward()
     assert conv.weight.grad is not None
-    conv.requires_grad_(False)
-    conv(x)
-    assert conv.standardized_weight() is conv.standardized_weight()
-
-
-def test_training_forgets_what_evaluation_kept():
-    conv, x = conv_in_eval()
-    with torch.no_grad():
-        conv(x)
-    conv.train()
-    assert conv._cache is None
-    conv(x).sum().backward()
-
-
-def test_what_inference_mode_kept_can_be_used_outside_of_it():
-    conv, x = conv_in_eval()
-    conv.requires_grad_(False)
-    with torch.inference_mode():
-        conv(x)
-        first = conv.standardized_weight()
-    x.requires_grad_()
-    assert conv.standardized_weight() is first
-    conv(x).sum().backward()
-    assert x.grad is not None
 
 
 def test_frozen_weights_let_the_inputs_gradient_through():
@@ -591,3 +545,132 @@ def test_ws_conv_compiles_in_one_graph(dimensions):
         y.square().sum().backward()
         expected.square().sum().backward()
     assert_close(compiled.weight.grad, conv.weight.grad, 1e-3, 1e-3)
+
+
+# ---- Gain and offset -------------------------------------------------------
+
+
+def with_gain(dimensions=2, *, dtype=torch.float64, **options):
+    """A convolution with a gain and an offset, and an input for it."""
+    conv = CONVS[dimensions][0](4, 6, 3, dtype=dtype, **options)
+    shape = (6, 1, *[1] * dimensions)
+    conv.gain = 0.5 + torch.rand(shape, dtype=dtype)
+    conv.offset = torch.randn(shape, dtype=dtype)
+    return conv, torch.randn(2, 4, *[5] * dimensions, dtype=dtype)
+
+
+def test_gain_and_offset_are_absent_unless_they_are_given():
+    conv = WSConv2d(4, 6, 3)
+    assert conv.gain is None
+    assert conv.offset is None
+    assert list(conv.state_dict()) == ["weight", "bias"]
+    assert "gain" not in repr(conv)
+    for name in ("gain", "offset"):
+        setattr(conv, name, torch.ones(6, 1, 1, 1))
+        assert name in repr(conv)
+    assert list(conv.state_dict()) == ["weight", "bias", "gain", "offset"]
+    assert [name for name, _ in conv.named_parameters()] == ["weight", "bias"]
+
+
+@pytest.mark.parametrize("given", [("gain",), ("offset",), ("gain", "offset")])
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+def test_the_weight_used_is_gain_times_the_standardized_one_plus_offset(
+    dimensions, given
+):
+    conv, x = with_gain(dimensions, stride=2, correction=1)
+    for name in {"gain", "offset"} - {*given}:
+        setattr(conv, name, None)
+    expected = standardize(conv.weight, 1e-5, 1)
+    expected = expected * (1 if conv.gain is None else conv.gain)
+    expected = expected + (0 if conv.offset is None else conv.offset)
+    assert_close(conv.standardized_weight(), expected)
+    y = CONVS[dimensions][2](x, expected, conv.bias, 2)
+    assert_close(conv(x), y)
+    g = torch.randn_like(y)
+    actual = torch.autograd.grad(conv(x), conv.parameters(), g)
+    for a, b in zip(actual, torch.autograd.grad(y, conv.parameters(), g), strict=True):
+        assert_close(a, b)
+
+
+@pytest.mark.parametrize("correction", [0, 1])
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+def test_a_filters_deviation_and_mean_keep_a_convolutions_function(
+    dimensions, correction
+):
+    ours, theirs, _ = CONVS[dimensions]
+    other, conv = theirs(4, 6, 3), ours(4, 6, 3, correction=correction)
+    conv.load_state_dict(other.state_dict())
+    dims = list(range(1, dimensions + 2))
+    var, mean = torch.var_mean(other.weight, dims, correction=correction, keepdim=True)
+    conv.gain, conv.offset = (var + conv.eps).sqrt().detach(), mean.detach()
+    x = torch.randn(2, 4, *[5] * dimensions)
+    assert_close(conv(x), other(x), 1e-6, 1e-6)
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_a_state_dict_brings_gain_and_offset_along(assign):
+    conv, x = with_gain()
+    other = WSConv2d(4, 6, 3, dtype=torch.float64)
+    other.load_state_dict(conv.state_dict(), assign=assign)
+    assert torch.equal(other(x), conv(x))
+    # And one that has none does not take them away unasked.
+    plain = WSConv2d(4, 6, 3, dtype=torch.float64)
+    with pytest.raises(RuntimeError, match="gain"):
+        conv.load_state_dict(plain.state_dict())
+
+
+def test_a_gain_that_does_not_load_changes_nothing():
+    conv = WSConv2d(4, 6, 3)
+    before = conv.standardized_weight()
+    wrong = {**conv.state_dict(), "gain": torch.ones(6), "offset": torch.ones(5)}
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        conv.load_state_dict(wrong)
+    assert torch.equal(conv.standardized_weight(), before)
+
+
+@pytest.mark.parametrize("name", ["gain", "offset"])
+@pytest.mark.parametrize("shape", [(3,), (3, 1), (), (1, 3, 1, 1), (4, 1, 1, 1)])
+def test_a_gain_of_another_shape_is_refused(name, shape):
+    conv = WSConv2d(2, 3, 3)
+    setattr(conv, name, torch.ones(shape))
+    with pytest.raises(ValueError, match=f"{name} must have one value for each"):
+        conv(torch.randn(1, 2, 5, 5))
+
+
+def test_gain_and_offset_go_with_the_layer():
+    conv, x = with_gain()
+    y = conv(x)
+    for other in (copy.deepcopy(conv), pickle.loads(pickle.dumps(conv))):
+        assert torch.equal(other(x), y)
+    low = copy.deepcopy(conv).bfloat16()
+    assert low.gain.dtype == low(x.bfloat16()).dtype == torch.bfloat16
+    # A gain of another dtype than the weight's does not change the result's.
+    low.gain = conv.gain
+    assert low(x.bfloat16()).dtype == torch.bfloat16
+    meta = copy.deepcopy(conv).to("meta")
+    assert meta.gain.is_meta
+    meta.to_empty(device="cpu").load_state_dict(conv.state_dict())
+    assert torch.equal(meta(x), y)
+
+
+def test_a_pickle_from_before_gain_and_offset_loads():
+    conv, x = conv_in_eval()
+    state = conv.__getstate__()
+    state = {**state, "_buffers": {}}
+    old = WSConv2d.__new__(WSConv2d)
+    old.__setstate__(state)
+    assert torch.equal(old(x), conv(x))
+
+
+@pytest.mark.slow
+def test_gain_and_offset_compile_and_export():
+    torch.compiler.reset()
+    conv, x = with_gain()
+    y = conv(x)
+    assert_close(torch.compile(conv, fullgraph=True)(x), y)
+    program = torch.export.export(conv, (x,))
+    assert_close(program.module()(x), y)
+    jacobian = torch.func.jacrev(
+        lambda gain: torch.func.functional_call(conv, {"gain": gain}, (x,))
+    )
+    assert jacobian(conv.gain).shape == (*y.shape, 6, 1, 1, 1)

@@ -1,6 +1,6 @@
 """What standardizing its weight adds to a convolution, at batch size 1."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from statistics import median
 from typing import Any
@@ -64,8 +64,7 @@ def build_convolutions(convolution: Shape) -> dict[str, nn.Conv2d]:
 def measure_convolution(convolution: Shape, seconds: float) -> dict[str, Any]:
     """Measure what standardizing adds, in shares of the plain convolution.
 
-    It is measured forward and backward in training, and in evaluation, where the
-    standardized weight is kept.
+    It is measured forward and backward, in training.
     """
     layers = build_convolutions(convolution)
     into, *_, size = convolution
@@ -79,23 +78,11 @@ def measure_convolution(convolution: Shape, seconds: float) -> dict[str, Any]:
     def train(name: str) -> None:
         torch.autograd.grad(calls[name](x), (x, layers[name].weight), dy)
 
-    @torch.no_grad()
-    def evaluate(name: str) -> None:
-        calls[name](x)
-
-    def medians(step: Callable[[str], None]) -> dict[str, float]:
-        steps = {name: partial(step, name) for name in layers}
-        return {name: median(times) for name, times in race(steps, seconds).items()}
-
-    training = medians(train)
-    for layer in layers.values():
-        layer.eval()
-    evaluation = medians(evaluate)
+    steps = {name: partial(train, name) for name in layers}
+    training = {name: median(times) for name, times in race(steps, seconds).items()}
     plain = training.pop("plain")
-    kept = "kernels" if "kernels" in layers else "operations"
     return {
         "convolution": convolution,
         "ms": plain * 1e3,
         "adds": {name: time / plain - 1 for name, time in training.items()},
-        "evaluation": evaluation[kept] / evaluation["plain"] - 1,
     }

@@ -1,0 +1,365 @@
+"""Which module reads what another one has made.
+
+`convert` and `bake` change a layer only if they know what becomes of its output. Seen
+in a run of an example, all of that is certain. Without an example, `torch.fx` follows
+symbols instead of tensors through the same code; where a program looks at values, it
+gives up, and the order inside of `nn.Sequential` is all that is known.
+"""
+
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from itertools import pairwise
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedTensorMixin
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from labml_bcn.batch_channel_norm import BatchChannelNorm
+
+# A module, or the name of a function outside of all modules.
+End = nn.Module | str
+INPUT = "the model's input"
+OUTPUT = "the model's output"
+
+# They return no tensor and look at the values all the same.
+LOOKS_AT_VALUES = {
+    "__bool__", "__float__", "__index__", "__int__", "item", "numpy", "tolist",
+}  # fmt: skip
+# They look at everything but the values.
+LOOKS_AT_SHAPE = {
+    "dim", "element_size", "is_complex", "is_contiguous", "is_floating_point",
+    "ndimension", "nelement", "numel", "size", "stride", "type",
+    "shape", "ndim", "dtype", "device", "layout", "is_cuda", "requires_grad",
+}  # fmt: skip
+
+
+class Dataflow:
+    """What each module reads, and what reads its output.
+
+    Only modules without modules of their own are listed, and the layers of this
+    package: what goes on inside of them is their own affair. `nn.Identity` is seen
+    through.
+    """
+
+    def __init__(self) -> None:
+        self._sources: dict[End, list[End]] = {}
+        self._readers: dict[End, list[End]] = {}
+        self._ranks: dict[nn.Module, set[int]] = {}
+        self._calls: dict[nn.Module, set[int]] = {}
+        self._read_tensors: dict[int, str] = {}
+
+    def readers_of(self, module: nn.Module) -> list[End] | None:
+        """Return what reads the module's output, or `None` where it is not known."""
+        return self._readers.get(module)
+
+    def sources_of(self, module: nn.Module) -> list[End] | None:
+        """Return what the module reads, or `None` where it is not known."""
+        return self._sources.get(module)
+
+    def ranks_of(self, module: nn.Module) -> set[int]:
+        """Return the ranks of the tensors that the module was seen to take."""
+        return self._ranks.get(module, set())
+
+    def inputs_of(self, module: nn.Module) -> set[int]:
+        """Return with how many tensors at a time the module was seen called."""
+        return self._calls.get(module, set())
+
+    def reader_of_tensor(self, tensor: Tensor) -> str | None:
+        """Return the name of a function that reads a parameter or buffer itself."""
+        return self._read_tensors.get(id(tensor))
+
+    def add_call(self, module: nn.Module, sources: list[End]) -> None:
+        """Note that the module was called with what these have made."""
+        self._readers.setdefault(module, [])
+        self._sources.setdefault(module, []).extend(sources)
+        self._calls.setdefault(module, set()).add(len(sources))
+        for source in sources:
+            self.add_reader(source, module)
+
+    def add_reader(self, source: End, reader: End) -> None:
+        """Note that something reads what `source` has made."""
+        if isinstance(source, nn.Module):
+            self._readers.setdefault(source, []).append(reader)
+
+    def add_order(self, source: nn.Module, reader: nn.Module) -> None:
+        """Note that one module reads what another has made, and nothing else."""
+        self._readers[source] = [reader]
+        self._sources[reader] = [source]
+
+    def forget(self, module: nn.Module) -> None:
+        """Note that nothing is known of a module."""
+        for source in self._sources.pop(module, ()):
+            self._readers.pop(source, None)
+        for reader in self._readers.pop(module, ()):
+            self._sources.pop(reader, None)
+
+    def add_ranks(self, module: nn.Module, tensors: list[Tensor]) -> None:
+        """Note the ranks of tensors that the module takes."""
+        self._ranks.setdefault(module, set()).update(x.dim() for x in tensors)
+
+    def add_read_tensor(self, tensor: Tensor, function: End) -> None:
+        """Note that a function reads a tensor that no module has made."""
+        self._read_tensors.setdefault(id(tensor), str(function))
+
+
+def is_unit(module: nn.Module) -> bool:
+    """Return whether a dataflow lists the module as one thing."""
+    if type(module) is nn.Identity:
+        return False
+    opaque = isinstance(module, (BatchChannelNorm, torch.jit.ScriptModule))
+    return opaque or not any(module.children())
+
+
+def units(model: nn.Module) -> Iterator[nn.Module]:
+    """Go through the modules that a dataflow lists."""
+    if is_unit(model):
+        yield model
+        return
+    seen: set[nn.Module] = set()
+    waiting = [model]
+    while waiting:
+        module = waiting.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        if is_unit(module):
+            yield module
+        else:
+            waiting.extend(module.children())
+
+
+def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return an example as positional and keyword arguments of a call."""
+    if isinstance(example, Mapping):
+        return (), dict(example)
+    if isinstance(example, tuple):
+        return example, {}
+    return (example,), {}
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Generator[None]:
+    """Have a model run in evaluation, without gradients, and leave no trace in it.
+
+    Whatever the run changes is put back: modes, buffers, attributes, and the state of
+    the random numbers.
+    """
+    attributes = [
+        (module, dict(module.__dict__), dict(module._buffers))
+        for module in model.modules()
+    ]
+    values = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    devices = {tensor.device for tensor in model.parameters() if tensor.is_cuda}
+    try:
+        with torch.random.fork_rng(list(devices)), torch.no_grad():
+            model.eval()
+            yield
+    finally:
+        for module, before, buffers in attributes:
+            module.__dict__.clear()
+            module.__dict__.update(before)
+            module._buffers.clear()
+            module._buffers.update(buffers)
+        with torch.no_grad():
+            for buffer, value in values:
+                buffer.copy_(value)
+
+
+def is_uninitialized(module: nn.Module) -> bool:
+    """Return whether a module learns its shapes from the first input only."""
+    own = (*module._parameters.values(), *module._buffers.values())
+    return any(isinstance(tensor, UninitializedTensorMixin) for tensor in own)
+
+
+def dataflow(model: nn.Module, example: Any = None) -> Dataflow:
+    """Return what is known of a model's dataflow, with or without an example.
+
+    A run would give lazy modules their shapes: such a model is not run.
+    """
+    if example is None or any(is_uninitialized(m) for m in model.modules()):
+        return trace(model)
+    return observe(model, example)
+
+
+def observe(model: nn.Module, example: Any) -> Dataflow:
+    """Run a model once, and return which module read what."""
+    args, kwargs = arguments(example)
+    flow = Dataflow()
+    with undisturbed(model), Watch(flow) as watch, watch.hooks(model):
+        watch.finish(model(*args, **kwargs))
+    return flow
+
+
+class Watch(TorchFunctionMode):
+    """Sees the calls of modules by hooks, and functions between them as a mode.
+
+    A tensor is known by what made it last. It is kept alive: another one at the same
+    place in memory would take its name.
+    """
+
+    def __init__(self, flow: Dataflow) -> None:
+        super().__init__()
+        self.flow = flow
+        self.made: dict[int, tuple[Tensor, End]] = {}
+        self.inside = 0
+
+    @contextmanager
+    def hooks(self, model: nn.Module) -> Generator[None]:
+        """Watch all units of the model."""
+        handles = []
+        for unit in units(model):
+            handles.append(unit.register_forward_pre_hook(self.enter, with_kwargs=True))
+            handles.append(unit.register_forward_hook(self.leave))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def made_by(self, tensor: Tensor) -> End:
+        """Return what made a tensor."""
+        _, maker = self.made.get(id(tensor), (None, INPUT))
+        return maker
+
+    def enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """Note what a module is called with."""
+        if not self.inside:
+            tensors = tensors_of((args, kwargs))
+            self.flow.add_call(module, [self.made_by(x) for x in tensors])
+            self.flow.add_ranks(module, tensors)
+        self.inside += 1
+
+    def leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        """Note what it has made."""
+        self.inside -= 1
+        if not self.inside:
+            self.note(output, module)
+
+    def note(self, output: Any, maker: End) -> None:
+        """Note who made the tensors of an output."""
+        for tensor in tensors_of(output):
+            self.made[id(tensor)] = tensor, maker
+
+    def finish(self, output: Any) -> None:
+        """Note what the whole model returns."""
+        for tensor in tensors_of(output):
+            self.flow.add_reader(self.made_by(tensor), OUTPUT)
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Call a function, and note what it reads and makes."""
+        result = func(*args, **(kwargs or {}))
+        if self.inside:
+            return result
+        name = getattr(func, "__name__", str(func))
+        if tensors_of(result) or name in LOOKS_AT_VALUES:
+            for tensor in tensors_of((args, kwargs)):
+                self.flow.add_reader(self.made_by(tensor), name)
+                if id(tensor) not in self.made:
+                    self.flow.add_read_tensor(tensor, name)
+            self.note(result, name)
+        return result
+
+
+def tensors_of(tree: Any) -> list[Tensor]:
+    """Return the tensors in nested containers."""
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def trace(model: nn.Module) -> Dataflow:
+    """Return what is known of a model's dataflow without running it."""
+    if is_unit(model):
+        flow = Dataflow()
+        flow.add_call(model, [INPUT])
+        flow.add_reader(model, OUTPUT)
+        return flow
+    # `torch.fx` runs the model's own code, which may end in any error.
+    with suppress(Exception):
+        return trace_symbols(model)
+    return order_in_containers(model)
+
+
+def trace_symbols(model: nn.Module) -> Dataflow:
+    """Follow symbols through the model's code."""
+    from torch import fx
+
+    class Tracer(fx.Tracer):
+        def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
+            return is_unit(module)
+
+    with undisturbed(model):
+        tracer = Tracer()
+        nodes = tracer.trace(model).nodes
+    flow = Dataflow()
+    for node in nodes:
+        reader = end_of(node, tracer.root)
+        if isinstance(reader, nn.Module):
+            sources = [end_of(source, tracer.root) for source in node.all_input_nodes]
+            flow.add_call(reader, sources)
+        elif not looks_at_shape(node):
+            for source in node.all_input_nodes:
+                flow.add_reader(end_of(source, tracer.root), reader)
+                if source.op == "get_attr":
+                    tensor = attrgetter(str(source.target))(tracer.root)
+                    flow.add_read_tensor(tensor, reader)
+    return flow
+
+
+def end_of(node: Any, root: nn.Module) -> End:
+    """Return the module or the name that a node of a traced graph stands for."""
+    if node.op == "call_module":
+        return root.get_submodule(node.target)
+    names = {"placeholder": INPUT, "output": OUTPUT}
+    return names.get(node.op, getattr(node.target, "__name__", str(node.target)))
+
+
+def looks_at_shape(node: Any) -> bool:
+    """Return whether a node of a traced graph looks at everything but the values."""
+    asked = node.args[1] if node.target is getattr else node.target
+    return asked in LOOKS_AT_SHAPE
+
+
+def order_in_containers(model: nn.Module) -> Dataflow:
+    """Return what the order of modules inside `nn.Sequential` says.
+
+    A module that is registered elsewhere, too, may be called from there: of such a one
+    nothing is known.
+    """
+    flow = Dataflow()
+    elsewhere: set[nn.Module] = set()
+    for container in model.modules():
+        if runs_in_order(container):
+            for source, reader in pairwise(in_order(container)):
+                if is_unit(source) and is_unit(reader):
+                    flow.add_order(source, reader)
+        else:
+            elsewhere.update(container.children())
+    for module in elsewhere:
+        flow.forget(module)
+    return flow
+
+
+def runs_in_order(module: nn.Module) -> bool:
+    """Return whether a container calls its modules one after the other."""
+    return (
+        isinstance(module, nn.Sequential)
+        and type(module).forward is nn.Sequential.forward
+    )
+
+
+def in_order(container: nn.Module) -> Iterator[nn.Module]:
+    """Go through what a container calls, and through containers inside of it."""
+    for module in container._modules.values():
+        if module is not None and runs_in_order(module):
+            yield from in_order(module)
+        elif module is not None and type(module) is not nn.Identity:
+            yield module
