@@ -1,0 +1,106 @@
+"""Functions of others that pass our layers by, and what to call instead.
+
+Each test shows both: what theirs does here, and what ours does.
+"""
+
+import copy
+
+import pytest
+import torch
+from helpers.networks import built, every_network, images, statistics_of, train
+from helpers.oracle import assert_close
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.optim import swa_utils
+
+from labml_bcn import WSConv2d
+from labml_bcn.bake import bake
+from labml_bcn.statistics import (
+    NORMS,
+    freeze_statistics,
+    share_statistics,
+    update_statistics,
+)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def assert_unchanged(model, before):
+    for key, value in statistics_of(model).items():
+        assert torch.equal(value, before[key]), key
+
+
+@every_network
+@pytest.mark.works_with(
+    "instead",
+    "`swa_utils.update_bn(batches, model)`",
+    "leaves every statistic as it was",
+    know="`update_statistics(model, batches)`",
+)
+def test_update_bn_updates_nothing(build):
+    model, batches = build(), [images(3) for _ in range(4)]
+    train(model)
+    before = statistics_of(model)
+    swa_utils.update_bn(batches, model)
+    assert_unchanged(model, before)
+    update_statistics(model, batches)
+    first = next(iter(statistics_of(model).values()))
+    seen = torch.stack([model[0](x).mean((0, 2, 3)) for x in batches]).mean(0)
+    assert_close(first, seen.detach(), 1e-4, 1e-5)
+
+
+@every_network
+@pytest.mark.works_with(
+    "instead",
+    "`isinstance(m, _BatchNorm)`, to freeze",
+    "is true of no module",
+    know="`freeze_statistics(model)`, or `isinstance(m, NORMS)` in a loop of your own",
+)
+def test_no_norm_is_one_of_pytorchs(build):
+    model = build()
+    norms = [m for m in model.modules() if isinstance(m, NORMS)]
+    assert len(norms) >= 3
+    assert not [m for m in model.modules() if isinstance(m, _BatchNorm)]
+    before = statistics_of(model)
+    freeze_statistics(model)
+    train(model.train())
+    assert_unchanged(model, before)
+
+
+@every_network
+@pytest.mark.works_with(
+    "instead",
+    "`SyncBatchNorm.convert_sync_batchnorm(model)`",
+    "converts nothing",
+    know="`share_statistics(model, process_group)`",
+)
+def test_convert_sync_batchnorm_converts_nothing(build):
+    model = build()
+    kinds = [type(m) for m in model.modules()]
+    other = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model))
+    assert [type(m) for m in other.modules()] == kinds
+    group = object.__new__(torch.distributed.ProcessGroup)
+    share_statistics(model, group)
+    sharing = [m for m in model.modules() if getattr(m, "process_group", None)]
+    assert sharing
+
+
+@pytest.mark.works_with(
+    "instead",
+    "`fuse_conv_bn_eval(conv, bn)` on a `WSConv2d`",
+    "folds into a weight that is standardized once more: other outputs",
+    know="`bake(model)`",
+)
+def test_a_batch_norm_folded_into_a_standardized_weight_is_lost():
+    model = nn.Sequential(WSConv2d(3, 8, 3), nn.BatchNorm2d(8))
+    for _ in range(3):
+        model(3 * images() + 1)
+    model.eval()
+    x = images()
+    assert not torch.allclose(fuse_conv_bn_eval(*model)(x), model(x), atol=0.1)
+    assert_close(bake(model)(x), model(x), 1e-4, 1e-4)
+
+
+def test_built_networks_have_every_norm():
+    assert len(statistics_of(built())) == 6
