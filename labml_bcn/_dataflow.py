@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
@@ -48,7 +48,7 @@ class Dataflow:
     def __init__(self) -> None:
         self._sources: dict[End, list[End]] = {}
         self._readers: dict[End, list[End]] = {}
-        self._ranks: dict[nn.Module, set[int]] = {}
+        self._shapes: dict[nn.Module, set[torch.Size]] = {}
         self._calls: dict[nn.Module, set[int]] = {}
         self._read_tensors: dict[int, str] = {}
 
@@ -60,9 +60,13 @@ class Dataflow:
         """Return what the module reads, or `None` where it is not known."""
         return self._sources.get(module)
 
+    def shapes_of(self, module: nn.Module) -> set[torch.Size]:
+        """Return the shapes of the tensors that the module was seen to take."""
+        return self._shapes.get(module, set())
+
     def ranks_of(self, module: nn.Module) -> set[int]:
         """Return the ranks of the tensors that the module was seen to take."""
-        return self._ranks.get(module, set())
+        return {len(shape) for shape in self.shapes_of(module)}
 
     def inputs_of(self, module: nn.Module) -> set[int]:
         """Return with how many tensors at a time the module was seen called."""
@@ -97,9 +101,9 @@ class Dataflow:
         for reader in self._readers.pop(module, ()):
             self._sources.pop(reader, None)
 
-    def add_ranks(self, module: nn.Module, tensors: list[Tensor]) -> None:
-        """Note the ranks of tensors that the module takes."""
-        self._ranks.setdefault(module, set()).update(x.dim() for x in tensors)
+    def add_shapes(self, module: nn.Module, tensors: list[Tensor]) -> None:
+        """Note the shapes of tensors that the module takes."""
+        self._shapes.setdefault(module, set()).update(x.shape for x in tensors)
 
     def add_read_tensor(self, tensor: Tensor, function: End) -> None:
         """Note that a function reads a tensor that no module has made."""
@@ -148,9 +152,15 @@ def undisturbed(model: nn.Module) -> Generator[None]:
     Whatever the run changes is put back: modes, buffers, attributes, and the state of
     the random numbers.
     """
+    scripted = [
+        (module, module.training)
+        for module in model.modules()
+        if isinstance(module, torch.jit.ScriptModule)
+    ]
     attributes = [
         (module, dict(module.__dict__), dict(module._buffers))
         for module in model.modules()
+        if not isinstance(module, torch.jit.ScriptModule)
     ]
     values = [(buffer, buffer.clone()) for buffer in model.buffers()]
     devices = {tensor.device for tensor in model.parameters() if tensor.is_cuda}
@@ -164,6 +174,8 @@ def undisturbed(model: nn.Module) -> Generator[None]:
             module.__dict__.update(before)
             module._buffers.clear()
             module._buffers.update(buffers)
+        for module, mode in scripted:
+            module.train(mode)
         with torch.no_grad():
             for buffer, value in values:
                 buffer.copy_(value)
@@ -172,7 +184,7 @@ def undisturbed(model: nn.Module) -> Generator[None]:
 def is_uninitialized(module: nn.Module) -> bool:
     """Return whether a module learns its shapes from the first input only."""
     own = (*module._parameters.values(), *module._buffers.values())
-    return any(isinstance(tensor, UninitializedTensorMixin) for tensor in own)
+    return any(tensor is not None and is_lazy(tensor) for tensor in own)
 
 
 def dataflow(model: nn.Module, example: Any = None) -> Dataflow:
@@ -230,7 +242,7 @@ class Watch(TorchFunctionMode):
         if not self.inside:
             tensors = tensors_of((args, kwargs))
             self.flow.add_call(module, [self.made_by(x) for x in tensors])
-            self.flow.add_ranks(module, tensors)
+            self.flow.add_shapes(module, tensors)
         self.inside += 1
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
