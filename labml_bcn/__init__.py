@@ -8,6 +8,7 @@ from labml_bcn.batch_channel_norm import (
     batch_channel_norm,
 )
 from labml_bcn.batch_norm import BatchNorm
+from labml_bcn.convert import Conversion, convert
 from labml_bcn.weight_standardization import (
     WSConv1d,
     WSConv2d,
@@ -21,11 +22,13 @@ __all__ = [
     "BatchChannelNorm",
     "BatchNorm",
     "ChannelNorm",
+    "Conversion",
     "EstimatedBatchNorm",
     "FusedBatchChannelNorm",
     "WSConv1d",
     "WSConv2d",
     "WSConv3d",
     "batch_channel_norm",
+    "convert",
     "weight_standardization",
 ]

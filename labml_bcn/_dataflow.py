@@ -10,13 +10,14 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from operator import attrgetter
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_map_only
 
 from labml_bcn.batch_channel_norm import BatchChannelNorm
 
@@ -137,7 +138,11 @@ def units(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return an example as positional and keyword arguments of a call."""
+    """Return an example as positional and keyword arguments of a call.
+
+    Its tensors are copied: a network may write into its input.
+    """
+    example = tree_map_only(Tensor, Tensor.clone, example)
     if isinstance(example, Mapping):
         return (), dict(example)
     if isinstance(example, tuple):
@@ -283,8 +288,23 @@ class Watch(TorchFunctionMode):
 
 
 def tensors_of(tree: Any) -> list[Tensor]:
-    """Return the tensors in nested containers."""
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+    """Return the tensors in nested containers and plain objects."""
+    found: list[Tensor] = []
+    seen: set[int] = set()
+    waiting = [tree]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, Tensor):
+            found.append(item)
+        if isinstance(item, (Tensor, nn.Module, type, ModuleType)) or id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, Mapping):
+            waiting.extend(item.values())
+        elif isinstance(item, (list, tuple, set)):
+            waiting.extend(reversed(list(item)))
+        waiting.extend(getattr(item, "__dict__", {}).values())
+    return found
 
 
 def trace(model: nn.Module) -> Dataflow:

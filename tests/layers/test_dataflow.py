@@ -1,0 +1,288 @@
+"""What is known of a network's dataflow, and that looking leaves no trace."""
+
+import copy
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from labml_bcn import BatchChannelNorm
+from labml_bcn._dataflow import (
+    INPUT,
+    OUTPUT,
+    Dataflow,
+    dataflow,
+    observe,
+    order_in_containers,
+    trace,
+    trace_symbols,
+)
+
+IMAGE = torch.randn(2, 4, 6, 6)
+
+
+class PreActivation(nn.Module):
+    """A block whose second convolution goes into an addition."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm_1 = nn.BatchNorm2d(4)
+        self.conv_1 = nn.Conv2d(4, 4, 3, padding=1)
+        self.between = nn.Identity()
+        self.norm_2 = nn.BatchNorm2d(4)
+        self.conv_2 = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x):
+        y = self.between(self.conv_1(F.relu(self.norm_1(x))))
+        y = self.conv_2(F.relu(self.norm_2(y)))
+        y += x
+        return y
+
+
+@pytest.fixture(params=[observe, lambda model, _: trace_symbols(model)])
+def look(request):
+    return request.param
+
+
+def test_a_run_and_a_trace_see_who_reads_whom(look):
+    block = PreActivation()
+    flow = look(block, IMAGE)
+    assert flow.sources_of(block.norm_1) == [INPUT]
+    assert flow.readers_of(block.conv_1) == [block.norm_2]
+    assert flow.sources_of(block.norm_2) == [block.conv_1]
+    (reader,) = flow.readers_of(block.conv_2)
+    assert "add" in reader
+
+
+def test_the_output_reads_too(look):
+    model = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Identity())
+    assert look(model, IMAGE).readers_of(model[0]) == [OUTPUT]
+
+
+def test_looking_at_a_shape_is_no_reading(look):
+    class Flattens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(4, 4, 1), nn.BatchNorm1d(4)
+
+        def forward(self, x):
+            y = self.conv(x)
+            return self.norm(y[..., 0]).reshape(y.size(0), y.shape[1], y.dim() - 1, 2)
+
+    model = Flattens()
+    (reader,) = look(model, IMAGE).readers_of(model.conv)
+    assert "getitem" in reader
+
+
+def test_a_function_that_writes_in_place_makes_another_tensor():
+    class InPlace(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+
+        def forward(self, x):
+            y = self.conv(x)
+            y.mul_(2)
+            return self.norm(y)
+
+    model = InPlace()
+    flow = observe(model, IMAGE)
+    assert flow.readers_of(model.conv) == ["mul_"]
+    assert flow.sources_of(model.norm) == ["mul_"]
+
+
+def test_looking_at_a_value_is_reading():
+    class Decides(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(4, 1, 6), nn.BatchNorm2d(1)
+
+        def forward(self, x):
+            y = self.conv(x[:1])
+            return self.norm(y) if y.item() < 1e9 else y
+
+    model = Decides()
+    assert observe(model, IMAGE).readers_of(model.conv) == ["item", model.norm]
+
+
+def test_a_function_that_reads_a_norms_statistics_is_named(look):
+    class Functional(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm2d(4)
+
+        def forward(self, x):
+            norm = self.norm
+            return F.batch_norm(x, norm.running_mean, norm.running_var)
+
+    model = Functional()
+    flow = look(model, IMAGE)
+    assert flow.reader_of_tensor(model.norm.running_mean) == "batch_norm"
+    assert flow.readers_of(model.norm) is None
+
+
+def test_a_module_that_is_called_twice_has_the_readers_of_both_calls(look):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(4, 4, 1)
+            self.norm, self.act = nn.BatchNorm2d(4), nn.ReLU()
+
+        def forward(self, x):
+            return self.norm(self.conv(self.act(self.conv(x))))
+
+    model = Twice()
+    flow = look(model, IMAGE)
+    assert flow.readers_of(model.conv) == [model.act, model.norm]
+
+
+def test_our_layers_are_one_thing(look):
+    model = nn.Sequential(nn.Conv2d(4, 4, 1), BatchChannelNorm(4, 2))
+    flow = look(model, IMAGE)
+    assert flow.readers_of(model[0]) == [model[1]]
+    assert flow.readers_of(model[1].batch_norm) is None
+
+
+def test_tensors_in_objects_of_any_kind_are_followed():
+    @dataclass
+    class Features:
+        maps: list[Tensor]
+
+    class Head(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm2d(4)
+
+        def forward(self, features):
+            return {"y": self.norm(features.maps[0])}
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(4, 4, 1), Head()
+
+        def forward(self, x, *, scale):
+            features = Features([self.conv(x)])
+            return Features([self.head(features)["y"], features.maps[0]])
+
+    model = Model()
+    flow = observe(model, {"x": IMAGE, "scale": 2})
+    assert flow.readers_of(model.conv) == [model.head.norm, OUTPUT]
+
+
+def test_shapes_and_numbers_of_inputs_are_seen():
+    class Adds(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = BatchChannelNorm(4, 2)
+
+        def forward(self, x):
+            return self.norm(x, x)
+
+    model = Adds()
+    flow = observe(model, IMAGE)
+    assert flow.shapes_of(model.norm) == {IMAGE.shape}
+    assert flow.ranks_of(model.norm) == {4}
+    assert flow.inputs_of(model.norm) == {2}
+
+
+class Disturbs(nn.Module):
+    """Leaves its mark wherever a forward can."""
+
+    def __init__(self, fails: bool = False) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(4).eval()
+        self.drop = nn.Dropout()
+        self.register_buffer("steps", torch.zeros(()))
+        self.fails = fails
+
+    def forward(self, x):
+        x.mul_(0)
+        self.steps += 1
+        self.steps = self.steps + 1
+        self.last = self.drop(self.norm(x)) + torch.rand(1)
+        self.norm.train()
+        if self.fails:
+            raise RuntimeError("no")
+        return self.last
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_looking_leaves_no_trace(fails):
+    model = Disturbs(fails)
+    steps, before = model.steps, copy.deepcopy(model)
+    example, random = IMAGE.clone(), torch.random.get_rng_state()
+    for way in (lambda: observe(model, example), lambda: trace(model)):
+        if fails and way.__code__.co_names[0] == "observe":
+            with pytest.raises(RuntimeError, match="no"):
+                way()
+        else:
+            way()
+        assert model.steps is steps
+        assert model.steps == 0
+        assert not hasattr(model, "last")
+        assert model.training
+        assert not model.norm.training
+        assert not any(
+            m._forward_hooks or m._forward_pre_hooks for m in model.modules()
+        )
+        assert torch.equal(torch.random.get_rng_state(), random)
+        assert torch.equal(example, IMAGE)
+    for name, value in before.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value)
+
+
+def test_a_lazy_model_is_not_run():
+    model = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.LazyConv2d(2, 1))
+    assert dataflow(model, IMAGE).readers_of(model[0]) == [model[1]]
+    assert type(model[2]) is nn.LazyConv2d
+
+
+class Opaque(nn.Module):
+    """Code that symbols cannot go through."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside = nn.ReLU()
+
+    def forward(self, x):
+        x = self.inside(x)
+        return x if x.sum() > 0 else -x
+
+
+def test_where_code_cannot_be_followed_the_order_in_containers_counts():
+    inner = nn.Sequential(nn.Identity(), nn.BatchNorm2d(4))
+    model = nn.Sequential(nn.Conv2d(4, 4, 1), inner, nn.Conv2d(4, 4, 1), Opaque())
+    flow = trace(model)
+    assert flow.readers_of(model[0]) == [inner[1]]
+    assert flow.sources_of(inner[1]) == [model[0]]
+    assert flow.readers_of(inner[1]) == [model[2]]
+    assert flow.sources_of(model[0]) is None
+
+
+def test_of_modules_that_stand_elsewhere_too_no_order_is_known():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.all = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), Opaque())
+            self.again = self.all[0]
+
+        def forward(self, x):
+            return self.all(x) + self.again(x)
+
+    model = Model()
+    flow = trace(model)
+    assert flow.readers_of(model.again) is None
+    assert flow.sources_of(model.all[1]) is None
+
+
+def test_a_container_with_a_way_of_its_own_has_no_order():
+    class Backwards(nn.Sequential):
+        def forward(self, x):
+            return self[0](x) if x.sum() > 0 else self[1](x)
+
+    model = Backwards(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+    assert isinstance(order_in_containers(model), Dataflow)
+    assert trace(model).readers_of(model[0]) is None
