@@ -71,9 +71,14 @@ def test_an_ensemble_learns_as_its_members_do(build):
     base = copy.deepcopy(members[0]).to("meta")
 
     def loss(parameters, buffers, x, y):
-        return loss_of(lambda x: functional_call(base, (parameters, buffers), (x,)), x, y)
+        return loss_of(
+            lambda x: functional_call(base, (parameters, buffers), (x,)), x, y
+        )
 
-    x, y = torch.stack([images() for _ in twins]), torch.stack([labels() for _ in twins])
+    x, y = (
+        torch.stack([images() for _ in twins]),
+        torch.stack([labels() for _ in twins]),
+    )
     gradients = vmap(grad(loss))(parameters, buffers, x, y)
     for i, twin in enumerate(twins):
         loss_of(twin, x[i], y[i]).backward()
@@ -141,9 +146,10 @@ def test_the_hessian_is_the_derivative_of_the_gradient():
 
 @every_network
 @pytest.mark.works_with(
-    "look inside", "hooks", "of every module, forward and backward", know=(
-        "A hook on `norm.batch_norm` or `norm.channel_norm` runs the two in turn."
-    )
+    "look inside",
+    "hooks",
+    "of every module, forward and backward",
+    know=("A hook on `norm.batch_norm` or `norm.channel_norm` runs the two in turn."),
 )
 def test_hooks_see_every_module_and_change_nothing(build):
     model = build()
@@ -180,7 +186,9 @@ def test_operations_are_counted_and_profiled(build):
         model(x)
     # Two for each product: 16 filters at 8×8 positions, over 3 and twice 16 channels.
     convolutions = 2 * 2 * 16 * 64 * 9 * (3 + 16 + 16)
-    assert counter.get_flop_counts()["Global"][torch.ops.aten.convolution] == convolutions
+    assert (
+        counter.get_flop_counts()["Global"][torch.ops.aten.convolution] == convolutions
+    )
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities) as profile:
         model(x)

@@ -123,7 +123,9 @@ def test_a_distributed_checkpoint_is_saved_and_loaded(build, tmp_path):
     optimizers = [torch.optim.AdamW(each.parameters()) for each in (model, other)]
     train(model, 2, optimizers[0])
     kept = get_state_dict(model, optimizers[0])
-    dcp.save(dict(zip(("model", "optimizer"), kept, strict=True)), checkpoint_id=tmp_path)
+    dcp.save(
+        dict(zip(("model", "optimizer"), kept, strict=True)), checkpoint_id=tmp_path
+    )
     values = dict(
         zip(("model", "optimizer"), get_state_dict(other, optimizers[1]), strict=True)
     )

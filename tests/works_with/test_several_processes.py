@@ -15,7 +15,6 @@ from helpers.networks import (
 )
 from helpers.oracle import assert_close
 from helpers.processes import run_in_group
-from torch import nn
 from torch.distributed.algorithms.join import Join
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
