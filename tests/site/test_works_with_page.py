@@ -91,7 +91,7 @@ def test_a_table_that_no_test_fills_is_refused():
 )
 def test_a_marker_that_says_less_is_refused(tmp_path, marker, words):
     with pytest.raises(
-        LookupError, match="test_it.py:1: the marker `works_with` "
+        LookupError, match=r"test_it\.py:1: the marker `works_with` "
     ) as e:
         read_test(tmp_path, f"{marker}\ndef test_it(): ...")
     assert words in str(e.value)

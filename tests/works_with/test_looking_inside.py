@@ -185,10 +185,9 @@ def test_operations_are_counted_and_profiled(build):
     with FlopCounterMode(display=False) as counter:
         model(x)
     # Two for each product: 16 filters at 8×8 positions, over 3 and twice 16 channels.
-    convolutions = 2 * 2 * 16 * 64 * 9 * (3 + 16 + 16)
-    assert (
-        counter.get_flop_counts()["Global"][torch.ops.aten.convolution] == convolutions
-    )
+    expected = 2 * 2 * 16 * 64 * 9 * (3 + 16 + 16)
+    counts = counter.get_flop_counts()["Global"]
+    assert counts[torch.ops.aten.convolution] == expected
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities) as profile:
         model(x)

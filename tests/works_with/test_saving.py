@@ -122,13 +122,11 @@ def test_a_distributed_checkpoint_is_saved_and_loaded(build, tmp_path):
     model, other = build(), build()
     optimizers = [torch.optim.AdamW(each.parameters()) for each in (model, other)]
     train(model, 2, optimizers[0])
-    kept = get_state_dict(model, optimizers[0])
-    dcp.save(
-        dict(zip(("model", "optimizer"), kept, strict=True)), checkpoint_id=tmp_path
+    kept, values = (
+        dict(zip(("model", "optimizer"), get_state_dict(*each), strict=True))
+        for each in zip((model, other), optimizers, strict=True)
     )
-    values = dict(
-        zip(("model", "optimizer"), get_state_dict(other, optimizers[1]), strict=True)
-    )
+    dcp.save(kept, checkpoint_id=tmp_path)
     dcp.load(values, checkpoint_id=tmp_path)
     set_state_dict(
         *(other, optimizers[1]),
