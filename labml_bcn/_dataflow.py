@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
+from torch.utils.hooks import RemovableHandle
 
 from labml_bcn.batch_channel_norm import BatchChannelNorm
 
@@ -46,7 +47,8 @@ class Dataflow:
     through.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, observed: bool = False) -> None:
+        self.observed = observed
         self._sources: dict[End, list[End]] = {}
         self._readers: dict[End, list[End]] = {}
         self._shapes: dict[nn.Module, set[torch.Size]] = {}
@@ -205,7 +207,7 @@ def dataflow(model: nn.Module, example: Any = None) -> Dataflow:
 def observe(model: nn.Module, example: Any) -> Dataflow:
     """Run a model once, and return which module read what."""
     args, kwargs = arguments(example)
-    flow = Dataflow()
+    flow = Dataflow(observed=True)
     with undisturbed(model), Watch(flow) as watch, watch.hooks(model):
         watch.finish(model(*args, **kwargs))
     return flow
@@ -227,8 +229,11 @@ class Watch(TorchFunctionMode):
     @contextmanager
     def hooks(self, model: nn.Module) -> Generator[None]:
         """Watch all units of the model."""
-        handles = []
+        handles: list[RemovableHandle] = []
         for unit in units(model):
+            if isinstance(unit, torch.jit.ScriptModule):
+                handles.extend(self.hooks_on_scripted(unit))
+                continue
             handles.append(unit.register_forward_pre_hook(self.enter, with_kwargs=True))
             handles.append(unit.register_forward_hook(self.leave))
         try:
@@ -236,6 +241,22 @@ class Watch(TorchFunctionMode):
         finally:
             for handle in handles:
                 handle.remove()
+
+    def hooks_on_scripted(self, unit: nn.Module) -> list[RemovableHandle]:
+        """Watch a scripted module, which takes no hooks of its own."""
+
+        def enter(module: nn.Module, args: Any) -> None:
+            if module is unit:
+                self.enter(module, args, {})
+
+        def leave(module: nn.Module, args: Any, output: Any) -> None:
+            if module is unit:
+                self.leave(module, args, output)
+
+        return [
+            nn.modules.module.register_module_forward_pre_hook(enter),
+            nn.modules.module.register_module_forward_hook(leave),
+        ]
 
     def made_by(self, tensor: Tensor) -> End:
         """Return what made a tensor."""

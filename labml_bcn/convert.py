@@ -364,6 +364,8 @@ def decide_convolution(
     # A norm takes the scale of its input out again, so nothing is lost. If
     # anything else reads the output, the scale is a part of the function.
     readers = flow.readers_of(conv)
+    if readers is None and flow.observed:
+        return "the example did not reach it"
     if readers is None:
         return "it is not known what reads its output: pass an example"
     norms = [reader for reader in readers if is_norm(reader)]
