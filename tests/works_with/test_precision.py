@@ -72,11 +72,11 @@ def test_a_gradient_scaler_steps_as_without_one(build):
 @every_network
 @pytest.mark.works_with(
     "precision",
-    "`.bfloat16()`, `.double()`",
+    "`.half()`, `.bfloat16()`, `.double()`",
     "a whole network, trained",
     know="Running statistics stay float32 in a low-precision network.",
 )
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_a_network_in_another_dtype_trains(build, dtype):
     model = build().to(dtype)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
