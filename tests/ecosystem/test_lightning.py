@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 lightning = import_or_skip("lightning")
 callbacks = import_or_skip("lightning.pytorch.callbacks")
+layer_sync = import_or_skip("lightning.pytorch.plugins.layer_sync")
 
 from labml_bcn.statistics import update_statistics  # noqa: E402
 
@@ -205,3 +206,17 @@ def test_finetuning_freezes_no_statistic(name):
     model.train()(images())
     for key, value in statistics_of(model).items():
         assert not torch.equal(value, before[key]), key
+
+
+@pytest.mark.works_with(
+    "instead",
+    "Lightning's `sync_batchnorm=True`",
+    "converts nothing",
+    know="`share_statistics(model, process_group)` in `configure_model` or a hook",
+)
+@every_network
+def test_a_trainer_shares_no_statistics(build):
+    model = build()
+    kinds = [type(module) for module in model.modules()]
+    other = layer_sync.TorchSyncBatchNorm().apply(model)
+    assert [type(module) for module in other.modules()] == kinds

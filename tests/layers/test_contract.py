@@ -301,6 +301,12 @@ def test_parameters_learn_though_the_input_needs_no_gradient(name):
 
 
 @tracking_form
+@pytest.mark.works_with(
+    "instead",
+    "`torch.utils.checkpoint.checkpoint`",
+    "updates the statistics twice",
+    know="`activation_checkpointing.checkpoint(module, x)`",
+)
 def test_activation_checkpointing_updates_the_statistics_twice(name):
     layer = make(name)
     twin = copy.deepcopy(layer)

@@ -31,6 +31,7 @@ from labml_bcn.statistics import (
     share_statistics,
     update_statistics,
 )
+from labml_bcn.weight_decay import parameter_groups
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -105,6 +106,38 @@ def test_convert_sync_batchnorm_converts_nothing(name):
     for key, value in own.items():
         assert not torch.equal(own_there[key], value), key
         assert_close(shared_there[key], shared[key], 1e-6, 1e-6)
+
+
+NORMS_OF_TORCH = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
+
+
+@every_network
+@pytest.mark.works_with(
+    "instead",
+    "weight-decay groups by PyTorch's norm classes",
+    "decay every scale and shift",
+    know="`weight_decay.parameter_groups(model, weight_decay)`",
+)
+def test_a_rule_by_pytorchs_classes_exempts_no_norm(build):
+    model = build()
+    found = [m for m in model.modules() if isinstance(m, NORMS_OF_TORCH)]
+    assert not found
+    decayed, exempt = parameter_groups(model, 0.05)
+    ours = {p for m in model.modules() if isinstance(m, NORMS) for p in m.parameters()}
+    assert ours <= set(exempt["params"])
+    assert {model[0].weight, model[6].weight} <= set(decayed["params"])
+    optimizer = torch.optim.AdamW(parameter_groups(model, 0.05))
+    train(model, 1, optimizer)
+
+
+@every_network
+@pytest.mark.works_with(
+    "train", "weight-decay groups by `p.ndim`", "exempt scales, shifts and biases"
+)
+def test_a_rule_by_dimensions_exempts_every_norm(build):
+    model = build()
+    exempt = {p for p in model.parameters() if p.ndim <= 1}
+    assert exempt == set(parameter_groups(model, 0.05)[1]["params"])
 
 
 @pytest.mark.works_with(

@@ -11,6 +11,7 @@ from helpers.networks import (
     images,
     labels,
     loss_of,
+    plain,
     statistics_of,
     train,
 )
@@ -20,12 +21,13 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from torch.optim import swa_utils
 
 from labml_bcn import BatchChannelNorm, WSConv2d
+from labml_bcn.convert import convert
+from labml_bcn.statistics import update_statistics
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SGD = {"lr": 0.01}
 OPTIMIZERS = {
-    "SGD": SGD | {"momentum": 0.9, "nesterov": True},
+    "SGD": {"lr": 0.01, "momentum": 0.9, "nesterov": True},
     "Adam": {"fused": True},
     "AdamW": {"amsgrad": True},
     "NAdam": {},
@@ -53,6 +55,39 @@ def test_every_optimizer_moves_every_parameter(build, name):
     for old, new in zip(before, model.parameters(), strict=True):
         assert new.isfinite().all()
         assert not torch.equal(old, new)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.works_with(
+    "train",
+    "`torch.optim`",
+    "made before `convert`, it goes on with the state that it has",
+    know="`convert` brings new parameters: `add_param_group` takes them.",
+)
+def test_an_optimizer_made_before_converting_goes_on(name):
+    model = plain()
+    options = OPTIMIZERS[name]
+    optimizer = getattr(torch.optim, name)(model.parameters(), **options)
+    train(model, 2, optimizer)
+    kept = copy.deepcopy(optimizer.state_dict())
+    conversion = convert(model, images(), groups=4)
+    assert_close_states(optimizer.state_dict(), kept)
+    optimizer.add_param_group({"params": conversion.new_parameters})
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    assert set(held) == set(model.parameters())
+    before = [p.detach().clone() for p in held]
+    train(model, 2, optimizer)
+    for old, new in zip(before, held, strict=True):
+        assert new.isfinite().all()
+        assert not torch.equal(old, new)
+
+
+def assert_close_states(one, other):
+    for number, state in other["state"].items():
+        for key, value in state.items():
+            assert_close(
+                torch.as_tensor(one["state"][number][key]), torch.as_tensor(value)
+            )
 
 
 @every_network
@@ -141,6 +176,29 @@ def test_an_average_of_weights_and_statistics_follows_the_network(build):
     average.update_parameters(model)
     for key, value in statistics_of(average.module).items():
         assert_close(value, (before[key] + statistics_of(model)[key]) / 2)
+    assert average.eval()(images()).isfinite().all()
+
+
+@every_network
+@pytest.mark.works_with(
+    "train",
+    "SWA (`swa_utils`)",
+    "averaged weights with statistics of their own, `SWALR`",
+    know="Call `update_statistics(average, batches)` in place of `update_bn`.",
+)
+def test_averaged_weights_get_statistics_of_their_own(build):
+    model, batches = build(), [images(3) for _ in range(6)]
+    average = swa_utils.AveragedModel(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    rate = swa_utils.SWALR(optimizer, swa_lr=0.05, anneal_epochs=1)
+    for _ in range(3):
+        train(model, 2, optimizer)
+        average.update_parameters(model)
+        rate.step()
+    update_statistics(average, batches)
+    seen = torch.cat([average.module[0](x) for x in batches])
+    mean = average.module[1].batch_norm.exp_mean
+    assert_close(mean, seen.detach().mean((0, 2, 3)), 1e-4, 1e-5)
     assert average.eval()(images()).isfinite().all()
 
 
