@@ -377,26 +377,105 @@ def test_weight_standardizations_correction_is_named():
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
 def test_a_pointwise_filter_over_several_channels_is_taken(dimensions):
     kind, _, function = CONVS[dimensions]
-    conv = kind(2, 4, 1, dtype=torch.float64)
-    x = torch.randn(2, 2, *[3] * dimensions).double()
+    conv = kind(3, 4, 1, dtype=torch.float64)
+    x = torch.randn(2, 3, *[3] * dimensions).double()
     assert_close(conv(x), explicit(conv, x, function))
 
 
-ONE_ELEMENT = [
-    (1, 4, 1, 1),
-    (4, 4, 1, 4),
-    (3, 6, 1, 3),
-]
+TOO_FEW = [(1, 4, 1, 1), (4, 4, 1, 4), (3, 6, 1, 3), (2, 4, 1, 1), (4, 4, 1, 2)]
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
-@pytest.mark.parametrize(("c_in", "c_out", "k", "groups"), ONE_ELEMENT)
-def test_a_filter_of_one_element_is_refused_at_construction(
+@pytest.mark.parametrize(("c_in", "c_out", "k", "groups"), TOO_FEW)
+def test_filters_of_fewer_than_three_elements_are_refused_at_construction(
     dimensions, c_in, c_out, k, groups
 ):
     kind = CONVS[dimensions][0]
-    with pytest.raises(ValueError, match=r"element|value|weight"):
+    with pytest.raises(ValueError, match=r"three or more elements.*plain convolution"):
         kind(c_in, c_out, k, groups=groups)
+
+
+def test_two_weights_would_have_nothing_to_learn():
+    w = weights(4, 2).requires_grad_()
+    out = weight_standardization(w, TINY)
+    assert_close(out.abs(), torch.ones(4, 2).double())
+    out.backward(torch.randn_like(out))
+    assert_close(w.grad, torch.zeros(4, 2).double())
+    assert WSConv1d(1, 4, 3).weight.shape == (4, 1, 3)
+    assert WSConv2d(1, 4, (1, 3)).weight.shape == (4, 1, 1, 3)
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("arguments", "options", "words"),
+    [
+        ((3, 0, 3), {}, "out_channels must be at least 1, got 0"),
+        ((0, 4, 3), {}, "in_channels must be at least 1, got 0"),
+        ((-3, 4, 3), {}, "in_channels must be at least 1, got -3"),
+        ((3, 4, 0), {}, "kernel_size must be at least 1, got 0"),
+        ((3, 4, -1), {}, "kernel_size must be at least 1, got -1"),
+        ((4, 4, 3), {"groups": 0}, "groups must be at least 1, got 0"),
+        ((4, 6, 3), {"groups": 3}, "groups must divide in_channels.*=3.*=4"),
+        ((6, 4, 3), {"groups": 3}, "groups must divide out_channels.*=3.*=4"),
+        ((3, 4, 3), {"correction": -1}, "correction must be at least 0.*-1"),
+        ((3, 4, 3), {"eps": -1.0}, "eps must be positive.*-1.0"),
+        ((3, 4, 3), {"eps": float("inf")}, "eps must be positive.*inf"),
+    ],
+    ids=str,
+)
+def test_a_convolution_that_cannot_be_is_refused(dimensions, arguments, options, words):
+    with pytest.raises(ValueError, match=words):
+        CONVS[dimensions][0](*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "words"),
+    [
+        (("3", 4, 3), {}, "in_channels must be an int, got '3'"),
+        ((3, 4.0, 3), {}, "out_channels must be an int, got 4.0"),
+        ((3, None, 3), {}, "out_channels must be an int, got None"),
+        ((3, 4, "3"), {}, "kernel_size must be an int, got '3'"),
+        ((3, 4, (3, 3.0)), {}, "kernel_size must be an int, got 3.0"),
+        ((8, 8, 3), {"groups": True}, "groups must be an int, got True"),
+        ((8, 8, 3), {"groups": 2.0}, "groups must be an int, got 2.0"),
+        ((8, 8, 3), {"groups": "8"}, "groups must be an int, got '8'"),
+        ((3, 4, 3), {"correction": True}, "correction must be an int, got True"),
+        ((3, 4, 3), {"correction": "1"}, "correction must be an int, got '1'"),
+        ((3, 4, 3), {"correction": 0.5}, "correction must be an int, got 0.5"),
+        ((3, 4, 3), {"eps": "1e-5"}, "eps must be a number, got '1e-5'"),
+        ((3, 4, 3), {"eps": None}, "eps must be a number, got None"),
+        ((3, 4, 3), {"eps": True}, "eps must be a number, got True"),
+    ],
+    ids=str,
+)
+def test_an_argument_of_the_wrong_kind_is_named(arguments, options, words):
+    with pytest.raises(TypeError, match=words):
+        WSConv2d(*arguments, **options)
+
+
+@pytest.mark.parametrize("weight", [[[1.0, 2.0, 3.0]], None, 3])
+def test_a_weight_that_is_no_tensor_is_refused(weight):
+    with pytest.raises(TypeError, match="weight must be a tensor"):
+        weight_standardization(weight)
+
+
+def test_a_weight_of_whole_numbers_is_refused():
+    with pytest.raises(TypeError, match=r"weight must be floating point.*int64"):
+        weight_standardization(torch.ones(3, 4, dtype=torch.int64))
+
+
+def deviation(std, eps):
+    """The deviation that weights of a given one have once standardized."""
+    w = weights(1, 10000)
+    w = (w - w.mean()) / w.std(correction=0) * std
+    return weight_standardization(w, eps).std(correction=0)
+
+
+def test_eps_takes_from_small_weights_what_the_page_says():
+    bound = (512 * 9) ** -0.5
+    assert round(float(deviation(bound / 3**0.5, 1e-5)), 3) == 0.937
+    assert round(float(deviation(0.002, 1e-5)), 2) == 0.53
+    assert float(deviation(0.002, 1e-10)) > 0.9999
 
 
 @pytest.mark.parametrize("eps", [0, 0.0, -1e-05, float("nan")])
