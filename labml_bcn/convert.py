@@ -24,14 +24,15 @@ new ones. When you have trained, [bake](bake.py) makes a plain network of it.
 **What is kept, and why that matters.** A standardized weight has lost its
 scale. A norm behind the convolution takes any scale out again, so nothing is
 missing. Where something else reads the output, say an addition, the scale is
-part of what the network computes, and standardizing would break it: a
-pre-activation ResNet, converted without looking, starts with several times
-its loss. So the module looks. It runs an example through the network, and
-sees what reads each convolution's output.
+part of what the network computes, and standardizing would break it: what the
+blocks of a pre-activation ResNet add up would be many times too large. So the
+module looks. It runs an example through the network, and sees what reads
+each convolution's output.
 
 **When not to use it.** A network that was trained with large batches and is
 only used, not trained, has good statistics: leave it as it is. If it is to be
-fine-tuned, read on at [pretrained](#convert.pretrained).
+fine-tuned with one or two images a batch, convert it with
+[`pretrained=True`](#keep_function).
 
 **Papers.** Qiao, Wang, Liu, Shen and Yuille, *Micro-Batch Training with
 Batch-Channel Normalization and Weight Standardization*,
@@ -73,111 +74,8 @@ from labml_bcn.weight_standardization import (
     WSConv3d,
 )
 
-# What becomes of a convolution. Their subclasses may do anything.
-STANDARDIZED: dict[type[nn.Module], type[nn.Module]] = {
-    nn.Conv1d: WSConv1d,
-    nn.Conv2d: WSConv2d,
-    nn.Conv3d: WSConv3d,
-}
-STATE_DICT_HOOKS = (
-    "_state_dict_hooks",
-    "_state_dict_pre_hooks",
-    "_load_state_dict_pre_hooks",
-    "_load_state_dict_post_hooks",
-)
-OUR_NORMS = (BatchChannelNorm, BatchNorm, ChannelNorm)
-# They take out the scale of what they read, as all of ours do.
-NORMS_OF_TORCH = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm)
-FUNCTIONS_THAT_NORMALIZE = (
-    "batch_norm",
-    "group_norm",
-    "instance_norm",
-    "layer_norm",
-)
-# A smaller filter has too little left to learn when its mean and its scale
-# are gone: the depthwise ones of 3 x 3, for instance.
-FEWEST_WEIGHTS = 16
-EPS = 1e-5
-
 Groups = int | Callable[[int], int]
 Keep = str | nn.Module | type[nn.Module]
-
-
-@dataclass
-class Conversion:
-    """
-    ## The report
-
-    What `convert` has done. `print` shows it as a table.
-
-    - `model`: the network. It is the one that was passed in.
-    - `changed`: for each changed module its qualified name, and what was
-      done.
-    - `kept`: for each norm or convolution that was left as it is, the reason.
-    - `new_parameters`: the scales and shifts of the channel norms. An
-      optimizer that was made before does not know them: give them to it with
-      `optimizer.add_param_group({"params": conversion.new_parameters})`.
-    """
-
-    model: nn.Module
-    changed: dict[str, str] = field(default_factory=dict)
-    kept: dict[str, str] = field(default_factory=dict)
-    new_parameters: list[nn.Parameter] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        """Return the table, in the order of the network."""
-        report = {**self.changed}
-        report |= {name: f"kept: {why}" for name, why in self.kept.items()}
-        modules = dict(self.model.named_modules(remove_duplicate=False))
-        rows = [
-            (name or type(self.model).__name__, report[name])
-            for name in modules
-            if name in report
-        ]
-        width = max((len(name) for name, _ in rows), default=0)
-        lines = [f"{name:{width}}  {text}" for name, text in rows]
-        counts = f"{len(self.changed)} changed, {len(self.kept)} kept"
-        return "\n".join([*lines, counts, *self.notes])
-
-    def __repr__(self) -> str:
-        """Return the table: this is what a notebook shows."""
-        return str(self)
-
-
-@dataclass
-class Change:
-    """
-    ## One change
-
-    What a module is to become.
-
-    The module itself becomes another layer: it changes its class and its
-    attributes, and stays the same object. So whoever holds it, be it a list,
-    a closure or a second name in the network, holds the new layer.
-    """
-
-    module: nn.Module
-    kind: type[nn.Module]
-    attributes: dict[str, Any]
-    what: str
-
-    def swap(self) -> None:
-        """
-        Make the change. A second call takes it back.
-        """
-        self.kind, self.attributes = become(self.module, self.kind, self.attributes)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the caller asks of all changes."""
-
-    groups: Groups
-    momentum: float
-    variance_around: str
-    weight_standardization: bool
-    pretrained: bool
 
 
 def convert(
@@ -190,7 +88,7 @@ def convert(
     weight_standardization: bool = True,
     pretrained: bool = False,
     keep: Keep | Iterable[Keep] = (),
-) -> Conversion:
+) -> "Conversion":
     r"""
     ## Converting
 
@@ -219,8 +117,8 @@ def convert(
       meant for one or two images a batch.
     - `weight_standardization`: whether convolutions are changed, too.
     - `pretrained`: keep the function of each changed convolution, by
-      [a gain and an offset](#keep_function). {#convert.pretrained}
-      Set it where the weights have been trained without standardization.
+      [a gain and an offset](#keep_function). Set it where the weights have
+      been trained without standardization.
     - `keep`: what is to stay as it is: names of modules, the modules, or
       their classes. What is inside of them stays, too.
 
@@ -271,7 +169,88 @@ def convert(
     return report
 
 
-def make_changes(changes: list[Change], model: nn.Module, example: Any) -> None:
+@dataclass
+class Conversion:
+    """
+    ## The report
+
+    What `convert` has done. `print` shows it as a table.
+
+    - `model`: the network. It is the one that was passed in.
+    - `changed`: for each changed module its qualified name, and what was
+      done.
+    - `kept`: for each norm or convolution that was left as it is, the reason.
+    - `new_parameters`: the scales and shifts of the channel norms. An
+      optimizer that was made before does not know them: give them to it with
+      `optimizer.add_param_group({"params": conversion.new_parameters})`.
+    """
+
+    model: nn.Module
+    changed: dict[str, str] = field(default_factory=dict)
+    kept: dict[str, str] = field(default_factory=dict)
+    new_parameters: list[nn.Parameter] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """Return the table, in the order of the network."""
+        report = dict(self.changed)
+        report |= {name: f"kept: {why}" for name, why in self.kept.items()}
+        modules = dict(self.model.named_modules(remove_duplicate=False))
+        rows = [
+            (name or type(self.model).__name__, report[name])
+            for name in modules
+            if name in report
+        ]
+        width = max((len(name) for name, _ in rows), default=0)
+        lines = [f"{name:{width}}  {text}" for name, text in rows]
+        counts = f"{len(self.changed)} changed, {len(self.kept)} kept"
+        return "\n".join([*lines, counts, *self.notes])
+
+    def __repr__(self) -> str:
+        """Return the table: this is what a notebook shows."""
+        return str(self)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the caller asks of all changes."""
+
+    groups: Groups
+    momentum: float
+    variance_around: str
+    weight_standardization: bool
+    pretrained: bool
+
+
+@dataclass
+class Change:
+    """
+    ## One change
+
+    What a module is to become.
+
+    The module itself becomes another layer: it changes its class and its
+    attributes, and stays the same object. So whoever holds it, be it a list,
+    a closure or a second name in the network, holds the new layer.
+    """
+
+    module: nn.Module
+    kind: type[nn.Module]
+    attributes: dict[str, Any]
+    what: str
+
+    def swap(self) -> None:
+        """
+        Make the change. A second call takes it back.
+        """
+        self.kind, self.attributes = become(
+            self.module, self.kind, self.attributes
+        )
+
+
+def make_changes(
+    changes: list[Change], model: nn.Module, example: Any
+) -> None:
     """
     Make all changes, or none of them if the example does not run then.
 
@@ -294,6 +273,27 @@ def make_changes(changes: list[Change], model: nn.Module, example: Any) -> None:
             "in keep= what has to stay as it is."
         )
         raise
+
+
+# What becomes of a convolution. Their subclasses may do anything.
+STANDARDIZED: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv1d: WSConv1d,
+    nn.Conv2d: WSConv2d,
+    nn.Conv3d: WSConv3d,
+}
+OUR_NORMS = (BatchChannelNorm, BatchNorm, ChannelNorm)
+# They take out the scale of what they read, as all of ours do.
+NORMS_OF_TORCH = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm)
+FUNCTIONS_THAT_NORMALIZE = (
+    "batch_norm",
+    "group_norm",
+    "instance_norm",
+    "layer_norm",
+)
+# A smaller filter has too little left to learn when its mean and its scale
+# are gone: the depthwise ones of 3 x 3, for instance.
+FEWEST_WEIGHTS = 16
+EPS = 1e-5
 
 
 def names_of_layers(model: nn.Module) -> dict[nn.Module, list[str]]:
@@ -437,6 +437,15 @@ def keep_function(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (var + EPS).sqrt(), mean
 
 
+# Their keys are no longer there after the change.
+STATE_DICT_HOOKS = (
+    "_state_dict_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+)
+
+
 def decide_norm(
     norm: _BatchNorm, name: str, flow: Dataflow, settings: Settings
 ) -> Change | str:
@@ -470,7 +479,35 @@ def decide_norm(
     return batch_channel_norm_of(norm, groups, settings)
 
 
-def batch_channel_norm_of(norm: _BatchNorm, groups: int, settings: Settings) -> Change:
+def choose_groups(
+    groups: Groups, channels: int, fewest: int, name: str
+) -> int:
+    """
+    ## Groups
+
+    Return the number of groups for a number of channels.
+
+    A number of groups that divides the channels is taken as it is. Else it is
+    the largest divisor below it that leaves two channels a group: 32 groups
+    fit neither 16 channels nor 24, 40 or 144. `fewest` is how many channels a
+    group must have, lest it hold one value only.
+    """
+    if callable(groups):
+        own = groups(channels)
+        try:
+            return require_divisor(own, channels)
+        except (TypeError, ValueError) as error:
+            error.add_note(f"groups({channels}) returned it, for {name}.")
+            raise
+    if channels % groups == 0 and channels // groups >= fewest:
+        return groups
+    divisors = [g for g in range(1, groups + 1) if channels % g == 0]
+    return max(g for g in divisors if g == 1 or channels // g >= 2)
+
+
+def batch_channel_norm_of(
+    norm: _BatchNorm, groups: int, settings: Settings
+) -> Change:
     """
     ## A norm
 
@@ -497,7 +534,9 @@ def batch_channel_norm_of(norm: _BatchNorm, groups: int, settings: Settings) -> 
         inner.exp_mean = cast(norm.running_mean, wide)
         inner.exp_var = cast(norm.running_var, wide)
     if not norm.affine:
-        new.channel_norm = ChannelNorm(channels, groups, norm.eps, affine=False)
+        new.channel_norm = ChannelNorm(
+            channels, groups, norm.eps, affine=False
+        )
     # What is frozen stays frozen, and what evaluates evaluates.
     for parameter in new.channel_norm.parameters():
         parameter.requires_grad_(norm.weight.requires_grad)
@@ -544,37 +583,17 @@ def describe(norm: _BatchNorm, new: BatchChannelNorm) -> str:
     unusual = {
         "no scale and shift, as before": not norm.affine,
         "its estimate starts anew": not norm.track_running_stats,
-        "a running average instead of a cumulative one": norm.momentum is None,
+        "a running average instead of a cumulative one": norm.momentum
+        is None,
         "without a process group: none is initialized": (
-            isinstance(norm, nn.SyncBatchNorm) and new.batch_norm.process_group is None
+            isinstance(norm, nn.SyncBatchNorm)
+            and new.batch_norm.process_group is None
         ),
         "one channel a group: an instance norm": size == 1 < new.channels,
     }
-    return "; ".join([text, *(note for note, holds in unusual.items() if holds)])
-
-
-def choose_groups(groups: Groups, channels: int, fewest: int, name: str) -> int:
-    """
-    ## Groups
-
-    Return the number of groups for a number of channels.
-
-    A number of groups that divides the channels is taken as it is. Else it is
-    the largest divisor below it that leaves two channels a group: 32 groups
-    fit neither 16 channels nor 24, 40 or 144. `fewest` is how many channels a
-    group must have, lest it hold one value only.
-    """
-    if callable(groups):
-        own = groups(channels)
-        try:
-            return require_divisor(own, channels)
-        except (TypeError, ValueError) as error:
-            error.add_note(f"groups({channels}) returned it, for {name}.")
-            raise
-    if channels % groups == 0 and channels // groups >= fewest:
-        return groups
-    divisors = [g for g in range(1, groups + 1) if channels % g == 0]
-    return max(g for g in divisors if g == 1 or channels // g >= 2)
+    return "; ".join(
+        [text, *(note for note, holds in unusual.items() if holds)]
+    )
 
 
 def notes_on(changes: list[Change], settings: Settings) -> list[str]:
@@ -588,7 +607,9 @@ def notes_on(changes: list[Change], settings: Settings) -> list[str]:
         and change.module.num_batches_tracked > 0
         for change in changes
     )
-    standardizes = any(change.kind in STANDARDIZED.values() for change in changes)
+    standardizes = any(
+        change.kind in STANDARDIZED.values() for change in changes
+    )
     if trained and standardizes and not settings.pretrained:
         return [
             "The batch norms have seen batches: if the weights are to be "
@@ -598,25 +619,32 @@ def notes_on(changes: list[Change], settings: Settings) -> list[str]:
 
 
 def require_groups(groups: Groups) -> Groups:
-    """Return `groups`; raise unless it is a number or makes one of another."""
-    return groups if callable(groups) else require_positive_int("groups", groups)
+    """Return `groups`; raise unless it is a number or a function."""
+    return (
+        groups if callable(groups) else require_positive_int("groups", groups)
+    )
 
 
 def require_bool(name: str, value: bool) -> bool:
     """Return `value`; raise unless it is `True` or `False`."""
     if not isinstance(value, bool):
         raise TypeError(
-            f"{name} must be True or False, got {value!r} ({type(value).__name__})"
+            f"{name} must be True or False, got {value!r} "
+            f"({type(value).__name__}); pass one of the two"
         )
     return value
 
 
-def require_modules(keep: Keep | Iterable[Keep], model: nn.Module) -> set[nn.Module]:
+def require_modules(
+    keep: Keep | Iterable[Keep], model: nn.Module
+) -> set[nn.Module]:
     """
     Return the modules that are to be kept; raise if there are none of a name.
     """
-    is_one = isinstance(keep, (str, nn.Module)) or not isinstance(keep, Iterable)
-    asked: list[Any] = [keep] if is_one else list(keep)  # type: ignore[arg-type]
+    is_one = isinstance(keep, (str, nn.Module)) or not isinstance(
+        keep, Iterable
+    )
+    asked: Any = [keep] if is_one else keep
     by_name = dict(model.named_modules(remove_duplicate=False))
     kept: set[nn.Module] = set()
     for one in asked:
@@ -633,7 +661,9 @@ def require_modules(keep: Keep | Iterable[Keep], model: nn.Module) -> set[nn.Mod
                 if close
                 else ("see model.named_modules() for the names")
             )
-            raise ValueError(f"keep: the network has no module {one!r}; {hint}")
+            raise ValueError(
+                f"keep: the network has no module {one!r}; {hint}"
+            )
         else:
             raise TypeError(
                 "keep takes names of modules, modules or classes of modules, "

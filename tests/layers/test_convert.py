@@ -427,6 +427,7 @@ def test_a_convolution_is_the_same_with_another_weight(conv, norm, kind, pretrai
     torch.testing.assert_close(conv(x), expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.equation("convert.undone")
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 @pytest.mark.parametrize(
     "options",
@@ -514,6 +515,30 @@ def test_a_convolution_that_something_else_reads_is_kept():
         assert "conv" in convert(Reads(lambda a, b: a), example).changed
 
 
+class PreActivation(nn.Module):
+    """Adds to its input what a convolution without a norm behind it makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.conv = nn.BatchNorm2d(32), nn.Conv2d(32, 32, 3, padding=1)
+
+    def forward(self, x):
+        return x + self.conv(F.relu(self.norm(x)))
+
+
+def test_standardizing_all_convolutions_would_blow_up_a_sum():
+    features = torch.randn(2, 32, 8, 8)
+    model = nn.Sequential(*[PreActivation() for _ in range(4)]).eval()
+    naive = copy.deepcopy(model)
+    for block in naive:
+        standard = weight_standardization(block.conv.weight)
+        block.conv.weight = nn.Parameter(standard.detach())
+    before = model(features).std()
+    assert naive(features).std() > 10 * before
+    convert(model, features)
+    assert model(features).std() < 2 * before
+
+
 def test_what_cannot_be_known_is_kept():
     class Decides(nn.Module):
         def __init__(self):
@@ -543,8 +568,11 @@ def test_standardization_can_be_left_out():
 
 @pytest.mark.parametrize(
     ("channels", "groups"),
-    [(16, 8), (24, 12), (36, 18), (40, 20), (48, 24), (80, 20), (112, 28)]
-    + [(144, 24), (240, 30), (64, 32), (512, 32), (32, 32), (7, 1), (2, 1), (1, 1)],
+    [
+        *[(16, 8), (24, 12), (36, 18), (40, 20), (48, 24), (80, 20), (112, 28)],
+        *[(144, 24), (240, 30), (64, 32), (512, 32), (32, 32), (7, 1), (2, 1)],
+        (1, 1),
+    ],
 )
 def test_groups_that_do_not_divide_give_way(channels, groups):
     conversion = convert(nn.BatchNorm2d(channels))
