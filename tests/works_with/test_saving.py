@@ -8,10 +8,7 @@ import pytest
 import torch
 from helpers.networks import built, every_network, images, train
 from helpers.oracle import assert_close
-from torch import nn
 from torch.distributed import checkpoint as dcp
-
-from labml_bcn import BatchChannelNorm, BatchNorm, WSConv1d, WSConv2d, WSConv3d
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -88,27 +85,6 @@ def test_a_network_is_made_without_storage_and_filled_later(build, assign):
         other.to_empty(device="cpu")
     other.load_state_dict(copy.deepcopy(model.state_dict()), assign=assign)
     assert_same(other, model)
-
-
-MAKE = {
-    "WSConv1d": (WSConv1d, (3, 8, 3)),
-    "WSConv2d": (WSConv2d, (3, 8, 3)),
-    "WSConv3d": (WSConv3d, (3, 8, 3)),
-    "BatchNorm": (BatchNorm, (8,)),
-    "BatchChannelNorm": (BatchChannelNorm, (8, 2)),
-}
-
-
-@pytest.mark.parametrize("name", MAKE)
-@pytest.mark.works_with("save", "`nn.utils.skip_init`", "every layer, filled by a load")
-def test_a_layer_may_skip_its_initialization(name):
-    kind, arguments = MAKE[name]
-    layer = nn.utils.skip_init(kind, *arguments)
-    assert not any(value.is_meta for value in layer.state_dict().values())
-    wanted = kind(*arguments)
-    layer.load_state_dict(wanted.state_dict())
-    for key, value in layer.state_dict().items():
-        assert torch.equal(value, wanted.state_dict()[key])
 
 
 @every_network

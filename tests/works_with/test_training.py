@@ -161,21 +161,24 @@ def test_every_batch_may_have_another_size(build):
     "train",
     "EMA (`swa_utils.AveragedModel`)",
     "`use_buffers=True`, evaluated",
-    know="Without `use_buffers` the copy keeps the statistics it started with.",
+    know="Without `use_buffers` it takes over the network's last statistics.",
 )
 def test_an_average_of_weights_and_statistics_follows_the_network(build):
     model = build()
-    average = swa_utils.AveragedModel(
-        model, multi_avg_fn=swa_utils.get_ema_multi_avg_fn(0.5), use_buffers=True
+    way = swa_utils.get_ema_multi_avg_fn(0.5)
+    average, last = (
+        swa_utils.AveragedModel(model, multi_avg_fn=way, use_buffers=use_buffers)
+        for use_buffers in (True, False)
     )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     train(model, 1, optimizer)
     average.update_parameters(model)
     before = statistics_of(average.module)
     train(model, 1, optimizer)
-    average.update_parameters(model)
-    for key, value in statistics_of(average.module).items():
-        assert_close(value, (before[key] + statistics_of(model)[key]) / 2)
+    average.update_parameters(model), last.update_parameters(model)
+    for key, value in statistics_of(model).items():
+        assert_close(statistics_of(average.module)[key], (before[key] + value) / 2)
+        assert torch.equal(statistics_of(last.module)[key], value)
     assert average.eval()(images()).isfinite().all()
 
 
@@ -275,6 +278,20 @@ def test_a_frozen_part_stays_as_it_is_while_the_rest_learns(build):
     train(model, 3)
     for key, value in model.state_dict().items():
         assert torch.equal(value, before[key]) == (key[0] in "012"), key
+
+
+@every_network
+@pytest.mark.works_with(
+    "train", "freezing", "the statistics of one norm, by `.eval()` of its batch norm"
+)
+def test_an_inner_batch_norm_in_evaluation_learns_no_statistic(build):
+    model = build().train()
+    model[1].batch_norm.eval()
+    before = copy.deepcopy(model.state_dict())
+    train(model, 3)
+    for key, value in model.state_dict().items():
+        frozen = key.startswith("1.") and "exp" in key
+        assert torch.equal(value, before[key]) == frozen, key
 
 
 @every_network
