@@ -4,6 +4,7 @@ import inspect
 from pathlib import Path
 
 import pytest
+from helpers.missing import import_or_skip
 from helpers.paths import ROOT
 
 from facing import fill
@@ -118,3 +119,20 @@ def test_no_kind_of_placeholder_means_two_things():
     ours = works_with_page.kinds(ROOT, None).keys()
     assert ours.isdisjoint(results_page.KINDS)
     assert ours.isdisjoint(speed_page.KINDS)
+
+
+def test_a_missing_package_skips_its_tests_but_not_in_their_tier(monkeypatch):
+    monkeypatch.delenv("LABML_BCN_ECOSYSTEM", raising=False)
+    for name in ("no_such_package", "no_such_package.part"):
+        with pytest.raises(pytest.skip.Exception, match="`make ecosystem` installs it"):
+            import_or_skip(name)
+    monkeypatch.setenv("LABML_BCN_ECOSYSTEM", "require")
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+        import_or_skip("no_such_package.part")
+
+
+def test_the_tier_is_a_command_that_ci_runs():
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    assert "LABML_BCN_ECOSYSTEM=require $(PYTEST) tests/ecosystem" in makefile
+    assert "\nmake ecosystem\n" in (ROOT / ".ci" / "run").read_text("utf-8")
+    assert "# make ecosystem\n" in (ROOT / "README.md").read_text("utf-8")
