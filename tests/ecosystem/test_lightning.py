@@ -19,7 +19,7 @@ lightning = import_or_skip("lightning")
 callbacks = import_or_skip("lightning.pytorch.callbacks")
 layer_sync = import_or_skip("lightning.pytorch.plugins.layer_sync")
 
-from labml_bcn.statistics import update_statistics  # noqa: E402
+from labml_bcn import update_statistics  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,

@@ -12,7 +12,7 @@ onnxruntime = import_or_skip("onnxruntime")
 import_or_skip("onnxruntime.quantization")
 import_or_skip("onnxscript")
 
-from labml_bcn.bake import bake  # noqa: E402
+from labml_bcn import bake  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,

@@ -7,7 +7,7 @@ import torch
 from helpers.missing import import_or_skip
 from helpers.networks import BUILD, images, train
 
-from labml_bcn.bake import bake
+from labml_bcn import bake
 
 # PyTorch warns of what it does when it is imported.
 with warnings.catch_warnings():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from labml_bcn import BatchChannelNorm, WSConv2d
+from labml_bcn import BatchChannelNorm, WSConv2d, convert
 
 CLASSES = 4
 
@@ -55,8 +55,6 @@ def built(**options: object) -> nn.Sequential:
 
 def converted() -> nn.Module:
     """The plain network, converted."""
-    from labml_bcn.convert import convert
-
     return convert(plain(), torch.randn(2, 3, 16, 16), groups=4).model
 
 

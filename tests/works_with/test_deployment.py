@@ -12,7 +12,7 @@ from torch.ao.quantization import QConfigMapping, get_default_qconfig
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 from torch.export import Dim
 
-from labml_bcn.bake import bake
+from labml_bcn import bake
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

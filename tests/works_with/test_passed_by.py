@@ -23,15 +23,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.optim import swa_utils
 
-from labml_bcn import WSConv2d
-from labml_bcn.bake import bake
-from labml_bcn.statistics import (
+from labml_bcn import (
     NORMS,
+    WSConv2d,
+    bake,
     freeze_statistics,
+    parameter_groups,
     share_statistics,
     update_statistics,
 )
-from labml_bcn.weight_decay import parameter_groups
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -116,7 +116,7 @@ NORMS_OF_TORCH = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
     "instead",
     "weight-decay groups by PyTorch's norm classes",
     "decay every scale and shift",
-    know="`weight_decay.parameter_groups(model, weight_decay)`",
+    know="`parameter_groups(model, weight_decay)`",
 )
 def test_a_rule_by_pytorchs_classes_exempts_no_norm(build):
     model = build()

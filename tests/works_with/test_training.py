@@ -20,9 +20,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 from torch.optim import swa_utils
 
-from labml_bcn import BatchChannelNorm, WSConv2d
-from labml_bcn.convert import convert
-from labml_bcn.statistics import update_statistics
+from labml_bcn import BatchChannelNorm, WSConv2d, convert, update_statistics
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
