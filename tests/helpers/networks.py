@@ -58,7 +58,13 @@ def converted() -> nn.Module:
     return convert(plain(), torch.randn(2, 3, 16, 16), groups=4).model
 
 
-BUILD = {"built": built, "converted": converted}
+def fine_tuned() -> nn.Module:
+    """The same, with every convolution's function kept: each filter has a gain."""
+    example = torch.randn(2, 3, 16, 16)
+    return convert(plain(), example, groups=4, pretrained=True).model
+
+
+BUILD = {"built": built, "converted": converted, "fine-tuned": fine_tuned}
 every_network = pytest.mark.parametrize("build", BUILD.values(), ids=BUILD)
 
 
