@@ -156,5 +156,36 @@ def test_a_batch_norm_folded_into_a_standardized_weight_is_lost():
     assert_close(bake(model)(x), model(x), 1e-4, 1e-4)
 
 
+@every_network
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.works_with(
+    "instead",
+    "`torch.ao.quantization.fuse_modules`",
+    "knows no way to fuse the two, and ends in an error",
+    know="`bake(model)`",
+)
+def test_pytorch_has_no_way_to_fuse_them(build):
+    model, x = build().eval(), images()
+    with pytest.raises(AssertionError, match="did not find fuser method"):
+        torch.ao.quantization.fuse_modules(model, [["0", "1"]])
+    assert_close(bake(model, x)(x), model(x), 1e-4, 1e-4)
+
+
+@every_network
+@pytest.mark.works_with(
+    "instead",
+    "`torch.func.replace_all_batch_norm_modules_`",
+    "replaces nothing",
+    know="nothing: `vmap` takes the layers as they are",
+)
+def test_no_norm_is_replaced_for_vmap(build):
+    model = build()
+    kinds = [type(module) for module in model.modules()]
+    torch.func.replace_all_batch_norm_modules_(model)
+    assert [type(module) for module in model.modules()] == kinds
+    each = torch.func.vmap(model.eval())(images(3)[:, None])
+    assert each.shape == (3, 1, 4)
+
+
 def test_built_networks_have_every_norm():
     assert len(statistics_of(built())) == 6

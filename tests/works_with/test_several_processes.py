@@ -20,7 +20,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from labml_bcn import BatchChannelNorm
+from labml_bcn import BatchChannelNorm, share_statistics
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
@@ -56,26 +56,28 @@ def ddp(model, **options):
 # Data parallel
 
 
-def with_and_without_a_group(rank):
+def with_and_without_a_group(rank, name):
     xs, ys = lessons(3, 4)
     mine = slice(2 * rank, 2 * rank + 2)
     ends = {}
-    for name, group in (("shared", dist.group.WORLD), ("own", None)):
-        model = seeded(built, process_group=group)
+    for label, group in (("shared", dist.group.WORLD), ("own", None)):
+        model = seeded(BUILD[name])
+        share_statistics(model, group)
         learn(ddp(model), xs[:, mine], ys[:, mine])
-        ends[name] = model.state_dict()
+        ends[label] = model.state_dict()
     return ends
 
 
+@pytest.mark.parametrize("name", BUILD)
 @pytest.mark.works_with(
     "processes",
     "`DistributedDataParallel`",
     "two processes with shared statistics, and with their own",
     know="Hand in `broadcast_buffers=False`. `share_statistics` shares them.",
 )
-def test_with_shared_statistics_two_processes_are_one():
-    one, other = run_in_group(with_and_without_a_group, 2)
-    model = seeded(built)
+def test_with_shared_statistics_two_processes_are_one(name):
+    one, other = run_in_group(with_and_without_a_group, 2, name)
+    model = seeded(BUILD[name])
     learn(model, *lessons(3, 4))
     assert_close_states(one["shared"], model.state_dict())
     assert_close_states(other["shared"], model.state_dict())
