@@ -35,6 +35,8 @@ Batch-Channel Normalization and Weight Standardization*,
 [arXiv 1903.10520](https://arxiv.org/abs/1903.10520).
 """
 
+import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,6 +44,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from labml_bcn import native
 from labml_bcn._autograd import (
@@ -281,6 +284,21 @@ def require_several_weights(weight: Tensor, least: int = 2) -> int:
     return per_filter
 
 
+def warn_of_plain_weights(prefix: str) -> None:
+    r"""
+    Say that weights are loaded that were not trained to be standardized.
+    """
+    warnings.warn(
+        f"the weights under {prefix!r} come from a convolution that did not "
+        "standardize them, or from version 0.1 of this package. "
+        "Standardized, they are another function. To keep theirs, load them "
+        "into the plain model and call convert(model, example, "
+        "pretrained=True), or set gain and offset. If they were trained to "
+        "be standardized, load dict(state_dict) instead",
+        stacklevel=2,
+    )
+
+
 class _WSConv:
     r"""
     ## Convolutions
@@ -304,6 +322,8 @@ class _WSConv:
     kernel_size: tuple[int, ...]
     gain: Tensor | None
     offset: Tensor | None
+    _version = 2
+    _warned_in: list[str] | None = None
 
     def __init__(
         self,
@@ -387,18 +407,51 @@ class _WSConv:
         """
         return self.out_channels, 1, *[1] * len(self.kernel_size)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """
+        Set an attribute; refuse a weight that a norm was folded into.
+        """
+        # To fold a norm into the weight would have no effect: standardizing
+        # takes it out again. The assignment looks like any other, and only
+        # who makes it can tell.
+        caller = sys._getframe(1).f_code
+        if name == "weight" and caller is fuse_conv_bn_eval.__code__:
+            raise TypeError(
+                f"fuse_conv_bn_eval cannot fold a norm into "
+                f"{type(self).__name__}, which would standardize the folded "
+                "weight; labml_bcn.bake(model.eval(), example) folds it into "
+                "a plain convolution"
+            )
+        super().__setattr__(name, value)
+
     def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        *args: Any,
     ) -> None:
         """
         Load a state dict, which may bring a gain and an offset along.
         """
+        brought = [name for name in AFFINE if prefix + name in state_dict]
+        # A state dict says which version of a module it comes from, and 1 is
+        # `nn.Conv`'s. One that has lost this says nothing, and is believed.
+        # A load hands the same lists to all layers: one warning is enough.
+        plain = local_metadata.get("version") == 1 and not brought
+        if plain and _WSConv._warned_in is not missing_keys:
+            _WSConv._warned_in = missing_keys
+            warn_of_plain_weights(prefix)
         # They start as 1 and 0, so that a load that fails changes nothing.
         for name, start in zip(AFFINE, (1, 0), strict=True):
-            if prefix + name in state_dict and getattr(self, name) is None:
+            if name in brought and getattr(self, name) is None:
                 new = self.weight.new_full(self.shape_of_gain(), start)
                 setattr(self, name, new.detach())
-        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[misc]
+        super()._load_from_state_dict(  # type: ignore[misc]
+            state_dict, prefix, local_metadata, strict, missing_keys, *args
+        )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take the state of a pickle, which may know no gain and offset."""

@@ -1,13 +1,17 @@
 """Weight standardization against its formula, and WSConv against F.conv."""
 
 import copy
+import io
 import pickle
+import warnings
 
 import pytest
 import torch
 import torch.nn.functional as F
 from helpers.oracle import assert_close, standardize
 from torch import nn
+from torch.nn.utils import prune
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from labml_bcn import (
     WSConv1d,
@@ -337,7 +341,7 @@ def test_ws_conv_never_changes_its_stored_weights():
 def test_state_dicts_pass_between_ws_conv_and_conv(dimensions, bias):
     ours, theirs, function = CONVS[dimensions]
     source, conv = theirs(4, 6, 3, bias=bias), ours(4, 6, 3, bias=bias)
-    conv.load_state_dict(source.state_dict())
+    conv.load_state_dict(dict(source.state_dict()))
     x = torch.randn(2, 4, *[5] * dimensions)
     w = standardize(source.weight).float()
     assert_close(conv(x), function(x, w, source.bias), 1e-4, 1e-5)
@@ -679,7 +683,7 @@ def test_a_filters_deviation_and_mean_keep_a_convolutions_function(
 ):
     ours, theirs, _ = CONVS[dimensions]
     other, conv = theirs(4, 6, 3), ours(4, 6, 3, correction=correction)
-    conv.load_state_dict(other.state_dict())
+    conv.load_state_dict(dict(other.state_dict()))
     dims = list(range(1, dimensions + 2))
     var, mean = torch.var_mean(other.weight, dims, correction=correction, keepdim=True)
     conv.gain, conv.offset = (var + conv.eps).sqrt().detach(), mean.detach()
@@ -754,3 +758,110 @@ def test_gain_and_offset_compile_and_export():
         lambda gain: torch.func.functional_call(conv, {"gain": gain}, (x,))
     )
     assert jacobian(conv.gain).shape == (*y.shape, 6, 1, 1, 1)
+
+
+# ---- Weights from elsewhere ------------------------------------------------
+
+
+def network(kind, *, prefix=""):
+    """Three convolutions, as they lie in a model."""
+    convs = nn.Sequential(kind(3, 4, 3), nn.Sequential(kind(4, 4, 3), kind(4, 4, 3)))
+    return nn.ModuleDict({prefix: convs}) if prefix else convs
+
+
+def warnings_of(load):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        load()
+    return [str(each.message) for each in caught]
+
+
+@pytest.mark.parametrize("assign", [False, True])
+@pytest.mark.parametrize("prefix", ["", "backbone"])
+def test_weights_that_were_not_standardized_load_with_one_warning(prefix, assign):
+    source, model = network(nn.Conv2d, prefix=prefix), network(WSConv2d, prefix=prefix)
+    for _ in range(2):
+        (text,) = warnings_of(
+            lambda: model.load_state_dict(source.state_dict(), assign=assign)
+        )
+        assert repr(f"{prefix}.0.".lstrip(".")) in text
+        assert "convert(model, example, pretrained=True)" in text
+        assert "gain and offset" in text
+    for ours, theirs in zip(model.parameters(), source.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def saved_and_loaded(state_dict):
+    file = io.BytesIO()
+    torch.save(state_dict, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def test_the_warning_survives_a_file():
+    state = saved_and_loaded(network(nn.Conv2d).state_dict())
+    assert len(warnings_of(lambda: network(WSConv2d).load_state_dict(state))) == 1
+    state = saved_and_loaded(network(WSConv2d).state_dict())
+    assert not warnings_of(lambda: network(WSConv2d).load_state_dict(state))
+
+
+def gained():
+    model = network(WSConv2d)
+    for conv in (model[0], *model[1]):
+        conv.gain = torch.ones(4, 1, 1, 1)
+    return model
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        lambda: network(WSConv2d).state_dict(),
+        lambda: gained().state_dict(),
+        # Nothing is known of these.
+        lambda: dict(network(nn.Conv2d).state_dict()),
+    ],
+)
+def test_weights_that_were_standardized_load_without_a_word(state):
+    assert not warnings_of(lambda: network(WSConv2d).load_state_dict(state()))
+    # Nor is a plain model told of anything.
+    if "gain" not in str(list(state())):
+        assert not warnings_of(lambda: network(nn.Conv2d).load_state_dict(state()))
+
+
+# ---- Folding a norm into the weight ----------------------------------------
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+@pytest.mark.parametrize("bias", [True, False])
+def test_pytorchs_folding_is_refused_with_a_way(dimensions, bias):
+    norm = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[dimensions - 1](6).eval()
+    ours, theirs, _ = CONVS[dimensions]
+    conv = ours(4, 6, 3, bias=bias).eval()
+    before = conv.weight
+    with pytest.raises(TypeError, match=r"cannot fold a norm into WSConv.*bake"):
+        fuse_conv_bn_eval(conv, norm)
+    assert conv.weight is before
+    fuse_conv_bn_eval(theirs(4, 6, 3, bias=bias).eval(), norm)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_every_other_way_to_give_a_layer_its_weight_is_open(training):
+    conv = WSConv2d(4, 6, 3).train(training)
+    x = torch.randn(2, 4, 5, 5)
+    other = WSConv2d(4, 6, 3)
+    conv.weight = other.weight
+    assert conv.weight is other.weight
+    conv.weight = nn.Parameter(2 * conv.weight.detach())
+    conv.load_state_dict(other.state_dict(), assign=True)
+    nn.utils.parametrizations.spectral_norm(conv)(x)
+    nn.utils.parametrize.remove_parametrizations(conv, "weight")
+    nn.utils.parametrizations.weight_norm(conv)(x)
+    nn.utils.parametrize.remove_parametrizations(conv, "weight")
+    prune.random_unstructured(conv, "weight", 0.5)(x)
+    prune.remove(conv, "weight")
+    torch.func.functional_call(conv, {"weight": other.weight}, (x,))
+    conv.to("meta").to_empty(device="cpu").double()
+    del conv.weight
+    conv.register_parameter("weight", other.weight)
+    conv.bias = None
+    assert conv(x).shape == (2, 6, 3, 3)
