@@ -39,6 +39,7 @@ from labml_bcn import (
 @every_layer
 @pytest.mark.parametrize("trailing", TRAILING, ids=str)
 @pytest.mark.parametrize("training", [True, False])
+@pytest.mark.works_with("train", "variable sizes", "an empty batch")
 def test_an_empty_batch_is_an_empty_output_and_changes_nothing(
     name, trailing, training
 ):

@@ -602,6 +602,9 @@ def sharded_and_whole(rank, shard):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shard", ["inner norms", "layer"])
+@pytest.mark.works_with(
+    "processes", "FSDP2 (`fully_shard`)", "a norm, and the two norms inside of it"
+)
 def test_fsdp_may_shard_a_norm_or_its_halves(shard):
     for difference in run_in_group(sharded_and_whole, 2, shard):
         assert difference < 1e-5
@@ -806,6 +809,7 @@ HOOKS = [
 
 @pytest.mark.parametrize("inner", ["batch_norm", "channel_norm"])
 @pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.works_with("look inside", "hooks", "of the two norms inside of a norm")
 def test_a_hook_on_an_inner_norm_fires(inner, hook):
     layer, reference = layers("batch_mean")
     seen = []

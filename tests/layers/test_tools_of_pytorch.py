@@ -33,6 +33,12 @@ class Inside(nn.Module):
 @every_kind
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("around", [lambda layer: layer, nn.Sequential, Inside])
+@pytest.mark.works_with(
+    "deploy",
+    "`torch.jit.script`",
+    "a network as it is: an error that names the layer",
+    know="Call `bake` first.",
+)
 def test_scripting_ends_in_an_error_that_names_the_layer_and_a_way(
     build, around, training
 ):
@@ -50,6 +56,9 @@ def test_scripting_ends_in_an_error_that_names_the_layer_and_a_way(
 @every_layer
 @pytest.mark.parametrize("shape", [(2, C, 5), (2, C, 5, 4)], ids=str)
 @pytest.mark.parametrize("gradient", [True, False])
+@pytest.mark.works_with(
+    "deploy", "`torch.jit.trace`", "every layer as it is, in evaluation, at other sizes"
+)
 def test_traced_layers_compute_the_same_for_other_sizes(name, shape, gradient):
     layer = make(name)
     layer(inputs(*shape))
@@ -63,6 +72,12 @@ def test_traced_layers_compute_the_same_for_other_sizes(name, shape, gradient):
 
 
 @every_layer
+@pytest.mark.works_with(
+    "deploy",
+    "`torch.fx.symbolic_trace`",
+    "a network as it is: an error that names `bake`",
+    know="Call `bake` first.",
+)
 def test_what_torch_fx_passes_is_refused_with_a_way(name):
     with pytest.raises(TypeError, match=r"torch\.fx.*labml_bcn\.bake"):
         torch.fx.symbolic_trace(nn.Sequential(make(name)))
@@ -80,6 +95,7 @@ ARGUMENTS = {
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
+@pytest.mark.works_with("save", "`nn.utils.skip_init`", "every layer, filled by a load")
 def test_skip_init_builds_without_storage_in_between(name):
     import labml_bcn
 
@@ -96,6 +112,12 @@ def test_skip_init_builds_without_storage_in_between(name):
         assert torch.equal(layer.eval()(x), expected.eval()(x))
 
 
+@pytest.mark.works_with(
+    "save",
+    "`copy.deepcopy`, `pickle`",
+    "with a `process_group`",
+    know="A copy keeps the group, a file does not.",
+)
 def test_a_process_group_stays_where_the_process_is():
     # A file cannot hold it, and a copy cannot do without: an object takes its
     # place here that can be neither copied nor saved.

@@ -489,6 +489,7 @@ def test_an_eps_that_is_not_positive_is_refused(dimensions, eps):
         CONVS[dimensions][0](3, 4, 3, eps=eps)
 
 
+@pytest.mark.works_with("train", "channels_last", "standardized weights")
 def test_ws_conv_takes_channels_last_weights_and_input():
     conv = WSConv2d(4, 6, 3, padding=1)
     x = torch.randn(2, 4, 5, 5)
