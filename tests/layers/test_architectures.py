@@ -18,9 +18,8 @@ from torch import nn
 from torch.export import Dim
 from torch.utils import _pytree as pytree
 
-from labml_bcn import BatchChannelNorm, WSConv1d, WSConv2d, WSConv3d
+from labml_bcn import BatchChannelNorm, WSConv1d, WSConv2d, WSConv3d, convert
 from labml_bcn.bake import bake
-from labml_bcn.convert import convert
 
 pytestmark = pytest.mark.slow
 
@@ -58,6 +57,8 @@ class Architecture:
     sizes: tuple[int, ...] = (32, 32)
     # Multiples of this many pixels alone go through it.
     multiple: int = 1
+    # A dimension that PyTorch exports with one size only.
+    fixed: int | None = None
     scripts: bool = True
     exports: bool = True
 
@@ -73,20 +74,21 @@ ARCHITECTURES = {
     # The stem is read by a norm and an addition; the second convolution of each of
     # four blocks and the shortcut by an addition.
     "pre-activation ResNet": Architecture(
-        nets.PreActivationResNet, 9, 4, {"read by": 6}
+        nets.PreActivationResNet, 9, 4, {"reads its output": 6}
     ),
     # The first norm's, and the first of each of five layers. The second of each goes
     # into a concatenation, the transition's into a pooling.
-    "DenseNet": Architecture(nets.DenseNet, 13, 6, {"read by": 6}),
+    "DenseNet": Architecture(nets.DenseNet, 13, 6, {"reads its output": 6}),
     # Four depthwise ones with nine inputs.
     "MobileNetV2": Architecture(nets.MobileNetV2, 13, 9, {"inputs": 4}),
-    # Two depthwise ones of three by three; those of five by five have 25 inputs.
+    # Depthwise: two of three by three, while those of five by five have 25 inputs.
+    # Four squeeze, with inputs enough, and four excite, with eight or fewer.
     "EfficientNet": Architecture(
-        nets.EfficientNet, 13, 11, {"inputs": 2, "read by": 8}
+        nets.EfficientNet, 13, 11, {"inputs": 6, "reads its output": 4}
     ),
     # The second head does not run in evaluation.
     "Inception": Architecture(
-        nets.Inception, 12, 11, {"did not run": 1}, scripts=False
+        nets.Inception, 12, 11, {"did not reach": 1}, scripts=False
     ),
     "ShuffleNet": Architecture(nets.ShuffleNet, 7, 5, {"inputs": 2}),
     "VGG": Architecture(nets.VGG, 4, 4, {}),
@@ -116,32 +118,40 @@ ARCHITECTURES = {
         sizes=(2, 2),
     ),
     "U-Net": Architecture(
-        nets.UNet, 10, 10, {"transposed": 2, "read by": 1}, multiple=4
+        nets.UNet, 10, 10, {"transposed": 2, "reads its output": 1}, multiple=4
     ),
-    "ASPP": Architecture(nets.ASPP, 6, 6, {"read by": 1}),
+    "ASPP": Architecture(nets.ASPP, 6, 6, {"reads its output": 1}),
     # Three lateral ones and the boxes.
     "feature pyramid": Architecture(
         nets.FeaturePyramid,
         6,
         6,
-        {"read by": 4},
+        {"reads its output": 4},
         inputs=pyramid,
         multiple=8,
         scripts=False,
     ),
-    "shared head": Architecture(nets.SharedHead, 4, 3, {"read by": 1}, scripts=False),
-    "tied weights": Architecture(nets.Tied, 3, 3, {"read by": 1}),
+    "shared head": Architecture(
+        nets.SharedHead, 4, 3, {"reads its output": 1}, scripts=False
+    ),
+    "tied weights": Architecture(nets.Tied, 3, 3, {"reads its output": 1}),
     "siamese": Architecture(nets.Siamese, 2, 2, {}, inputs=pair),
     # A norm reads the third, but after it was changed in place.
-    "functional": Architecture(nets.Functional, 4, 2, {"read by": 2}, multiple=2),
+    "functional": Architecture(
+        nets.Functional, 4, 2, {"reads its output": 2}, multiple=2
+    ),
     # Without an example, values that decide hide the last of three.
     "early exit": Architecture(nets.EarlyExit, 3, 3, {}, unsure=1, exports=False),
     "LSTM": Architecture(
-        nets.ConvLSTMHead, 2, 2, {}, inputs=partial(image, channels=1)
+        nets.ConvLSTMHead, 2, 2, {}, inputs=partial(image, channels=1), fixed=3
     ),
     "attention": Architecture(nets.ConvAttention, 2, 2, {}),
     "reparametrized": Architecture(
-        nets.Reparametrized, 2, 1, {"parametriz": 1, "read by": 1}, scripts=False
+        nets.Reparametrized,
+        2,
+        1,
+        {"parametriz": 1, "reads its output": 1},
+        scripts=False,
     ),
     "SyncBatchNorm": Architecture(nets.synchronized, 8, 8, {}),
 }
@@ -187,7 +197,7 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.modules.conv._ConvTransposeN
 @every()
 def test_the_layers_that_were_counted_are_converted(name):
     case, model = fresh(name)
-    before = {n: type(m) for n, m in model.named_modules()}
+    names = {n for n, _ in model.named_modules(remove_duplicate=False)}
     conversion = convert(model, case.inputs())
     assert conversion.model is model
     assert not modules_of(model, BATCH_NORMS)
@@ -201,7 +211,7 @@ def test_the_layers_that_were_counted_are_converted(name):
     assert len(kept) == sum(case.kept.values())
     for word, count in case.kept.items():
         assert sum(word in reason for reason in kept.values()) == count, kept
-    assert set(conversion.changed) <= set(before)
+    assert {*conversion.changed, *conversion.kept} <= names
 
 
 @every()
@@ -240,7 +250,8 @@ def test_an_earlier_optimizer_trains_it_at_batch_size_one(name):
     for parameter, old in zip(parameters, before, strict=True):
         assert id(parameter) in there
         assert parameter.isfinite().all()
-        assert not torch.equal(parameter, old)
+        # Behind a norm of one channel a group, those of another have no effect.
+        assert parameter.dim() < 2 or not torch.equal(parameter, old)
 
 
 @every()
@@ -255,6 +266,7 @@ def test_pretrained_keeps_what_each_convolution_computes(name):
             assert_close(conv(x), before[each](x), rtol=1e-5, atol=1e-5)
 
 
+@torch.enable_grad()
 def trained(name):
     """A converted network after two steps, in evaluation."""
     case, model = fresh(name)
@@ -275,7 +287,11 @@ def assert_same_outputs(actual, expected):
 
 def other_sizes(case):
     yield case.inputs()
-    yield case.inputs(3, *(side + 2 * case.multiple for side in case.sizes))
+    sides = (
+        side + 2 * case.multiple * (dim != case.fixed)
+        for dim, side in enumerate(case.sizes, start=2)
+    )
+    yield case.inputs(3, *sides)
 
 
 def dynamic(case, inputs):
@@ -287,6 +303,7 @@ def dynamic(case, inputs):
             if case.multiple > 1
             else Dim.DYNAMIC
             for dim in range(2, tensor.dim())
+            if dim != case.fixed
         }
         return {0: Dim.DYNAMIC, **sides}
 
@@ -314,7 +331,9 @@ def test_the_baked_copy_is_plain_and_equal(name):
         assert_same_outputs(call(baked, inputs), call(model, inputs))
 
 
+# An LSTM has a list of its weights, of which PyTorch warns.
 @every(lambda case: case.exports)
+@pytest.mark.filterwarnings("ignore:The tensor attributes self.rnn:UserWarning")
 @pytest.mark.parametrize("baking", [True, False], ids=["baked", "converted"])
 @torch.no_grad()
 def test_it_is_exported_for_any_size(name, baking):
@@ -324,7 +343,8 @@ def test_it_is_exported_for_any_size(name, baking):
         assert_same_outputs(call(program, inputs), call(model, inputs))
 
 
-@every(lambda case: case.inputs is not pair)
+# It takes no arguments by keyword, and no dict of lists.
+@every(lambda case: case.inputs not in (pair, pyramid))
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @torch.no_grad()
 def test_the_baked_copy_is_traced(name):
