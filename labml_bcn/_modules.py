@@ -1,4 +1,4 @@
-"""What `convert` and `bake` do to the modules of a model."""
+"""What is asked of the modules of a model, and how one becomes another."""
 
 from typing import Any
 
@@ -17,16 +17,21 @@ WRAPPERS = {
 BEFORE = "do that first, and wrap or compile afterwards"
 
 
+def require_module(model: nn.Module) -> None:
+    """Raise unless `model` is a module."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model must be a torch.nn.Module, got {type(model).__name__}; the model "
+            "is the first argument"
+        )
+
+
 def require_unwrapped(function: str, model: nn.Module) -> None:
     """Raise unless a model is a module that nothing has wrapped, inside neither.
 
     The wrapper holds on to parameters and code as they were.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(
-            f"{function} takes a torch.nn.Module, got {model!r} "
-            f"({type(model).__name__}); pass the network itself"
-        )
+    require_module(model)
     for name, module in model.named_modules():
         remedy = wrapper_remedy(module)
         if remedy and not (name and type(module).__name__.endswith("ScriptModule")):

@@ -5,6 +5,7 @@ from typing import TypeAlias
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from labml_bcn._modules import require_module
 from labml_bcn.batch_channel_norm import (
     BatchChannelNorm,
     ChannelNorm,
@@ -18,15 +19,6 @@ NORMS = (BatchChannelNorm, EstimatedBatchNorm, BatchNorm, ChannelNorm)
 
 Norm: TypeAlias = BatchNorm | _BatchNorm
 Statistics: TypeAlias = list[dict[str, Tensor | None]]
-
-
-def require_module(model: nn.Module) -> None:
-    """Raise unless `model` is a module."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(
-            f"model must be a torch.nn.Module, got {type(model).__name__}; the model "
-            "is the first argument"
-        )
 
 
 def tracking_norms(model: nn.Module) -> list[Norm]:

@@ -11,9 +11,10 @@ class Source(NamedTuple):
     `SOURCES["batch_norm"]._replace(eps=1e-5)`.
     """
 
-    # Where the two halves of a batch-channel norm stand, below its own name. `None`
-    # if the source has no channel norm.
-    batch_norm: str = ""
+    # Where the two halves of a batch-channel norm stand, below its own name. `None` for
+    # the first if all names are those of this package, and for the second if the source
+    # has no channel norm.
+    batch_norm: str | None = ""
     channel_norm: str | None = None
     # The batch norm's epsilon, if it is fixed, and whether it trained with estimates.
     norm_eps: float | None = None
@@ -39,8 +40,8 @@ ON_DEVIATION = Source(eps=1e-10, correction=1, eps_of_deviation=1e-5)
 SOURCES = {
     # PyTorch's batch norms, and convolutions as they are.
     "batch_norm": Source(),
-    # labml.ai's layers, whose names are those of this package.
-    "labml": Source(eps=1e-5, correction=1),
+    # labml.ai's layers.
+    "labml": Source(None, eps=1e-5, correction=1),
     # The papers' authors: the layers that they show, and their ImageNet networks.
     "authors": ON_DEVIATION._replace(batch_norm="bn.", channel_norm="", norm_eps=1e-5),
     "authors_imagenet": Source(

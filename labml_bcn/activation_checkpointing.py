@@ -31,17 +31,18 @@ def checkpoint(
     second pass begins with the statistics that the first one had, and what it makes of
     them is dropped. So the gradients are exact, and the statistics move once.
 
-    Args:
-        module: the part, as a module or a method of a module.
-        args: its arguments.
-        use_reentrant: which of PyTorch's two ways to take; both will do.
-        options: for the part, and for `torch.utils.checkpoint.checkpoint`.
+    **Arguments**
 
-    Returns:
-        What the part returns.
+    - `module`: the part, as a module or a method of a module.
+    - `args`: its arguments.
+    - `use_reentrant`: which of PyTorch's two ways to take; both will do.
+    - `options`: for the part, and for `torch.utils.checkpoint.checkpoint`.
 
-    Raises:
-        TypeError: if `module` is neither a module nor a method of one.
+    **Returns** what the part returns.
+
+    **Raises**
+
+    - `TypeError`: if `module` is neither a module nor a method of one.
     """
     owner = getattr(module, "__self__", module)
     if not isinstance(owner, nn.Module):
@@ -72,14 +73,15 @@ def checkpoint_contexts(
     That goes with `use_reentrant=False` only, and outside of `torch.compile`: inside,
     call `checkpoint`.
 
-    Args:
-        module: the part that is checkpointed, or a model that it belongs to.
+    **Arguments**
 
-    Returns:
-        A context for the first pass, and one for all further passes.
+    - `module`: the part that is checkpointed, or a model that it belongs to.
 
-    Raises:
-        TypeError: if `module` is none.
+    **Returns** a context for the first pass, and one for all further passes.
+
+    **Raises**
+
+    - `TypeError`: if `module` is none.
     """
     first = FirstPass(tracking_norms(module))
     return first, LaterPass(first)

@@ -53,7 +53,7 @@ $$\gamma_c = \gamma_{g(c)} \qquad \beta_c = \beta_{g(c)}$$ {#repeated}
 | of a network | becomes |
 | --- | --- |
 | `WSConv1d`, `2d`, `3d` | `nn.Conv1d`, `2d`, `3d` |
-| `BatchNorm`, `EstimatedBatchNorm` | nothing, or `nn.BatchNorm` if not folded |
+| `BatchNorm`, `EstimatedBatchNorm` | `nn.BatchNorm`, or nothing |
 | `ChannelNorm` | `nn.GroupNorm` |
 | `BatchChannelNorm` | the two in turn, and `nn.ReLU` if it has one |
 """
@@ -73,6 +73,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from labml_bcn._autograd import is_watched
 from labml_bcn._dataflow import Dataflow, dataflow
 from labml_bcn._modules import become, hooks_on_calls, require_unwrapped
+from labml_bcn._norms import NORMS
 from labml_bcn._numerics import statistics_dtype
 from labml_bcn.batch_channel_norm import (
     BatchChannelNorm,
@@ -86,7 +87,6 @@ from labml_bcn.weight_standardization import WSConv1d, WSConv2d, WSConv3d
 STANDARDIZED = (WSConv1d, WSConv2d, WSConv3d)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 Standardized = WSConv1d | WSConv2d | WSConv3d
-NORMS = (BatchChannelNorm, BatchNorm, ChannelNorm)
 # And what a batch norm becomes, by the dimensions of positions.
 BATCH_NORMS: dict[int | None, type[nn.Module]] = {
     1: nn.BatchNorm1d,

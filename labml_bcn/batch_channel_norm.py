@@ -212,8 +212,8 @@ class EstimatedBatchNorm(BatchNorm):
     the update. The running mean then moves as if $r$ were
     $1 - (1 - r)^2 \approx 2 r$, the variance much the same, and the second
     pass normalizes with slightly other values than the first. The way round
-    is to leave the norm outside the checkpointed part; halving `momentum`
-    makes up for the rate alone.
+    is `checkpoint` of `labml_bcn.activation_checkpointing`: there the second
+    pass begins with the statistics that the first one had.
 
     **Arguments**
 

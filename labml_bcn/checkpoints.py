@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from labml_bcn._norms import require_module
+from labml_bcn._modules import require_module
 from labml_bcn._sources import SOURCES, Source
 from labml_bcn.batch_channel_norm import BatchChannelNorm
 from labml_bcn.batch_norm import BatchNorm
@@ -62,21 +62,22 @@ def load_checkpoint(
     its key. A state dict may be wrapped as a training program saves it, in a
     dictionary under "state_dict" or "model", its keys behind "module.".
 
-    Args:
-        model: a model of this package's layers, its modules named as in the source.
-        state_dict: the checkpoint, as `torch.load` gives it.
-        source: where it comes from, one of `SOURCES`, or a row of one's own.
-        keep: modules by their qualified names, such as a head for other classes, that
-            stay as they are, whatever the checkpoint holds for them.
+    **Arguments**
 
-    Returns:
-        For each module that was set, or that differs from the source in a way that
-        the model's own settings decide: what and how.
+    - `model`: a model of this package's layers, its modules named as in the source.
+    - `state_dict`: the checkpoint, as `torch.load` gives it.
+    - `source`: where it comes from, one of `SOURCES`, or a row of one's own.
+    - `keep`: modules by their qualified names, such as a head for other classes, that
+      stay as they are, whatever the checkpoint holds for them.
 
-    Raises:
-        TypeError: if `model` is no module, or `state_dict` no dictionary of tensors.
-        ValueError: if the source is unknown, keys or shapes do not fit, or weights
-            that were trained without standardization meet a `WSConv`.
+    **Returns** for each module that was set, or that differs from the source in a way
+    that the model's own settings decide: what and how.
+
+    **Raises**
+
+    - `TypeError`: if `model` is no module, or `state_dict` no dictionary of tensors.
+    - `ValueError`: if the source is unknown, keys or shapes do not fit, or weights
+      that were trained without standardization meet a `WSConv`.
     """
     require_module(model)
     model = unwrap(model)
@@ -85,28 +86,28 @@ def load_checkpoint(
     modules = modules_to_load(model, keep)
     require_standardized(modules, row)
     places = tensors_to_load(model, modules)
-    values, problems = match(wanted(modules, places, state, row), state, keep)
+
+    def matching(row: Source) -> tuple[dict[str, Tensor], list[str]]:
+        return match(wanted(modules, places, state, row), state, keep)
+
+    values, problems = matching(row)
     if problems:
-        fitting = [
-            name
-            for name, other in SOURCES.items()
-            if not match(wanted(modules, places, state, other), state, keep)[1]
-        ]
+        fitting = [name for name, other in SOURCES.items() if not matching(other)[1]]
         raise ValueError(describe(problems, source, fitting))
     changes = {
         name: changes_of(module, name, values, row) for name, module in modules.items()
     }
-    notes = {
-        name: ", ".join((*changed(changes[name]), *remarks(module, name, state, row)))
-        for name, module in modules.items()
-    }
-    for key, place in places.items():
-        if key in values:
-            place.copy_(values[key])
+    # From here on nothing can fail.
+    for key in places.keys() & values.keys():
+        places[key].copy_(values[key])
+    notes = {}
     for name, module in modules.items():
         for attribute, setting in changes[name].items():
             setattr(module, attribute, setting)
-    return {name: note for name, note in notes.items() if note}
+        told = [*describe_changes(changes[name]), *remarks(module, name, state, row)]
+        if told:
+            notes[name] = ", ".join(told)
+    return notes
 
 
 # What is given
@@ -270,26 +271,26 @@ def wanted(
             yield Wanted(ours, theirs, place.shape)
     for name, module in modules.items():
         if isinstance(module, WSCONVS):
-            one_a_filter = module.weight.flatten(1)[:, 0].shape
+            shape = shape_of_gain(module)
             for ours, theirs in (("gain", row.gain), ("offset", row.offset)):
                 if theirs is not None:
-                    yield Wanted(join(name, ours), join(name, theirs), one_a_filter)
+                    yield Wanted(join(name, ours), join(name, theirs), shape)
 
 
 def translate(modules: Mapping[str, nn.Module], row: Source) -> dict[str, str | None]:
     """Return the source's names for ours, and `None` for what the source lacks."""
     names: dict[str, str | None] = {}
+    if row.batch_norm is None:
+        return names
     for name, module in modules.items():
         if isinstance(module, BatchChannelNorm):
             for ours, theirs in BATCH_NORM.items():
-                names[join(name, f"batch_norm.{ours}")] = join(
-                    name, row.batch_norm + theirs
-                )
+                theirs = row.batch_norm + theirs
+                names[join(name, f"batch_norm.{ours}")] = join(name, theirs)
             for ours, theirs in CHANNEL_NORM.items():
                 below = row.channel_norm
-                names[join(name, f"channel_norm.{ours}")] = (
-                    None if below is None else join(name, below + theirs)
-                )
+                known = None if below is None else join(name, below + theirs)
+                names[join(name, f"channel_norm.{ours}")] = known
         elif isinstance(module, BatchNorm):
             for ours, theirs in BATCH_NORM.items():
                 # That of a batch-channel norm has its names by now.
@@ -325,6 +326,7 @@ def join(*names: str) -> str:
 
 def describe(problems: list[str], source: str | Source, fitting: list[str]) -> str:
     """Return the text of the error for a checkpoint that does not fit."""
+    named = "its source" if isinstance(source, Source) else f"the source {source!r}"
     shown, more = problems[:MOST_SHOWN], len(problems) - MOST_SHOWN
     lines = [*shown, f"and {more} more"] if more > 0 else shown
     remedy = (
@@ -336,7 +338,7 @@ def describe(problems: list[str], source: str | Source, fitting: list[str]) -> s
         remedy = f"its keys are those of {' or '.join(map(repr, fitting))}"
     listed = "".join(f"\n  {line}" for line in lines)
     return (
-        f"the checkpoint must fit the model and the source {source!r}, got:{listed}\n"
+        f"the checkpoint must fit the model and {named}, got:{listed}\n"
         f"{remedy}. The model is as it was."
     )
 
@@ -385,10 +387,15 @@ def for_each_filter(module: WSConv, values: Tensor | None) -> Tensor | None:
     """Return a gain or an offset in the form that a convolution keeps it."""
     if values is None:
         return None
-    return values.to(module.weight).view(-1, *[1] * (module.weight.dim() - 1)).clone()
+    return values.to(module.weight).view(shape_of_gain(module)).clone()
 
 
-def changed(changes: Mapping[str, Any]) -> Iterator[str]:
+def shape_of_gain(module: WSConv) -> torch.Size:
+    """Return the shape of one value for each filter, `[O, 1, …]`."""
+    return torch.Size((len(module.weight), *[1] * (module.weight.dim() - 1)))
+
+
+def describe_changes(changes: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is set, in words."""
     for attribute, setting in changes.items():
         value = "one value a filter" if isinstance(setting, Tensor) else setting
@@ -403,7 +410,7 @@ def remarks(module: nn.Module, name: str, state: State, row: Source) -> Iterator
     if isinstance(module, BatchChannelNorm):
         if row.estimate is not None and module.estimate != row.estimate:
             yield f"estimate={module.estimate}; the source has {row.estimate}"
-        speed = state.get(join(name, row.batch_norm + SPEED))
+        speed = state.get(join(name, (row.batch_norm or "") + SPEED))
         momentum = module.batch_norm.momentum
         if speed is not None and abs(float(speed) - momentum) > 1e-6:
             yield f"momentum={momentum}; the source has {float(speed):.6g}"

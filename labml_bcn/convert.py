@@ -42,7 +42,7 @@ Batch-Channel Normalization and Weight Standardization*,
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from math import prod
+from math import ceil, prod
 from typing import Any
 
 import torch
@@ -61,13 +61,13 @@ from labml_bcn._checks import (
 )
 from labml_bcn._dataflow import Dataflow, arguments, dataflow, undisturbed
 from labml_bcn._modules import become, hooks_on_calls, require_unwrapped
+from labml_bcn._norms import NORMS
 from labml_bcn._numerics import cast, statistics_dtype
 from labml_bcn.batch_channel_norm import (
     ESTIMATES,
     BatchChannelNorm,
     ChannelNorm,
 )
-from labml_bcn.batch_norm import BatchNorm
 from labml_bcn.weight_standardization import (
     WSConv1d,
     WSConv2d,
@@ -110,8 +110,8 @@ def convert(
       the network's code, and where it cannot, the order inside of
       `nn.Sequential` is all that counts.
     - `groups`: number of groups of the channel norms, or a function that
-      returns it for a number of channels. A number that does not divide the
-      channels gives way to [the nearest that does](#choose_groups).
+      returns it for a number of channels. A number that does not fit gives
+      way to [the nearest one that does](#choose_groups).
     - `momentum`, `variance_around`: as in
       [the layer](batch_channel_norm.py#BatchChannelNorm). The defaults are
       meant for one or two images a batch.
@@ -281,7 +281,6 @@ STANDARDIZED: dict[type[nn.Module], type[nn.Module]] = {
     nn.Conv2d: WSConv2d,
     nn.Conv3d: WSConv3d,
 }
-OUR_NORMS = (BatchChannelNorm, BatchNorm, ChannelNorm)
 # They take out the scale of what they read, as all of ours do.
 NORMS_OF_TORCH = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm)
 FUNCTIONS_THAT_NORMALIZE = (
@@ -303,7 +302,7 @@ def names_of_layers(model: nn.Module) -> dict[nn.Module, list[str]]:
     What is inside of a layer of ours, or of a scripted module, is its own
     affair.
     """
-    kinds = (*NORMS_OF_TORCH, *OUR_NORMS, _ConvNd)
+    kinds = (*NORMS_OF_TORCH, *NORMS, _ConvNd)
     names: dict[nn.Module, list[str]] = {}
     closed: tuple[str, ...] = ()
     for name, module in model.named_modules(remove_duplicate=False):
@@ -326,7 +325,7 @@ def decide(
     """
     # Some reasons hold for norms and convolutions alike.
     kind = type(module).__name__
-    if isinstance(module, OUR_NORMS):
+    if isinstance(module, NORMS):
         return f"{kind} is one of ours already"
     if any(is_lazy(parameter) for parameter in module.parameters()):
         return f"{kind} is lazy: run the network once, then convert it"
@@ -387,7 +386,7 @@ def is_norm(reader: nn.Module | str) -> bool:
     """
     if isinstance(reader, str):
         return reader in FUNCTIONS_THAT_NORMALIZE
-    return isinstance(reader, (*NORMS_OF_TORCH, *OUR_NORMS))
+    return isinstance(reader, (*NORMS_OF_TORCH, *NORMS))
 
 
 def standardized(conv: _ConvNd, settings: Settings) -> Change:
@@ -437,6 +436,8 @@ def keep_function(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (var + EPS).sqrt(), mean
 
 
+# What a group has at least, where there are enough.
+FEWEST_VALUES = 8
 # Their keys are no longer there after the change.
 STATE_DICT_HOOKS = (
     "_state_dict_hooks",
@@ -467,30 +468,34 @@ def decide_norm(
                 f"({hooks}), and its state dict changes; remove them, or "
                 f"name it in keep="
             )
+    # Without an example, there is no telling how many positions there are. In
+    # front of `nn.BatchNorm1d` there may be one.
     positions = min(
         (prod(shape[2:]) for shape in flow.shapes_of(norm)),
-        default=1 if isinstance(norm, nn.BatchNorm1d) else 2,
+        default=1 if isinstance(norm, nn.BatchNorm1d) else FEWEST_VALUES,
     )
     if norm.num_features * positions < 2:
         return "its only group would have one value"
     groups = choose_groups(
-        settings.groups, norm.num_features, 1 if positions > 1 else 2, name
+        settings.groups, norm.num_features, positions, name
     )
     return batch_channel_norm_of(norm, groups, settings)
 
 
 def choose_groups(
-    groups: Groups, channels: int, fewest: int, name: str
+    groups: Groups, channels: int, positions: int, name: str
 ) -> int:
     """
     ## Groups
 
     Return the number of groups for a number of channels.
 
-    A number of groups that divides the channels is taken as it is. Else it is
-    the largest divisor below it that leaves two channels a group: 32 groups
-    fit neither 16 channels nor 24, 40 or 144. `fewest` is how many channels a
-    group must have, lest it hold one value only.
+    It is the largest divisor of the channels, up to the number asked for,
+    that leaves enough in a group: 32 groups fit neither 16 channels nor 24,
+    40 or 144. One channel alone would be an instance norm, which takes out
+    all that the batch norm before it has done. And two values alone become
+    minus one and one, whatever they were. What a function returns is taken
+    as it is.
     """
     if callable(groups):
         own = groups(channels)
@@ -499,10 +504,12 @@ def choose_groups(
         except (TypeError, ValueError) as error:
             error.add_note(f"groups({channels}) returned it, for {name}.")
             raise
-    if channels % groups == 0 and channels // groups >= fewest:
-        return groups
-    divisors = [g for g in range(1, groups + 1) if channels % g == 0]
-    return max(g for g in divisors if g == 1 or channels // g >= 2)
+    fewest = max(2, ceil(FEWEST_VALUES / positions))
+    return max(
+        g
+        for g in range(1, groups + 1)
+        if g == 1 or (channels % g == 0 and channels // g >= fewest)
+    )
 
 
 def batch_channel_norm_of(
@@ -548,7 +555,12 @@ def batch_channel_norm_of(
         if name not in vars(nn.SyncBatchNorm(1))
     }
     attributes = {**theirs, **vars(new), **hooks_on_calls(norm)}
-    return Change(norm, BatchChannelNorm, attributes, describe(norm, new))
+    return Change(
+        norm,
+        BatchChannelNorm,
+        attributes,
+        describe(norm, new, settings.groups),
+    )
 
 
 def where(norm: _BatchNorm) -> dict[str, Any]:
@@ -573,7 +585,7 @@ def process_group_of(norm: _BatchNorm) -> Any:
     return norm.process_group
 
 
-def describe(norm: _BatchNorm, new: BatchChannelNorm) -> str:
+def describe(norm: _BatchNorm, new: BatchChannelNorm, asked: Groups) -> str:
     """
     Return what was done to a norm, and what is unusual about it.
     """
@@ -581,6 +593,7 @@ def describe(norm: _BatchNorm, new: BatchChannelNorm) -> str:
     text = f"{type(norm).__name__} -> BatchChannelNorm, "
     text += f"{new.groups} groups of {size}" if new.groups > 1 else "1 group"
     unusual = {
+        f"{asked} do not fit": not callable(asked) and asked != new.groups,
         "no scale and shift, as before": not norm.affine,
         "its estimate starts anew": not norm.track_running_stats,
         "a running average instead of a cumulative one": norm.momentum

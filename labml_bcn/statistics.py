@@ -24,11 +24,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from labml_bcn._checks import require_channels_first
 from labml_bcn._distributed import require_process_group
+from labml_bcn._modules import require_module
 from labml_bcn._norms import (
     NORMS,
     Norm,
     copy_statistics,
-    require_module,
     require_tracking_norms,
 )
 from labml_bcn._numerics import statistics_dtype
@@ -69,16 +69,18 @@ def update_statistics(
     `freeze_statistics`. If processes share their statistics, each has to bring the
     same number of batches.
 
-    Args:
-        model: the model. Its modes and momenta are as before in the end.
-        batches: what a data loader gives: tensors; lists or tuples that begin with the
-            input, such as `(input, target)`; or mappings of keyword arguments.
-        device: where to send the inputs. By default they stay where they are.
+    **Arguments**
 
-    Raises:
-        TypeError: if `model` is no module, or `batches` no iterable of batches.
-        ValueError: if there is no norm to update, no batch, or no batch that a norm
-            could learn from.
+    - `model`: the model. Its modes and momenta are as before in the end.
+    - `batches`: what a data loader gives: tensors; lists or tuples that begin with the
+      input, such as `(input, target)`; or mappings of keyword arguments.
+    - `device`: where to send the inputs. By default they stay where they are.
+
+    **Raises**
+
+    - `TypeError`: if `model` is no module, or `batches` no iterable of batches.
+    - `ValueError`: if there is no norm to update, no batch, or no batch that a norm
+      could learn from.
 
     After these errors, and after any of the model or the loader, the statistics are as
     they were.
@@ -296,17 +298,18 @@ def freeze_statistics(model: nn.Module, frozen: bool = True) -> int:
     for the batch norms of PyTorch in the model as well, and for copies and pickles of
     the model. The state dict is the same.
 
-    Args:
-        model: the model.
-        frozen: `False` has the norms learn again. Each takes the mode of the module
-            that holds it.
+    **Arguments**
 
-    Returns:
-        The number of norms with running statistics.
+    - `model`: the model.
+    - `frozen`: `False` has the norms learn again. Each takes the mode of the module
+      that holds it.
 
-    Raises:
-        TypeError: if `model` is no module.
-        ValueError: if it holds no norm with running statistics.
+    **Returns** the number of norms with running statistics.
+
+    **Raises**
+
+    - `TypeError`: if `model` is no module.
+    - `ValueError`: if it holds no norm with running statistics.
     """
     norms = require_tracking_norms(model)
     if frozen:
@@ -343,20 +346,21 @@ def share_statistics(model: nn.Module, process_group: Any) -> int:
     That is what `SyncBatchNorm.convert_sync_batchnorm` does for PyTorch's norms, which
     are left alone here. Parameters and statistics stay as they are.
 
-    Args:
-        model: the model.
-        process_group: a group that this process belongs to, such as
-            `torch.distributed.group.WORLD` (which is `None` until
-            `init_process_group` was called); or `None`, for each process to measure
-            its own.
+    **Arguments**
 
-    Returns:
-        The number of norms that measure batches.
+    - `model`: the model.
+    - `process_group`: a group that this process belongs to, such as
+      `torch.distributed.group.WORLD` (which is `None` until
+      `init_process_group` was called); or `None`, for each process to measure
+      its own.
 
-    Raises:
-        TypeError: if `model` is no module, or `process_group` no group that this
-            process belongs to.
-        ValueError: if the model holds none of these norms.
+    **Returns** the number of norms that measure batches.
+
+    **Raises**
+
+    - `TypeError`: if `model` is no module, or `process_group` no group that this
+      process belongs to.
+    - `ValueError`: if the model holds none of these norms.
     """
     require_module(model)
     norms = [module for module in model.modules() if isinstance(module, BatchNorm)]

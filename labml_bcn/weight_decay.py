@@ -5,7 +5,8 @@ import math
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from labml_bcn._norms import NORMS, require_module
+from labml_bcn._modules import require_module
+from labml_bcn._norms import NORMS
 
 # Those of PyTorch are batch and instance norms, and these three.
 ALL_NORMS = (*NORMS, _NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
@@ -21,17 +22,18 @@ def parameter_groups(
     has "bias" in it. Parameters that do not learn are left out, and one that stands in
     several places is there once. If one of these places exempts it, it is not decayed.
 
-    Args:
-        model: the model.
-        weight_decay: the decay of all other parameters.
+    **Arguments**
 
-    Returns:
-        A group that is decayed and one that is not, for instance for
-        `torch.optim.AdamW(parameter_groups(model, 0.05), lr=1e-3)`.
+    - `model`: the model.
+    - `weight_decay`: the decay of all other parameters.
 
-    Raises:
-        TypeError: if `model` is no module.
-        ValueError: if no parameter of the model learns, or the decay is negative.
+    **Returns** a group that is decayed and one that is not, for instance for
+    `torch.optim.AdamW(parameter_groups(model, 0.05), lr=1e-3)`.
+
+    **Raises**
+
+    - `TypeError`: if `model` is no module.
+    - `ValueError`: if no parameter of the model learns, or the decay is negative.
     """
     require_module(model)
     if not 0 <= weight_decay < math.inf:

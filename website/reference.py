@@ -7,9 +7,24 @@ page follows every edit, and needs no torch.
 import ast
 import inspect
 import re
+from itertools import takewhile
 from pathlib import Path
 
 Definition = ast.ClassDef | ast.FunctionDef
+
+# The order of reading: what a layer builds on comes before it, then what brings the
+# layers into a network, and what is done to one that has them.
+READING = (
+    "batch_norm",
+    "batch_channel_norm",
+    "weight_standardization",
+    "convert",
+    "bake",
+    "_norms",
+    "statistics",
+    "weight_decay",
+    "checkpoints",
+)
 
 
 def markdown(package: Path) -> str:
@@ -20,8 +35,7 @@ def markdown(package: Path) -> str:
         for node in init.body
         if isinstance(node, ast.ImportFrom) and node.module
     }
-    # The order of reading: plain batch norm comes before what builds on it.
-    reading = sorted(modules, key=lambda name: (name != "batch_norm", name))
+    reading = sorted(modules, key=READING.index)
     return "\n\n".join(
         _section(package / f"{module}.py", name)
         for module in reading
@@ -46,14 +60,32 @@ def _aliases(path: Path) -> dict[str, str]:
     }
 
 
+def _constants(path: Path) -> dict[str, str]:
+    """Return what is defined as a tuple, with the comment above it."""
+    source = path.read_text("utf-8")
+    found = {}
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple):
+            lines = source.splitlines()[: node.lineno - 1]
+            comment = list(takewhile(lambda line: line.startswith("#"), lines[::-1]))
+            text = " ".join(line.lstrip("# ") for line in comment[::-1])
+            found[ast.unparse(node.targets[0])] = (
+                f"```python\n{ast.unparse(node)}\n```\n\n{text}"
+            )
+    return found
+
+
 def _names_in_file(path: Path, names: set[str]) -> list[str]:
-    return [name for name in (*_definitions(path), *_aliases(path)) if name in names]
+    defined = (*_definitions(path), *_aliases(path), *_constants(path))
+    return [name for name in defined if name in names]
 
 
 def _section(path: Path, name: str) -> str:
     if meant := _aliases(path).get(name):
         heading = f"## `{name}` {{: #{name} }}"
         return f"{heading}\n\nAnother name of [`{meant}`](#{meant})."
+    if constant := _constants(path).get(name):
+        return f"## `{name}` {{: #{name} }}\n\n{constant}"
     # A class may take its arguments from a base in another file.
     definitions: dict[str, Definition] = {}
     for other in (*path.parent.glob("*.py"), path):
@@ -67,9 +99,16 @@ def _section(path: Path, name: str) -> str:
             f"## `{name}` {{: #{name} }}",
             f"```python\n{_signature(name, definitions)}\n```",
             *_summary_and_arguments(docstring, page),
-            f"[Read it line by line]({page}#{name})",
+            *_link(path, page, name),
         ]
     )
+
+
+def _link(path: Path, page: str, name: str) -> list[str]:
+    """Return the link to an annotated page, which begins with its front matter."""
+    if path.read_text("utf-8").startswith('r"""\n---\n'):
+        return [f"[Read it line by line]({page}#{name})"]
+    return [f"From `{page}`."]
 
 
 def _summary_and_arguments(docstring: str, page: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 
@@ -183,6 +184,20 @@ def test_the_same_tensors_hold_the_statistics_afterwards(way):
     before = [*model.buffers()]
     WAYS[way](model, torch.randn(2, 3, 8, 8).requires_grad_()).sum().backward()
     assert all(a is b for a, b in zip(model.buffers(), before, strict=True))
+
+
+@every_way
+def test_another_thread_may_run_the_backward_pass(way):
+    model = block()
+    twin = copy.deepcopy(model)
+    x = torch.randn(2, 3, 8, 8).requires_grad_()
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(way(model, x).square().sum().backward).result()
+    twin(x).square().sum().backward()
+    for a, b in zip(model.parameters(), twin.parameters(), strict=True):
+        assert_close(a.grad, b.grad, rtol=1e-6, atol=1e-6)
+    for a, b in zip(model.buffers(), twin.buffers(), strict=True):
+        assert torch.equal(a, b)
 
 
 @every_way

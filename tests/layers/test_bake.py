@@ -159,7 +159,11 @@ def test_a_network_without_values_is_baked_where_it_is():
 
 
 def test_a_weight_that_two_convolutions_share_is_shared_in_the_copy():
-    first, second, other = WSConv2d(4, 4, 3), WSConv2d(4, 4, 3), WSConv2d(4, 4, 3, eps=1)
+    first, second, other = (
+        WSConv2d(4, 4, 3),
+        WSConv2d(4, 4, 3),
+        WSConv2d(4, 4, 3, eps=1),
+    )
     second.weight = other.weight = first.weight
     baked = assert_bakes(evaluating(first, second, other), inputs(2, 4, 9, 9))
     assert baked[0].weight is baked[1].weight
@@ -275,7 +279,9 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("norm", ["BatchNorm", "BatchChannelNorm", "EstimatedBatchNorm"])
+@pytest.mark.parametrize(
+    "norm", ["BatchNorm", "BatchChannelNorm", "EstimatedBatchNorm"]
+)
 @pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
 @pytest.mark.parametrize("positions", WS)
 def test_a_batch_norm_goes_into_the_convolution_before_it(positions, make, norm):
@@ -666,8 +672,10 @@ def test_a_baked_network_loads_where_this_package_is_not_installed(tmp_path):
 
 
 def test_nothing_of_this_package_is_in_the_file_of_a_network_with_residuals(tmp_path):
-    baked = bake(evaluating(BatchChannelNorm(12, 3, activation="relu")), (X := inputs(
-        2, 12, 6, 6), X))
+    baked = bake(
+        evaluating(BatchChannelNorm(12, 3, activation="relu")),
+        (X := inputs(2, 12, 6, 6), X),
+    )
     torch.save(baked, tmp_path / "network.pt")
     assert b"labml" not in (tmp_path / "network.pt").read_bytes()
     loaded = torch.load(tmp_path / "network.pt", weights_only=False)
@@ -680,7 +688,7 @@ def test_nothing_of_this_package_is_in_the_file_of_a_network_with_residuals(tmp_
 
 
 def test_what_is_no_module_is_refused():
-    with pytest.raises(TypeError, match=r"bake takes a torch.nn.Module, got 3 \(int\)"):
+    with pytest.raises(TypeError, match=r"must be a torch\.nn\.Module, got int"):
         bake(3)
 
 

@@ -16,13 +16,13 @@ from labml_bcn import (
     BatchChannelNorm,
     BatchNorm,
     ChannelNorm,
-    Conversion,
     WSConv1d,
     WSConv2d,
     WSConv3d,
     convert,
     weight_standardization,
 )
+from labml_bcn.convert import Conversion
 
 IMAGE = torch.randn(2, 3, 8, 8)
 
@@ -570,32 +570,55 @@ def test_standardization_can_be_left_out():
     ("channels", "groups"),
     [
         *[(16, 8), (24, 12), (36, 18), (40, 20), (48, 24), (80, 20), (112, 28)],
-        *[(144, 24), (240, 30), (64, 32), (512, 32), (32, 32), (7, 1), (2, 1)],
+        *[(144, 24), (240, 30), (64, 32), (512, 32), (32, 16), (7, 1), (2, 1)],
         (1, 1),
     ],
 )
-def test_groups_that_do_not_divide_give_way(channels, groups):
+def test_groups_that_do_not_fit_give_way(channels, groups):
     conversion = convert(nn.BatchNorm2d(channels))
     assert conversion.model.groups == groups
     size = f"{groups} groups of {channels // groups}" if groups > 1 else "1 group"
     assert size in conversion.changed[""]
 
 
-def test_a_group_never_has_one_value():
-    for norm, x in (
-        (nn.BatchNorm1d(32), torch.randn(2, 32)),
-        (nn.BatchNorm2d(32), torch.randn(2, 32, 1, 1)),
-        (nn.BatchNorm1d(32), None),
+def test_a_group_has_enough_values_where_there_are_enough():
+    for norm, shape, groups in (
+        (nn.BatchNorm1d(64), (2, 64), 8),
+        (nn.BatchNorm1d(40), (2, 40), 5),
+        (nn.BatchNorm1d(6), (2, 6), 1),
+        (nn.BatchNorm2d(64), (2, 64, 1, 1), 8),
+        (nn.BatchNorm2d(64), (2, 64, 1, 2), 16),
+        (nn.BatchNorm2d(64), (2, 64, 2, 2), 32),
+        (nn.BatchNorm1d(64), (2, 64, 9), 32),
+        (nn.BatchNorm1d(1), (2, 1, 9), 1),
     ):
-        assert convert(norm, x).model.groups == 16
-    assert convert(nn.BatchNorm1d(32), torch.randn(2, 32, 9)).model.groups == 32
-    assert "instance norm" in convert(nn.BatchNorm2d(32)).changed[""]
+        x = torch.randn(shape)
+        model = convert(norm, x).model
+        assert model.groups == groups
+        assert model(x).unique().numel() > 4
+    assert convert(nn.BatchNorm1d(64)).model.groups == 8
+
+
+def test_a_norm_takes_the_fewest_positions_that_it_was_seen_with():
+    class Pyramid(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm2d(16)
+
+        def forward(self, maps):
+            return [self.norm(x) for x in maps]
+
+    maps = [torch.randn(1, 16, n, n) for n in (8, 1)]
+    model = convert(Pyramid(), (maps,)).model
+    assert model.norm.groups == 2
 
 
 def test_groups_may_be_a_function_of_the_channels():
     model = convert(network(), groups=lambda channels: channels // 4).model
     assert model[1].groups == 4
     assert model[4].groups == 6
+    conversion = convert(nn.BatchNorm2d(32), groups=lambda channels: 32)
+    assert "an instance norm" in conversion.changed[""]
 
 
 # All or nothing
@@ -686,7 +709,7 @@ def test_a_class_or_a_container_is_kept_with_what_is_inside():
 
 @pytest.mark.parametrize("model", [None, "model", nn.Conv2d, torch.randn(3)])
 def test_what_is_no_module_is_refused(model):
-    with pytest.raises(TypeError, match=r"convert takes a torch\.nn\.Module"):
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module"):
         convert(model)
 
 

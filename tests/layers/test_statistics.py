@@ -10,7 +10,7 @@ from helpers.layers import MAKE, inputs, make, state, tracking_layer
 from helpers.oracle import assert_close
 from helpers.processes import run_in_group
 from torch import nn
-from torch.optim.swa_utils import update_bn
+from torch.optim.swa_utils import AveragedModel, update_bn
 from torch.utils.data import DataLoader, TensorDataset
 
 from labml_bcn import (
@@ -188,6 +188,16 @@ def test_pytorchs_norms_in_the_model_are_updated_as_by_update_bn():
     for key in ("4.running_mean", "4.running_var"):
         assert_close(ours[key], theirs[key])
     assert ours["4.num_batches_tracked"] == theirs["4.num_batches_tracked"] == 4
+
+
+def test_averaged_weights_get_statistics_of_their_own():
+    model = network()
+    averaged = AveragedModel(model)
+    batches = images(3)
+    update_statistics(averaged, batches)
+    update_statistics(model, batches)
+    for a, b in zip(averaged.module.buffers(), model.buffers(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_a_layer_behind_sees_what_an_estimating_norm_makes_of_its_averages():

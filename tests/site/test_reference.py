@@ -8,6 +8,7 @@ from helpers.paths import ROOT
 import labml_bcn
 from website import reference
 
+NAV = (ROOT / "mkdocs.yml").read_text("utf-8")
 PAGE = reference.markdown(ROOT / "labml_bcn")
 
 
@@ -20,7 +21,13 @@ def test_another_name_leads_to_the_name():
     assert labml_bcn.FusedBatchChannelNorm is labml_bcn.BatchChannelNorm
 
 
-@pytest.mark.parametrize("name", sorted({*labml_bcn.__all__} - {ALIAS}))
+def test_a_constant_is_shown_with_what_it_is_for():
+    section = PAGE.split("## `NORMS`")[1].split("\n## ")[0]
+    assert "NORMS = (BatchChannelNorm, " in section
+    assert "`isinstance`" in section
+
+
+@pytest.mark.parametrize("name", sorted({*labml_bcn.__all__} - {ALIAS, "NORMS"}))
 def test_every_public_name_has_signature_arguments_and_link(name):
     section = re.search(rf"^## `{name}`.*?(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
     assert section is not None
@@ -28,7 +35,11 @@ def test_every_public_name_has_signature_arguments_and_link(name):
     assert f"{name}(" in text
     assert "**Arguments**" in text
     assert "**Raises**" in text
-    assert re.search(rf"\(labml_bcn/\w+\.py#{name}\)", text)
+    page = re.search(rf"\((labml_bcn/\w+\.py)#{name}\)", text)
+    # Ordinary modules have no page that could be led to.
+    assert (page and page[1] in NAV) or re.search(
+        r"^From `labml_bcn/\w+\.py`", text, re.M
+    )
 
 
 def test_defaults_stand_in_the_signature():
