@@ -18,8 +18,7 @@ from torch import nn
 from torch.export import Dim
 from torch.utils import _pytree as pytree
 
-from labml_bcn import BatchChannelNorm, WSConv1d, WSConv2d, WSConv3d, convert
-from labml_bcn.bake import bake
+from labml_bcn import BatchChannelNorm, WSConv1d, WSConv2d, WSConv3d, bake, convert
 
 pytestmark = pytest.mark.slow
 
