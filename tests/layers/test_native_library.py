@@ -75,7 +75,7 @@ def test_without_pytorchs_threads_it_is_said_which_version_lends_them(
     monkeypatch, tmp_path
 ):
     monkeypatch.setattr(torch, "__path__", [str(tmp_path)])  # as in older ones
-    with pytest.raises(NotLoadedError, match="need PyTorch 2.10 or newer"):
+    with pytest.raises(NotLoadedError, match=r"need PyTorch 2\.10 or newer"):
         find_parallel_for()
 
 
