@@ -365,7 +365,7 @@ def trace_symbols(model: nn.Module) -> Dataflow:
 
     with undisturbed(model):
         tracer = Tracer()
-        nodes = tracer.trace(model, defaults_of(model)).nodes
+        nodes = tracer.trace(model, left_out(model)).nodes
     flow = Dataflow()
     for node in nodes:
         reader = end_of(node, tracer.root)
@@ -384,15 +384,14 @@ def trace_symbols(model: nn.Module) -> Dataflow:
     return flow
 
 
-def defaults_of(model: nn.Module) -> dict[str, Any]:
-    """Return the arguments that a model has by default, where they are plain values.
+def left_out(model: nn.Module) -> dict[str, None]:
+    """Return the arguments of a model that are `None` unless someone passes them.
 
-    A symbol is neither `None` nor `False`: it would lead into the branch of training,
-    where there are targets, or into none.
+    A symbol is not `None`: it would lead into the branch of training, for instance,
+    where there are targets.
     """
-    plain = (bool, int, float, str, type(None))
     parameters = inspect.signature(model.forward).parameters.values()
-    return {p.name: p.default for p in parameters if isinstance(p.default, plain)}
+    return {each.name: None for each in parameters if each.default is None}
 
 
 def end_of(node: Any, root: nn.Module) -> End:

@@ -542,13 +542,13 @@ def test_a_neighbours_name_tells_the_rank_through_norms_and_activations():
     assert isinstance(baked[-1], torch.fx.GraphModule)
 
 
-def test_without_an_example_arguments_are_what_they_are_by_default():
+def test_without_an_example_nothing_is_passed_that_may_be_none():
     class WithTargets(Branches):
-        def forward(self, x, targets=None, features=False):
+        def forward(self, x, targets=None):
             y = self.conv(x)
             if targets is not None:
                 return self.norm(y), F.mse_loss(y, targets)
-            return y if features else self.norm(y)
+            return self.norm(y)
 
     x = inputs(2, 12, 6, 6)
     assert type(assert_bakes(evaluating(WithTargets()), x).norm) is nn.GroupNorm
