@@ -621,24 +621,25 @@ def plain_with_residual(
 
     No module of PyTorch's takes two inputs and adds them, but `torch.fx`
     makes modules of graphs. Such a one carries its own code: where it is
-    loaded, nothing else has to be installed.
+    loaded, nothing else has to be installed. If the residual was always
+    `None`, it is taken and left out.
     """
     from torch import fx
 
     graph = fx.Graph()
     y = graph.placeholder("x")
-    # A caller may pass the residual and mean none.
     if residual == "added":
         second = graph.placeholder("residual")
     else:
         graph.placeholder("residual", Tensor | None, None)
-    for name in parts:
-        # What is added comes before the activation.
-        if name == "activation" and residual == "added":
-            y = graph.call_function(operator.add, (y, second))
-        y = graph.call_module(name, (y,))
-    if "activation" not in parts and residual == "added":
+    # The residual comes behind the norms, and before the activation.
+    for name in ("batch_norm", "channel_norm"):
+        if name in parts:
+            y = graph.call_module(name, (y,))
+    if residual == "added":
         y = graph.call_function(operator.add, (y, second))
+    if "activation" in parts:
+        y = graph.call_module("activation", (y,))
     graph.output(y)
     return fx.GraphModule(parts, graph, "NormsAndResidual")
 
