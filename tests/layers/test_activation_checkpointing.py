@@ -163,7 +163,7 @@ def test_frozen_norms_and_evaluation_make_no_difference(way):
     exactly = way is not WAYS["reentrant"]
     assert_the_same_step(plainly, way, in_one, model, exactly=exactly)
     model.zero_grad()
-    assert_the_same_step(plainly, way, in_one, model.eval())
+    assert_the_same_step(plainly, way, in_one, model.eval(), exactly=exactly)
 
 
 @pytest.mark.parametrize("way", [checkpoint, with_contexts])
@@ -285,6 +285,10 @@ def test_a_function_is_refused_with_a_way_out():
         checkpoint_contexts(lambda x: x)
 
 
+@pytest.mark.skipif(
+    not hasattr(torch.compiler, "set_stance"),
+    reason="PyTorch below 2.6 checkpoints no compiled part, whatever it holds",
+)
 @every_way
 def test_a_compiled_part_may_be_checkpointed(way):
     def run(model, x, call):
