@@ -356,8 +356,10 @@ def trace_symbols(model: nn.Module) -> Dataflow:
     for node in nodes:
         reader = end_of(node, tracer.root)
         if isinstance(reader, nn.Module):
-            sources = [end_of(source, tracer.root) for source in node.all_input_nodes]
-            flow.add_call(reader, sources)
+            # A node that is read twice counts twice, as a tensor does.
+            read: list[fx.Node] = []
+            fx.map_arg((node.args, node.kwargs), read.append)
+            flow.add_call(reader, [end_of(source, tracer.root) for source in read])
         elif not looks_at_shape(node):
             for source in node.all_input_nodes:
                 flow.add_reader(end_of(source, tracer.root), reader)

@@ -14,10 +14,6 @@ from labml_bcn._numerics import cast, count_positions, statistics_dtype
 
 Pair = tuple[Tensor, Tensor]
 
-# An eps for statistics that must not be changed by it, only kept finite: a constant
-# channel has no deviation to be divided by.
-TINY = 1e-30
-
 batch_norm_backward = torch.ops.aten.native_batch_norm_backward.default
 
 
@@ -25,7 +21,8 @@ class Strided:
     """The passes in PyTorch's operations, for any memory format.
 
     Element-wise operations go through channels-last inputs and the like along the
-    channels.
+    channels. Distances are measured from points near the means, and taken before
+    anything is scaled: beside a large mean, a product with x has no digits left.
     """
 
     @staticmethod
@@ -35,16 +32,17 @@ class Strided:
 
     @staticmethod
     def measure(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return mu, v, the distances x - mu in some unit, and that unit."""
+        """Return points p, the steps mu - p, v, and the distances x - p."""
         if count_positions(x) == 1:
             zero = torch.zeros_like(x)
-            mu = x.flatten(1)
-            return mu, zero.flatten(1).clone(), zero, mu.new_ones(())
+            point = x.flatten(1)
+            return point, torch.zeros_like(point), torch.zeros_like(point), zero
         dims = list(range(2, x.dim()))
-        mu = x.mean(dims)
-        distance = x - per_sample(mu, x)
-        v = distance.square().mean(dims)
-        return mu, v, distance, mu.new_ones(())
+        point = x.mean(dims)
+        distance = x - per_sample(point, x)
+        step = distance.mean(dims)
+        v = distance.square().mean(dims).sub_(step.square())
+        return point, step, v, distance
 
     @staticmethod
     def apply(distance: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
@@ -53,66 +51,59 @@ class Strided:
         return torch.addcmul(offset, scale, distance, out=distance)
 
     @staticmethod
-    def sums(x: Tensor, mu: Tensor, dy: Tensor) -> Pair:
-        """Return S and T, the sums over positions of dy and of dy (x - mu)."""
+    def sums(x: Tensor, point: Tensor, dy: Tensor) -> Pair:
+        """Return the sums over positions of dy and of dy (x - p)."""
         if count_positions(x) == 1:
-            return dy.flatten(1), torch.zeros_like(mu)
+            return dy.flatten(1), torch.zeros_like(point)
         dims = list(range(2, x.dim()))
-        product = (x - per_sample(mu, x)).mul_(dy)
+        product = (x - per_sample(point, x)).mul_(dy)
         return dy.sum(dims), product.sum(dims)
 
     @staticmethod
     def combine(
-        x: Tensor, mu: Tensor, dy: Tensor, slope: Tensor, q: Tensor, r: Tensor
+        x: Tensor, point: Tensor, dy: Tensor, slope: Tensor, q: Tensor, r: Tensor
     ) -> Tensor:
-        """Return slope dy + q (x - mu) + r."""
-        table = mu.shape
-        q = q.view(table)
-        constant = torch.addcmul(r.view(table), q, mu, value=-1)
-        dx = torch.addcmul(per_sample(constant, x), per_sample(q, x), x)
-        return dx.addcmul_(per_sample(slope, x), dy)
+        """Return slope dy + q (x - p) + r."""
+        distance = x - per_sample(point, x)
+        slope, q, r = (per_sample(table, x) for table in (slope, q, r))
+        return torch.addcmul(r, q, distance, out=distance).addcmul_(slope, dy)
 
 
 class Rows(Strided):
     """The passes over contiguous rows.
 
     If the positions of a sample and channel lie side by side, the input is a matrix
-    of B times C rows. PyTorch's own kernels for group norm and batch norm go through
-    such rows at the speed of memory, and each of the passes is what one of them does
-    on the way to something else.
+    of B times C rows. PyTorch's own kernels for norms go through such rows at the
+    speed of memory, and do what the passes need on the way to something else.
     """
 
     @staticmethod
     def measure(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return mu, v, the distances in standard deviations, and the deviation."""
-        # Group norm with a group for each row returns its statistics along
-        # with its result.
-        table = x.shape[:2]
-        rows, length = table.numel(), count_positions(x)
-        distance, mu, inverse = torch.native_group_norm(
-            x.view(1, rows, length), None, None, 1, rows, length, rows, TINY
-        )
-        unit = inverse.view(table).reciprocal()
-        # The distances become the output, and that must not be a view: no
-        # view that a `Function` returns can be changed in place. So they
-        # get the input's shape themselves, instead of a view of them.
-        distance.resize_(x.shape)
-        return mu.view(table), unit * unit, distance, unit
+        """Return points p, the steps mu - p, v, and the distances x - p."""
+        rows = x.flatten(2)
+        point = rows.mean(2)
+        # These become the output, and that must not be a view: no view that a
+        # `Function` returns can be changed in place.
+        distance = x - per_sample(point, x)
+        rows = distance.flatten(2)
+        step = rows.mean(2)
+        # A norm squares and adds up in one go.
+        v = torch.linalg.vector_norm(rows, dim=2).square_()
+        return point, step, v.div_(rows.shape[2]).sub_(step.square()), distance
 
     @staticmethod
     def apply(distance: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
         """Turn the distances into the output, in place."""
-        scale = scale.view(-1)
         rows = distance.view(1, scale.numel(), -1)
-        affine_map(rows, scale, offset.view(-1), None, rows)
+        affine_map(rows, scale.reshape(-1), offset.reshape(-1))
         return distance
 
     @staticmethod
-    def sums(x: Tensor, mu: Tensor, dy: Tensor) -> Pair:
-        """Return S and T, the sums over positions of dy and of dy (x - mu)."""
+    def sums(x: Tensor, point: Tensor, dy: Tensor) -> Pair:
+        """Return the sums over positions of dy and of dy (x - p)."""
         # With each row a channel of its own, these are what batch norm's
         # backward pass gives to its shift and its scale.
-        mean = mu.view(-1)
+        mean = point.view(-1)
         rows = (1, mean.numel(), -1)
         _, t, s = batch_norm_backward(
             dy.contiguous().view(rows),
@@ -130,42 +121,31 @@ class Rows(Strided):
 
     @staticmethod
     def combine(
-        x: Tensor, mu: Tensor, dy: Tensor, slope: Tensor, q: Tensor, r: Tensor
+        x: Tensor, point: Tensor, dy: Tensor, slope: Tensor, q: Tensor, r: Tensor
     ) -> Tensor:
-        """Return slope dy + q (x - mu) + r."""
-        mean = mu.view(-1)
-        rows = (mean.numel(), -1)
-        dx = torch.empty_like(x)
-        one, all_rows = x.view(1, *rows), dx.view(1, *rows)
-        affine_map(one, q.view(-1), r.view(-1), mean, all_rows)
-        dx.view(rows).addcmul_(slope.view(-1, 1), dy.reshape(rows))
-        return dx
+        """Return slope dy + q (x - p) + r."""
+        distance = x - per_sample(point, x)
+        affine_map(distance.view(1, q.numel(), -1), q.reshape(-1), r.reshape(-1))
+        return distance.addcmul_(per_sample(slope, x), dy)
 
 
-def affine_map(
-    rows: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    mean: Tensor | None,
-    out: Tensor,
-) -> None:
-    """Write `scale * (rows - mean) + shift` into `out`; no mean is zero.
+def affine_map(rows: Tensor, scale: Tensor, shift: Tensor) -> None:
+    """Turn rows into `scale * rows + shift`, in place.
 
-    It is batch norm in evaluation: a variance of 0 and an eps of 1 leave the distances
-    as they are. `out` may be the rows themselves.
+    It is batch norm in evaluation: a mean and a variance of 0 and an eps of 1 leave the
+    rows as they are.
     """
     zero, unused = torch.zeros_like(scale), scale.new_empty(0)
-    mean = zero if mean is None else mean
     torch.native_batch_norm(
         rows,
         scale,
         shift,
-        mean,
+        zero,
         zero,
         False,
         0.0,
         1.0,
-        out=(out, unused, unused),
+        out=(rows, unused, unused),
     )
 
 
@@ -181,10 +161,10 @@ class Kernels:
         return x
 
     @staticmethod
-    def measure(x: Tensor) -> tuple[Tensor, Tensor, Any, Tensor]:
-        """Return mean and variance, what `apply` needs, and its unit: 1."""
+    def measure(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Any]:
+        """Return mu, no step from there, v, and what `apply` needs."""
         mu, v = native.cpu_kernels().measure(x)
-        return mu, v, (x, mu), mu.new_ones(())
+        return mu, mu.new_zeros(()), v, (x, mu)
 
     @staticmethod
     def apply(centred: Any, scale: Tensor, offset: Tensor) -> Tensor:

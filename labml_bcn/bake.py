@@ -16,6 +16,9 @@ group norm, and PyTorch has both. So a network is *baked* before it is
 deployed: into a copy that any exporter, compiler or quantizer takes, and
 that loads where this package is not installed.
 
+    plain = bake(model.eval(), torch.randn(1, 3, 224, 224))
+    torch.save(plain, "plain.pt")
+
 Three things are constant, or have another name.
 
 **A standardized weight** depends on the stored weight alone. Standardized
@@ -71,7 +74,12 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from labml_bcn._autograd import is_watched
-from labml_bcn._dataflow import Dataflow, dataflow
+from labml_bcn._dataflow import (
+    Dataflow,
+    arguments,
+    dataflow,
+    undisturbed,
+)
 from labml_bcn._modules import become, hooks_on_calls, require_unwrapped
 from labml_bcn._norms import NORMS
 from labml_bcn._numerics import statistics_dtype
@@ -87,11 +95,12 @@ from labml_bcn.weight_standardization import WSConv1d, WSConv2d, WSConv3d
 STANDARDIZED = (WSConv1d, WSConv2d, WSConv3d)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 Standardized = WSConv1d | WSConv2d | WSConv3d
-# And what a batch norm becomes, by the dimensions of positions.
-BATCH_NORMS: dict[int | None, type[nn.Module]] = {
-    1: nn.BatchNorm1d,
-    2: nn.BatchNorm2d,
-    3: nn.BatchNorm3d,
+# And what a batch norm becomes, by the end of a name that tells how many
+# dimensions positions have.
+BATCH_NORMS: dict[str | None, type[nn.Module]] = {
+    "1d": nn.BatchNorm1d,
+    "2d": nn.BatchNorm2d,
+    "3d": nn.BatchNorm3d,
 }
 
 # Layers that an affine map of their output can be folded into. They are
@@ -108,13 +117,26 @@ KEEP_THE_RANK = (
     *NORMS,
     nn.Dropout,
     nn.GELU,
-    nn.GroupNorm,
     nn.Hardswish,
     nn.LeakyReLU,
     nn.ReLU,
     nn.ReLU6,
     nn.SiLU,
     nn.Sigmoid,
+)
+# Attributes of our layers that mean nothing to a plain one.
+OURS = (
+    "activation",
+    "affine",
+    "channels",
+    "correction",
+    "eps",
+    "estimate",
+    "groups",
+    "momentum",
+    "process_group",
+    "track_running_stats",
+    "variance_around",
 )
 # What a network is called in an error.
 ROOT = "the model"
@@ -129,13 +151,19 @@ def bake(model: nn.Module, example: Any = None) -> nn.Module:
     The copy gives the same results up to rounding, in evaluation. The model
     itself stays as it is, to be trained further. Whatever is not of this
     package is copied as it is, but for the weight and the bias of a layer
-    that a batch norm was folded into.
+    that a batch norm was folded into. Hooks on calls are kept, and see what
+    they saw before; hooks on the state dict of a layer that is replaced are
+    not, for its keys are others. Functions of this package that the model's
+    own code calls are no modules, and stay what they are.
 
-    **With an example**, the model is run once, which shows what reads the
-    output of each layer, and of which rank it is. Without one, `torch.fx`
-    follows the model's code, which it cannot do where the code looks at
-    values. A batch norm of which not enough is known stays one: folding is
-    never a guess.
+    **With an example**, the model is run once, and that shows what reads the
+    output of each layer, and of which rank it is; then the copy is run, too.
+    A network that takes several branches should take those of evaluation: of
+    what the run does not come by, nothing is known.
+
+    **Without one**, `torch.fx` follows the model's code, which it can not do
+    where that looks at values. A batch norm of which not enough is known
+    stays one, and norms are taken to be called without a residual.
 
     **Arguments**
 
@@ -151,7 +179,9 @@ def bake(model: nn.Module, example: Any = None) -> nn.Module:
     - `TypeError`: a model that is no module.
     - `ValueError`: a model or a norm in training mode; a model that is
       wrapped or compiled; a layer with a `forward` of its own, whose meaning
-      nobody knows; a norm that is called with and without a residual.
+      nobody knows; a weight that is also read as it is stored; a norm that
+      is called with and without a residual.
+    - Whatever the model raises for the example.
     """
     require_unwrapped("bake", model)
     for name, module in model.named_modules():
@@ -162,7 +192,29 @@ def bake(model: nn.Module, example: Any = None) -> nn.Module:
         flow = dataflow(baked, example)
         bake_convolutions(baked, flow)
         bake_norms(baked, flow)
+        try_out(baked, example)
     return baked
+
+
+def try_out(baked: nn.Module, example: Any) -> None:
+    """
+    Run the copy once, if there is an example.
+
+    A network may look into its layers, for names that are no longer there.
+    That should not wait until it is deployed.
+    """
+    if example is None:
+        return
+    args, kwargs = arguments(example)
+    try:
+        with undisturbed(baked):
+            baked(*args, **kwargs)
+    except Exception as error:
+        error.add_note(
+            "So it was in the baked copy: the network uses a layer in a way "
+            "that the plain one does not know."
+        )
+        raise
 
 
 def copy_of(model: nn.Module) -> nn.Module:
@@ -185,7 +237,7 @@ def require_bakeable(name: str, module: nn.Module) -> None:
     """
     Raise if a module is in training, or computes nobody knows what.
     """
-    # In training, a norm is no constant map.
+    # In training, batch norm is no constant map.
     norms = (*NORMS, nn.modules.batchnorm._BatchNorm)
     if module.training and (name == ROOT or isinstance(module, norms)):
         raise ValueError(
@@ -226,9 +278,13 @@ def replace(module: nn.Module, plain: nn.Module) -> None:
     network's own, or be the network itself. Wherever it was, the plain one
     is now, for it is the same object.
     """
-    # Hooks of calls stay. Those of the state dict, which knew the old keys,
-    # do not.
-    content = {**vars(plain.eval()), **hooks_on_calls(module)}
+    # What others have put there stays, if the plain one has no such name.
+    theirs = {
+        key: value
+        for key, value in vars(module).items()
+        if not (key.startswith("_") or key in OURS or hasattr(plain, key))
+    }
+    content = {**theirs, **vars(plain.eval()), **hooks_on_calls(module)}
     become(module, type(plain), content)
 
 
@@ -262,7 +318,8 @@ def require_no_other_reader(
     """
     Raise if a function reads the weight that is not standardized.
     """
-    function = flow.reader_of_tensor(conv.weight)
+    stored = conv._parameters.get("weight")
+    function = None if stored is None else flow.reader_of_tensor(stored)
     if function is not None:
         raise ValueError(
             f"bake puts the standardized weight in the place of {name}'s "
@@ -349,18 +406,28 @@ def bake_norms(model: nn.Module, flow: Dataflow) -> None:
 
     Fold what can be folded, and put plain norms in the place of the rest.
     """
+    # Neighbours are asked for their names first, while they have them.
+    kinds = {
+        norm: kind_of_batch_norm(norm, flow)
+        for norm in model.modules()
+        if isinstance(norm, NORMS)
+    }
+    # Where somebody looks, it must look the same.
+    watched = [set(m.modules()) for m in model.modules() if is_watched(m)]
     # Layers of two norms come first. If one of the two is used on its own,
     # too, it is a plain norm by then, or still as it was.
     for name, norm in list(model.named_modules()):
         if isinstance(norm, BatchChannelNorm):
             residual = adds_residual(name or ROOT, norm, flow)
-            folded = fold_away(norm, norm.batch_norm, flow)
-            replace(norm, plain_in_turn(norm, flow, folded, residual))
+            folded = fold_away(norm, norm.batch_norm, flow, watched)
+            plain = plain_in_turn(norm, kinds[norm], folded, residual)
+            replace(norm, plain)
     for norm in list(model.modules()):
-        if isinstance(norm, BatchNorm) and fold_away(norm, norm, flow):
+        single = isinstance(norm, BatchNorm)
+        if single and fold_away(norm, norm, flow, watched):
             replace(norm, nn.Identity())
         elif isinstance(norm, (BatchNorm, ChannelNorm)):
-            replace(norm, plain_norm(norm, kind_of_batch_norm(norm, flow)))
+            replace(norm, plain_norm(norm, kinds[norm]))
 
 
 def adds_residual(name: str, norm: nn.Module, flow: Dataflow) -> bool:
@@ -376,7 +443,12 @@ def adds_residual(name: str, norm: nn.Module, flow: Dataflow) -> bool:
     return counts == {2}
 
 
-def fold_away(norm: nn.Module, first: nn.Module, flow: Dataflow) -> bool:
+def fold_away(
+    norm: nn.Module,
+    first: nn.Module,
+    flow: Dataflow,
+    watched: list[set[nn.Module]],
+) -> bool:
     """
     Fold the batch norm of a norm into the layer that it reads, and return
     whether that was possible.
@@ -384,9 +456,15 @@ def fold_away(norm: nn.Module, first: nn.Module, flow: Dataflow) -> bool:
     if not isinstance(first, BatchNorm) or first.exp_mean is None:
         return False
     layer = only_source(norm, flow)
-    watched = any(map(is_watched, (norm, first)))
-    fits = layer is not None and outputs_are_channels(layer, norm, flow)
-    return fits and not watched and fold(first, layer)
+    if layer is None or not outputs_are_channels(layer, norm, flow):
+        return False
+    # A hook on one of the two would see the map, or miss it, and so would one
+    # on a module around one of the two.
+    if is_watched(first) or any(
+        (layer in inside) != (norm in inside) for inside in watched
+    ):
+        return False
+    return fold(first, layer)
 
 
 def only_source(norm: nn.Module, flow: Dataflow) -> Any:
@@ -398,12 +476,12 @@ def only_source(norm: nn.Module, flow: Dataflow) -> Any:
     Everything has to be known. The norm must read this layer and no other,
     in every call, or the map would be missing from what it reads elsewhere.
     And nothing but the norm may read the layer, or somebody would get the
-    map who never asked for it: the other branch of a residual, a hook, or a
-    function that takes the weight itself.
+    map who never asked for it: the other branch of a residual, or a function
+    that takes the weight itself.
     """
     sources = flow.sources_of(norm) or ["unknown"]
     layer: Any = sources[0]
-    if type(layer) not in FOLDABLE or is_watched(layer):
+    if type(layer) not in FOLDABLE:
         return None
     # With a residual, each call reads two things, the input first.
     inputs = max(flow.inputs_of(norm), default=1)
@@ -510,7 +588,7 @@ def per_output(values: Tensor, layer: Any) -> Tensor:
 
 
 def plain_in_turn(
-    norm: BatchChannelNorm, flow: Dataflow, folded: bool, residual: bool
+    norm: BatchChannelNorm, kind: Any, folded: bool, residual: bool
 ) -> nn.Module:
     r"""
     ### Both norms, and what follows
@@ -521,7 +599,6 @@ def plain_in_turn(
     first, second = norm.batch_norm, norm.channel_norm
     parts: dict[str, nn.Module] = {} if folded else {"batch_norm": first}
     parts["channel_norm"] = second
-    kind = kind_of_batch_norm(norm, flow)
     for part in parts.values():
         if isinstance(part, (BatchNorm, ChannelNorm)):
             replace(part, plain_norm(part, kind))
@@ -573,6 +650,12 @@ def plain_channel_norm(norm: ChannelNorm) -> nn.GroupNorm:
 
     Return group norm with the scale and the shift of each group [repeated
     for its channels](#repeated).
+
+    One thing is lost. Where channels come last in memory, PyTorch's kernel
+    squares before it subtracts, and a mean far larger than the deviation
+    takes the digits of the rest. The channel norm [subtracts
+    first](batch_channel_norm.py#ChannelNorm.forward). Behind a batch norm,
+    which has centred every channel, nothing is there to be lost.
     """
     scale, shift = norm.scale, norm.shift
     group_size = norm.channels // norm.groups
@@ -638,32 +721,34 @@ def kind_of_batch_norm(norm: nn.Module, flow: Dataflow) -> Any:
     Return which of PyTorch's batch norms takes what a norm is given.
     """
     # An example shows the rank. Without one, the names of neighbours may
-    # tell: a `Conv2d` has two dimensions of positions. `nn.BatchNorm1d` takes
-    # one or none.
-    found: set[int | None] = {max(r - 2, 1) for r in flow.ranks_of(norm)}
+    # tell: what `nn.Conv2d` makes, `nn.BatchNorm2d` takes. One dimension of
+    # positions or none are the same to `nn.BatchNorm1d`.
+    ranks = flow.ranks_of(norm)
+    found: set[str | None] = {f"{max(rank - 2, 1)}d" for rank in ranks}
     for ends in (flow.sources_of, flow.readers_of):
-        found = found or positions_near(norm, ends, {norm})
-    positions = found.pop() if len(found) == 1 else None
-    return BATCH_NORMS.get(positions, BatchNormOfAnyRank)
+        found = found or dimensions_near(norm, ends, {norm})
+    dimensions = found.pop() if len(found) == 1 else None
+    return BATCH_NORMS.get(dimensions, BatchNormOfAnyRank)
 
 
-def positions_near(
+def dimensions_near(
     module: nn.Module, ends: Callable[[nn.Module], Any], seen: set[Any]
-) -> set[int | None]:
+) -> set[str | None]:
     """
-    Return how many dimensions of positions the modules on one side speak of,
-    or nothing if one of them does not.
+    Return what the names of the modules on one side of a module say of
+    dimensions, or nothing if one of them is silent.
     """
-    found: set[int | None] = set()
+    found: set[str | None] = set()
     for end in ends(module) or ["unknown"]:
-        name = type(end).__name__
+        kind = type(end)
         if isinstance(end, KEEP_THE_RANK):
             # A network may go in circles.
             if end not in seen:
                 seen.add(end)
-                found |= positions_near(end, ends, seen) or {None}
-        elif isinstance(end, nn.Module) and name[-2:] in ("1d", "2d", "3d"):
-            found.add(int(name[-2]))
+                found |= dimensions_near(end, ends, seen) or {None}
+        elif kind.__module__.startswith("torch.nn"):
+            dimensions = kind.__name__[-2:]
+            found.add(dimensions if dimensions in BATCH_NORMS else None)
         else:
             found.add(None)
     return set() if None in found else found

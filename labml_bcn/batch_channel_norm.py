@@ -69,6 +69,8 @@ from torch.nn import functional as F
 
 from labml_bcn._autograd import is_watched, needs_plain_operations
 from labml_bcn._checks import (
+    refuse_scripting,
+    require_activation,
     require_channels_first,
     require_divisor,
     require_floating_point,
@@ -79,6 +81,7 @@ from labml_bcn._checks import (
     require_same_shape,
     require_several_values_per_group,
     require_shape,
+    require_tensor,
 )
 from labml_bcn._distributed import require_process_group
 from labml_bcn._numerics import cast, is_known_true, statistics_dtype
@@ -497,12 +500,15 @@ class ChannelNorm(nn.Module):
         Return $\gamma_g$ and $\beta_g$ in the dtype of `x`, once for each
         channel of the group.
         """
-        if self.scale is None or self.shift is None:
-            return x.new_ones(self.channels), x.new_zeros(self.channels)
         group_size = self.channels // self.groups
-        weight = cast(self.scale, x.dtype).repeat_interleave(group_size)
-        bias = cast(self.shift, x.dtype).repeat_interleave(group_size)
+        weight, bias = x.new_ones(self.channels), x.new_zeros(self.channels)
+        if self.scale is not None:
+            weight = cast(self.scale, x.dtype).repeat_interleave(group_size)
+        if self.shift is not None:
+            bias = cast(self.shift, x.dtype).repeat_interleave(group_size)
         return weight, bias
+
+    __prepare_scriptable__ = refuse_scripting
 
     def extra_repr(self) -> str:
         """Show the settings in `print(model)`."""
@@ -576,7 +582,8 @@ class BatchChannelNorm(nn.Module):
 
     - `ValueError`: as the two norms do, and for `variance_around` without
       `estimate`.
-    - `TypeError`: an input that is not floating point.
+    - `TypeError`: an argument of the wrong kind, or an input that is not
+      floating point.
 
     **Source**: the papers' batch-channel normalization.
     """
@@ -643,9 +650,10 @@ class BatchChannelNorm(nn.Module):
         #
         # **From the papers**: batch-channel normalization.
         first, second = self.batch_norm, self.channel_norm
+        relu = require_activation(self.activation) is not None
         if self.shows_its_norms(first, second):
             y: Tensor = second(first(x))
-            return finish(y, residual, relu=self.activation is not None)
+            return finish(y, residual, relu=relu)
         return normalize_in_one_map(
             x,
             (first.exp_mean, first.exp_var),  # type: ignore[arg-type]
@@ -657,7 +665,7 @@ class BatchChannelNorm(nn.Module):
                 how_to_normalize(first),
                 first.momentum,
                 first.process_group,
-                self.activation is not None,
+                relu,
             ),
             residual,
         )
@@ -677,6 +685,8 @@ class BatchChannelNorm(nn.Module):
             and not is_watched(first)
             and not is_watched(second)
         )
+
+    __prepare_scriptable__ = refuse_scripting
 
     def extra_repr(self) -> str:
         """Show the settings in `print(model)`."""
@@ -710,13 +720,6 @@ def require_no_reading(variance_around: str) -> None:
             f"variance_around={variance_around!r} with estimate=False; "
             "drop one of the two"
         )
-
-
-def require_activation(activation: str | None) -> str | None:
-    """Return `activation`; raise unless it is one that the layer knows."""
-    if activation is None:
-        return None
-    return require_one_of("activation", activation, ("relu",))
 
 
 def batch_channel_norm(
@@ -766,6 +769,7 @@ def batch_channel_norm(
     """
     if not estimate:
         require_no_reading(variance_around)
+    require_tensor("mean", mean)
     channels = mean.numel()
     require_channels_first(x, channels)
     require_divisor(groups, channels)

@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from labml_bcn._checks import (
+    refuse_scripting,
     require_channels_first,
     require_momentum,
     require_positive_eps,
@@ -359,10 +360,9 @@ class BatchNorm(nn.Module):
         # Statistics of several processes are not constants. The gradient
         # flows through them, step by step.
         if var.requires_grad:
-            x_hat = centred * per_channel(torch.rsqrt(var + self.eps), x)
-            if scale is None or shift is None:
-                return x_hat
-            return x_hat * per_channel(scale, x) + per_channel(shift, x)
+            y = centred * per_channel(torch.rsqrt(var + self.eps), x)
+            y = y if scale is None else y * per_channel(scale, x)
+            return y if shift is None else y + per_channel(shift, x)
         # All others are. PyTorch's kernel does the rest; the mean of centred
         # values is zero. The variance is a copy: a later update changes the
         # buffer, and the backward pass may come after it.
@@ -381,14 +381,28 @@ class BatchNorm(nn.Module):
             self.shift, dtype
         )
 
+    # A process group is a line to other processes. It cannot be copied, nor
+    # be read from a file: there the layer goes without one, and
+    # `share_statistics` gives it one again.
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a file keeps: all but the process group."""
+        return {**self.__dict__, "process_group": None}
+
+    def __copy__(self) -> "BatchNorm":
+        """Copy the layer, in the same process group, but not its tensors."""
+        other = type(self).__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
     def __deepcopy__(self, memo: dict[int, Any]) -> "BatchNorm":
         """Copy the layer; the copy is in the same process group."""
-        # A process group is a line to other processes. It cannot be copied.
         memo[id(self.process_group)] = self.process_group
         other = type(self).__new__(type(self))
         memo[id(self)] = other
         other.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return other
+
+    __prepare_scriptable__ = refuse_scripting
 
     def extra_repr(self) -> str:
         """Show the settings in `print(model)`."""

@@ -78,7 +78,7 @@ from labml_bcn._numerics import (
     is_known_true,
     statistics_dtype,
 )
-from labml_bcn._passes import Rows, choose_passes, per_sample
+from labml_bcn._passes import choose_passes, per_sample
 from labml_bcn.batch_norm import REMEDY, is_empty_batch, move_statistics
 
 Pair = tuple[Tensor, Tensor]
@@ -89,9 +89,9 @@ OptionalWeights = tuple[
     Tensor | None, Tensor | None, Tensor | None, Tensor | None
 ]
 Gradients = tuple[Tensor | None, ...]
-# From the moments $\mu_{b,c}$ and $v_{b,c}$ to what the batch norm normalizes
-# with, $m_c$ and $s^2_c$.
-Statistics = Callable[[Tensor, Tensor], Pair]
+# From [points, steps and variances](#pool_moments) to $u_{b,c}$, and to what
+# the batch norm normalizes with, $m_c$ and $s^2_c$.
+Statistics = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
 class How(IntEnum):
@@ -183,7 +183,7 @@ def normalize_in_operations(
     x: Tensor, running: Pair, weights: OptionalWeights, config: Config
 ) -> Tensor:
     r"""
-    ## Three ways through PyTorch's operations
+    ## Two ways through PyTorch's operations
 
     Without the kernels it depends on who looks. A compiler fuses plain
     operations by itself, and whatever else rewrites the program
@@ -194,17 +194,15 @@ def normalize_in_operations(
     **From the papers**: batch-channel normalization.
     """
     given = fill_in(weights, config.groups, running[0])
-    config = config._replace(relu=False)  # it follows as a step of its own
 
-    def statistics(mu: Tensor, v: Tensor) -> Pair:
-        return normalization_statistics(running, x, mu, v, config)
+    def statistics(point: Tensor, step: Tensor, v: Tensor) -> Any:
+        return normalization_statistics(running, x, point, step, v, config)
 
     if needs_plain_operations(x):
         return forward_in_plain_operations(x, given, statistics, config)
-    training = config.how is not How.EVALUATION
-    alone = not (training or torch.is_grad_enabled())
-    if alone and choose_passes(x) is Rows:
-        return normalize_in_turn(x, given, widen(running), config)
+    # ReLU follows as a step of its own. PyTorch 2.4's compiler does not know
+    # `_replace`, and does not come here.
+    config = config._replace(relu=False)
     y: Tensor = AffineMapFunction.apply(x, *given, statistics, config)  # type: ignore[no-untyped-call]
     return y
 
@@ -223,8 +221,8 @@ def fill_in(weights: OptionalWeights, groups: int, like: Tensor) -> Weights:
 
 
 def pool_moments(
-    mu: Tensor, v: Tensor, length: int, group: Any
-) -> tuple[Tensor, Tensor, int | Tensor]:
+    point: Tensor, step: Tensor, v: Tensor, length: int, group: Any
+) -> tuple[Tensor, Tensor, Tensor, int | Tensor]:
     r"""
     ## Statistics of the batch from those of its samples
 
@@ -237,50 +235,65 @@ def pool_moments(
     \bar v_c = \frac{1}{B} \sum_b
     \left( v_{b,c} + (\mu_{b,c} - \bar m_c)^2 \right)$$ {#pooling}
 
-    Both terms are squares: nothing cancels, however large the mean. With a
-    process group the means go over the samples of [all its
-    processes](batch_norm.py#BatchNorm.batch_statistics). The third result
-    is the number of values, $B L$.
+    Beside a mean of 10,000, float32 has digits left for a thousandth. So a
+    mean is kept in two parts: a point $p_{b,c}$ near it, and the small step
+    $\mu_{b,c} - p_{b,c}$ from there. The batch's mean is returned in two
+    parts, too, a centre and a shift. With a process group the means go over
+    the samples of [all its
+    processes](batch_norm.py#BatchNorm.batch_statistics). Last comes the
+    number of values, $B L$.
     """
-    mean, count = average(mu, [0], group, length)
-    between = mu - mean
-    spread = torch.addcmul(v, between, between)
-    var, _ = average(spread, [0], group, length)
-    return mean, var, count
+    centre, count = average(point, [0], group, length)
+    rest = (point - centre) + step
+    spread = torch.addcmul(v, rest, rest)
+    both, _ = average(torch.stack((rest, spread)), [1], group, length)
+    shift, var = both
+    return centre, shift, var - shift.square(), count
 
 
 def normalization_statistics(
-    running: Pair, x: Tensor, mu: Tensor, v: Tensor, config: Config
-) -> Pair:
+    running: Pair,
+    x: Tensor,
+    point: Tensor,
+    step: Tensor,
+    v: Tensor,
+    config: Config,
+) -> tuple[Tensor, Tensor, Tensor]:
     r"""
     ## What the batch norm normalizes with
 
     The mean $m_c$ and variance $s^2_c$, from the input's moments. In
     evaluation they are the running ones, in plain training the batch's, and
-    in estimated training the running ones after their update.
+    in estimated training the running ones after their update. First comes
+    how far each sample's mean lies from $m_c$,
+
+    $$u_{b,c} = \mu_{b,c} - m_c$$ {#centred-mean}
     """
     if config.how is How.EVALUATION:
         # Copies, for a later update changes the buffers, and the backward
         # pass may come after it.
-        old_mean, old_var = widen(running)
-        return old_mean.clone(), old_var.clone()
-    length = count_positions(x)
-    mean, var, count = pool_moments(mu, v, length, config.process_group)
+        mean, var = (table.clone() for table in widen(running))
+        return (point - mean) + step, mean, var
+    length, group = count_positions(x), config.process_group
+    centre, shift, var, count = pool_moments(point, step, v, length, group)
+    mean = centre + shift
     if require_spread(x, config, count):
-        return widen(running)
-    if config.how is How.PLAIN:
+        mean, var = widen(running)
+    elif config.how is How.PLAIN:
         # As in [batch norm](batch_norm.py#BatchNorm), the stored variance is
         # the unbiased one.
         unbiased = var.detach() * (count / (count - 1))
         move_statistics(*running, mean.detach(), unbiased, config.momentum)
-        return mean, var
-    # Around the running mean, the variance grows by the squared distance of
-    # the two means; see [the two
-    # readings](batch_channel_norm.py#EstimatedBatchNorm.measure).
-    mean, var = mean.detach(), var.detach()
-    if config.how is How.AROUND_RUNNING_MEAN:
-        var = var + (mean - widen(running)[0]).square()
-    return move_statistics(*running, mean, var, config.momentum)
+        return (point - centre) + (step - shift), mean, var
+    else:
+        # Around the running mean, the variance grows by the squared distance
+        # of the two means; see [the two
+        # readings](batch_channel_norm.py#EstimatedBatchNorm.measure).
+        mean, var = mean.detach(), var.detach()
+        if config.how is How.AROUND_RUNNING_MEAN:
+            var = var + (mean - widen(running)[0]).square()
+        mean, var = move_statistics(*running, mean, var, config.momentum)
+    return (point - mean) + step, mean, var
 
 
 def widen(running: Pair) -> Pair:
@@ -306,7 +319,7 @@ def require_spread(x: Tensor, config: Config, count: int | Tensor) -> bool:
 
 
 def slope_and_offset(
-    mu: Tensor, v: Tensor, statistics: Pair, weights: Weights, config: Config
+    u: Tensor, v: Tensor, var: Tensor, weights: Weights, config: Config
 ) -> tuple[Tensor, ...]:
     r"""
     ## Slope and offset
@@ -315,11 +328,11 @@ def slope_and_offset(
     """
     # The tables take the groups' form, `[B, G, D]`: a sum over a group is
     # then one over the last dimension.
-    dtype, size = mu.dtype, (config.groups, -1)
-    mean, var, gamma_c, beta_c, gamma_g, beta_g = [
-        cast(table, dtype).view(size) for table in (*statistics, *weights)
+    dtype, size = v.dtype, (config.groups, -1)
+    var, gamma_c, beta_c, gamma_g, beta_g = [
+        cast(table, dtype).view(size) for table in (var, *weights)
     ]
-    mu, v = mu.view(-1, *mean.shape), v.view(-1, *mean.shape)
+    u, v = (cast(table, dtype).view(-1, *var.shape) for table in (u, v))
     # The batch norm turns $x$ into $z = a_c (x - m_c) + \beta_c$, with
     #
     # $$\rho_c = \frac{1}{\sqrt{s^2_c + \epsilon}}
@@ -329,9 +342,7 @@ def slope_and_offset(
     # Of $z$, sample $b$'s channel $c$ has the mean $\eta_{b,c}$ and the
     # variance $a_c^2 v_{b,c}$:
     #
-    # $$u_{b,c} = \mu_{b,c} - m_c
-    # \qquad \eta_{b,c} = a_c u_{b,c} + \beta_c$$ {#centred-mean}
-    u = mu - mean
+    # $$\eta_{b,c} = a_c u_{b,c} + \beta_c$$ {#mean-of-z}
     eta = torch.addcmul(beta_c, a, u)
     # The channel norm needs the mean of $z$ over a group, which is the mean
     # of its channels' means. A channel's distance from it is
@@ -378,28 +389,26 @@ def forward_in_plain_operations(
     """
     values = x.to(statistics_dtype(x))
     dims = list(range(2, x.dim()))
-    mu = values.mean(dims, keepdim=True) if dims else values
-    # Distances are measured from a fixed point $p_{b,c}$, which happens to
-    # be the mean: in value, $\mu - p$ is zero. To autograd $p$ is a
-    # constant, and the mean's own part in the gradient goes through the
-    # tables
+    # Distances are measured from a fixed point $p_{b,c}$: the mean, as far
+    # as rounding allows. To autograd it is a constant, and the mean's own
+    # part in the gradient goes through the tables
     #
     # $$v_{b,c} = \frac{1}{L} \sum_l (x_{b,c,l} - p_{b,c})^2
     # - (\mu_{b,c} - p_{b,c})^2$$ {#fixed-point}
     #
     # and, below, $t - s (\mu - p)$. Otherwise it would go through every
     # value of $x - \mu$, which takes two more passes over the gradient.
-    point = mu.detach()
+    point = values.mean(dims, keepdim=True) if dims else values
+    point = point.detach()
     distance = values - point
-    step = (mu - point).flatten(1)
     square = distance.square()
+    step = distance.mean(dims) if dims else distance
     v = (square.mean(dims) if dims else square) - step.square()
-    mu = mu.flatten(1)
-    slope, offset, *_ = slope_and_offset(
-        mu, v, statistics(mu, v), weights, config
-    )
-    offset = offset.flatten(1) - slope.flatten(1) * step
-    slope, offset = per_sample(slope, x), per_sample(offset, x)
+    u, _, var = statistics(point.flatten(1), step, v)
+    slope, offset, *_ = slope_and_offset(u, v, var, weights, config)
+    slope, offset = slope.flatten(1), offset.flatten(1)
+    offset = per_sample(offset - slope * step, x)
+    slope = per_sample(slope, x)
     return torch.addcmul(offset, slope, distance).to(x.dtype)
 
 
@@ -431,13 +440,16 @@ class AffineMapFunction(Function):
         passes = choose_passes(x)
         weights = (gamma_c, beta_c, gamma_g, beta_g)
         values = passes.values_of(x)
-        mu, v, distance, unit = passes.measure(values)
-        fixed = statistics(mu, v)
+        point, step, v, distance = passes.measure(values)
+        u, *fixed = statistics(point, step, v)
         slope, offset, *tables = slope_and_offset(
-            mu, v, fixed, weights, config
+            u, v, fixed[1], weights, config
         )
-        y = passes.apply(distance, slope.view(mu.shape) * unit, offset)
-        ctx.save_for_backward(x, *weights, *fixed, mu, v, slope, *tables)
+        # From the point, the way to the mean is a step more.
+        scale, start = slope.view(v.shape), offset.view(v.shape)
+        y = passes.apply(distance, scale, start - scale * step)
+        moments = point, step, v
+        ctx.save_for_backward(x, *weights, *fixed, *moments, slope, *tables)
         ctx.config, ctx.passes = config, passes
         return cast(y, x.dtype)
 
@@ -467,8 +479,8 @@ def backward(ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor) -> Gradients:
     All of it follows from two sums over positions, for all else that the
     output depends on is a table.
     """
-    weights, (mu, v, slope) = saved[:4], saved[6:9]
-    rho_c, a, u, delta, rho_g, kappa = saved[9:]
+    weights, (point, step, v, slope) = saved[:4], saved[6:10]
+    rho_c, a, u, delta, rho_g, kappa = saved[10:]
     shape = u.shape
     plain = ctx.config.how is How.PLAIN
     values, dy = ctx.passes.values_of(x), ctx.passes.values_of(dy)
@@ -477,7 +489,9 @@ def backward(ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor) -> Gradients:
     #
     # $$S_{b,c} = \sum_l dy_{b,c,l} \qquad
     # T_{b,c} = \sum_l dy_{b,c,l} (x_{b,c,l} - \mu_{b,c})$$ {#position-sums}
-    s, t = (table.view(shape) for table in ctx.passes.sums(values, mu, dy))
+    s, t = ctx.passes.sums(values, point, dy)
+    s, t = s.view(v.shape), t.view(v.shape)
+    s, t = s.view(shape), (t - step * s).view(shape)
     # **Back through the channel norm.** With $\hat z$ the normalized
     # value, its output is $\gamma_g \hat z + \beta_g$, and $z$ minus the
     # group's mean is $a_c (x - \mu_{b,c}) + \delta_{b,c}$. So the sums
@@ -564,7 +578,8 @@ def backward(ctx: Any, dy: Tensor, x: Tensor, *saved: Tensor) -> Gradients:
         more = a * rho_c * d_gamma_c / -count
         q = q + more
         r = r + more * u - a * d_beta_c / count
-    dx = ctx.passes.combine(values, mu, dy, slope, q, r)
+    slope, q, r = (table.view(v.shape) for table in (slope, q, r))
+    dx = ctx.passes.combine(values, point, dy, slope, q, r - q * step)
     return cast(dx, x.dtype), *grads
 
 
@@ -588,11 +603,13 @@ def double_backward(
     or in what is restated here.
     """
 
-    def statistics(mu: Tensor, v: Tensor) -> Pair:
-        if config.how is not How.PLAIN:
-            return fixed
-        length = count_positions(x)
-        return pool_moments(mu, v, length, config.process_group)[:2]
+    def statistics(point: Tensor, step: Tensor, v: Tensor) -> Any:
+        mean, var = fixed
+        if config.how is How.PLAIN:
+            length, group = count_positions(x), config.process_group
+            mean, shift, var, _ = pool_moments(point, step, v, length, group)
+            step = step - shift
+        return (point - mean) + step, mean, var
 
     again = torch.is_grad_enabled()
     with torch.enable_grad():
@@ -672,42 +689,3 @@ class KernelFunction(Function):
                 dy, x, output, weights, saved, config, asked[:2]
             )
         return dx, d_residual if asked[1] else None, *grads, None, None, None
-
-
-def normalize_in_turn(
-    x: Tensor, weights: Weights, statistics: Pair, config: Config
-) -> Tensor:
-    r"""
-    ## In evaluation, without a gradient
-
-    Here the collapse saves little. Nothing has to be kept, and batch norm
-    with given statistics is a single pass. So the two norms run one after
-    the other, by PyTorch's own operations. The tables of the map would cost
-    more than they save, most of all for a small input.
-    """
-    dtype, (samples, channels) = statistics_dtype(x), x.shape[:2]
-    values = cast(x, dtype)
-    mean, var, gamma_c, beta_c, gamma_g, beta_g = [
-        cast(table, dtype) for table in (*statistics, *weights)
-    ]
-    z, *_ = torch.native_batch_norm(
-        values, gamma_c, beta_c, mean, var, False, 0.0, config.eps_c
-    )
-    # PyTorch's group norm has a scale and a shift for each channel. Those of
-    # the channel norm are the same all over a group.
-    scale, shift = (
-        table.view(-1, 1).repeat(1, channels // config.groups).view(-1)
-        for table in (gamma_g, beta_g)
-    )
-    length = count_positions(x)
-    y, *_ = torch.native_group_norm(
-        z,
-        scale,
-        shift,
-        samples,
-        channels,
-        length,
-        config.groups,
-        config.eps_g,
-    )
-    return cast(y, x.dtype)

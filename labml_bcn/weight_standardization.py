@@ -35,19 +35,29 @@ Batch-Channel Normalization and Weight Standardization*,
 [arXiv 1903.10520](https://arxiv.org/abs/1903.10520).
 """
 
+import sys
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from labml_bcn import native
 from labml_bcn._autograd import (
     needs_differentiable_backward,
     needs_plain_operations,
 )
-from labml_bcn._checks import require_positive_eps
+from labml_bcn._checks import (
+    refuse_scripting,
+    require_divisor,
+    require_floating_point,
+    require_positive_eps,
+    require_positive_int,
+)
 from labml_bcn._numerics import cast, statistics_dtype
 
 # What may follow the standardization: a factor and a term for each filter.
@@ -89,7 +99,11 @@ def weight_standardization(
     **Arguments**
 
     - `weight`: a weight with filters along dimension 0.
-    - `eps`: $\epsilon$, added to the variance inside the square root.
+    - `eps`: $\epsilon$, added to the variance inside the square root. It is
+      not small beside the variance of a wide layer's weights: PyTorch's
+      initial ones of a 3×3 convolution from 512 channels get a deviation of
+      0.937 instead of 1, and weights with a deviation of 0.002 get 0.53.
+      timm uses $10^{-6}$, BiT $10^{-10}$.
     - `correction`: what is subtracted from $I$ in the variance: 0 for the
       paper's formula, 1 for labml's code.
 
@@ -101,17 +115,19 @@ def weight_standardization(
 
     - `ValueError`: a filter of one element, of which nothing would be left,
       or an argument out of its range.
-    - `TypeError`: a weight that is not floating point.
+    - `TypeError`: a weight that is not floating point, or an argument of
+      the wrong kind.
 
     **Source**: the paper's weight standardization.
     """
-    if not weight.is_floating_point():
-        raise TypeError(
-            f"expected a floating-point weight, got {weight.dtype}; convert "
-            "it first, for instance with weight.float()"
-        )
+    require_floating_point("weight", weight)
     require_positive_eps(eps)
     per_filter = require_several_weights(weight)
+    if isinstance(correction, bool) or not isinstance(correction, int):
+        raise TypeError(
+            f"correction must be an int, got {correction!r}; use 0 (the "
+            "paper) or 1 (labml)"
+        )
     if not 0 <= correction < per_filter:
         raise ValueError(
             "correction must be at least 0 and below the number of elements "
@@ -250,18 +266,37 @@ class StandardizeFunction(Function):
         return result.squeeze(0), None
 
 
-def require_several_weights(weight: Tensor) -> int:
+def require_several_weights(weight: Tensor, least: int = 2) -> int:
     r"""
-    Return $I$, the elements of a filter; raise unless there are two or more.
+    Return $I$, the elements of a filter; raise unless there are several.
+
+    Of a single one nothing would be left. Of two, standardizing leaves 1
+    and -1, or the other way round: a value to compute, but none to learn.
     """
     per_filter = weight.shape[1:].numel() if weight.dim() > 1 else 1
-    if per_filter < 2:
+    if per_filter < least:
+        number = {2: "two", 3: "three"}[least]
         raise ValueError(
-            "weight standardization needs filters of two or more elements, "
-            f"got a weight of shape {list(weight.shape)}: minus its own mean "
-            "nothing is left of a single one; use a plain convolution here"
+            f"weight standardization needs filters of {number} or more "
+            f"elements, got a weight of shape {list(weight.shape)}: of fewer "
+            "it leaves nothing to learn; use a plain convolution here"
         )
     return per_filter
+
+
+def warn_of_plain_weights(prefix: str) -> None:
+    r"""
+    Say that weights are loaded that were not trained to be standardized.
+    """
+    warnings.warn(
+        f"the weights under {prefix!r} come from a convolution that did not "
+        "standardize them, or from version 0.1 of this package. "
+        "Standardized, they are another function. To keep theirs, load them "
+        "into the plain model and call convert(model, example, "
+        "pretrained=True), or set gain and offset. If they were trained to "
+        "be standardized, load dict(state_dict) instead",
+        stacklevel=2,
+    )
 
 
 class _WSConv:
@@ -287,22 +322,52 @@ class _WSConv:
     kernel_size: tuple[int, ...]
     gain: Tensor | None
     offset: Tensor | None
+    _version = 2
+    _warned_in: list[str] | None = None
 
     def __init__(
         self,
-        *args: Any,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
         eps: float = 1e-5,
         correction: int = 0,
-        **kwargs: Any,
     ) -> None:
-        # All other arguments are the convolution's own. Standardizing once
-        # here refuses a weight or an argument that could never work, before
-        # the first step and not in it.
-        super().__init__(*args, **kwargs)
+        # A convolution of nothing is refused, too.
+        require_divisor(groups, in_channels, "in_channels")
+        require_divisor(groups, out_channels, "out_channels")
+        several = isinstance(kernel_size, Sequence)
+        for size in kernel_size if several else (kernel_size,):
+            require_positive_int("kernel_size", size)
+        super().__init__(  # type: ignore[call-arg]
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            padding_mode,
+            device,
+            dtype,
+        )
         self.eps = eps
         self.correction = correction
         for name in AFFINE:
             self.register_buffer(name, None)  # type: ignore[attr-defined]
+        # Standardizing once refuses an argument that could never work here,
+        # and not in the first step.
+        require_several_weights(self.weight, 3)
         self.standardized_weight()
 
     def standardized_weight(self) -> Tensor:
@@ -342,18 +407,51 @@ class _WSConv:
         """
         return self.out_channels, 1, *[1] * len(self.kernel_size)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """
+        Set an attribute; refuse a weight that a norm was folded into.
+        """
+        # To fold a norm into the weight would have no effect: standardizing
+        # takes it out again. The assignment looks like any other, and only
+        # who makes it can tell.
+        caller = sys._getframe(1).f_code
+        if name == "weight" and caller is fuse_conv_bn_eval.__code__:
+            raise TypeError(
+                f"fuse_conv_bn_eval cannot fold a norm into "
+                f"{type(self).__name__}, which would standardize the folded "
+                "weight; labml_bcn.bake(model.eval(), example) folds it into "
+                "a plain convolution"
+            )
+        super().__setattr__(name, value)
+
     def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        *args: Any,
     ) -> None:
         """
         Load a state dict, which may bring a gain and an offset along.
         """
+        brought = [name for name in AFFINE if prefix + name in state_dict]
+        # A state dict says which version of a module it comes from, and 1 is
+        # `nn.Conv`'s. One that has lost this says nothing, and is believed.
+        # A load hands the same lists to all layers: one warning is enough.
+        plain = local_metadata.get("version") == 1 and not brought
+        if plain and _WSConv._warned_in is not missing_keys:
+            _WSConv._warned_in = missing_keys
+            warn_of_plain_weights(prefix)
         # They start as 1 and 0, so that a load that fails changes nothing.
         for name, start in zip(AFFINE, (1, 0), strict=True):
-            if prefix + name in state_dict and getattr(self, name) is None:
+            if name in brought and getattr(self, name) is None:
                 new = self.weight.new_full(self.shape_of_gain(), start)
                 setattr(self, name, new.detach())
-        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[misc]
+        super()._load_from_state_dict(  # type: ignore[misc]
+            state_dict, prefix, local_metadata, strict, missing_keys, *args
+        )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take the state of a pickle, which may know no gain and offset."""
@@ -369,6 +467,8 @@ class _WSConv:
         # groups, padding and its mode. Handing it another weight honours
         # them all.
         return self._conv_forward(x, self.standardized_weight(), self.bias)  # type: ignore[attr-defined, no-any-return]
+
+    __prepare_scriptable__ = refuse_scripting
 
     def extra_repr(self) -> str:
         """Show the settings in `print(model)`."""
@@ -387,7 +487,7 @@ class WSConv1d(_WSConv, nn.Conv1d):
 
     **Shape**: input `[B, C, L]` or `[C, L]`, output as `nn.Conv1d`'s.
 
-    **Raises**: `ValueError` for a filter of one element.
+    **Raises**: `ValueError` for filters of fewer than three weights.
     """
 
 
@@ -400,7 +500,7 @@ class WSConv2d(_WSConv, nn.Conv2d):
 
     **Shape**: input `[B, C, H, W]` or `[C, H, W]`, output as `nn.Conv2d`'s.
 
-    **Raises**: `ValueError` for a filter of one element.
+    **Raises**: `ValueError` for filters of fewer than three weights.
     """
 
 
@@ -414,5 +514,5 @@ class WSConv3d(_WSConv, nn.Conv3d):
     **Shape**: input `[B, C, T, H, W]` or `[C, T, H, W]`, output as
     `nn.Conv3d`'s.
 
-    **Raises**: `ValueError` for a filter of one element.
+    **Raises**: `ValueError` for filters of fewer than three weights.
     """

@@ -521,7 +521,8 @@ plotting.show(
 
 # %%
 ws = WSConv2d(3, C, 3, padding=1).requires_grad_(False)
-ws.load_state_dict(conv.state_dict())
+ws.weight.copy_(conv.weight)
+ws.bias.copy_(conv.bias)
 print("             stored          used")
 print(" filter   mean    std     mean    std")
 for o in range(C):

@@ -43,7 +43,7 @@ def freeze_newest(by_hand: list[str]) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         python = str(Path(folder) / "bin" / "python")
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        everything = ["-e", "./facing", "-e", ".[test,lab,release]", *by_hand]
+        everything = ["-e", "./facing", "-e", ".[test,lab,ecosystem,release]", *by_hand]
         install = [python, "-m", "pip", "install", "--quiet", *everything]
         subprocess.run(install, cwd=ROOT, check=True)
         freeze = [python, "-m", "pip", "freeze", "--exclude-editable"]

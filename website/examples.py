@@ -7,6 +7,7 @@ line which shapes it had.
 from collections.abc import Iterator
 
 import torch
+from torch import nn
 
 from labml_bcn import (
     BatchChannelNorm,
@@ -18,6 +19,7 @@ from labml_bcn import (
     native,
     weight_standardization,
 )
+from labml_bcn.bake import bake
 from labml_bcn.batch_channel_norm import batch_channel_norm_stepwise
 
 # No two sizes are equal in all three sets, so that each can be told from the
@@ -132,3 +134,11 @@ def standardized_convolution(B, C, L, O, K):  # noqa: E741
     layer(torch.randn(B, C, L))
     with torch.no_grad():
         layer.eval()(torch.randn(B, C, L))
+
+
+def baked_network(C, G, O, K):  # noqa: E741
+    """Bake a norm behind a convolution, and each of the two alone."""
+    convolution, norm = nn.Conv1d(O, C, K), BatchChannelNorm(C, G)
+    bake(nn.Sequential(convolution, norm).eval())
+    bake(WSConv1d(C, O, K).eval())
+    bake(BatchChannelNorm(C, G).eval())

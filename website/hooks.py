@@ -21,6 +21,7 @@ from website import (
     results_page,
     speed_page,
     symbol_table,
+    works_with_page,
 )
 from website.finish import finish, without_comments
 from website.notebook_pages import NotebookPage
@@ -60,6 +61,7 @@ def _kinds(config: MkDocsConfig) -> Kinds:
         "symbols": lambda: symbol_table.markdown(facing.book.symbols),
         **results_page.kinds(root / "docs" / "results"),
         **speed_page.kinds(root / "docs" / "benchmarks"),
+        **works_with_page.kinds(root, config.repo_url),
     }
 
 

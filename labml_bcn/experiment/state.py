@@ -114,8 +114,10 @@ class State:
                 f"the run has {len(processes)} processes, but now there are"
                 f" {ranks.size()}: go on with as many as before"
             )
+        # As a plain dict, which names no versions: in those of version 0.1 weights
+        # that were trained to be standardized look as if they were not.
         try:
-            self.model.load_state_dict(checkpoint["model"])
+            self.model.load_state_dict(dict(checkpoint["model"]))
         except RuntimeError as error:
             what = textwrap.shorten(str(error), 250)
             raise RunError(

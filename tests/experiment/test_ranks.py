@@ -321,6 +321,9 @@ def ends():
 
 
 @pytest.mark.parametrize("name", METHODS)
+@pytest.mark.works_with(
+    "processes", "`DistributedDataParallel`", "one image in each process, twenty steps"
+)
 def test_two_processes_with_one_image_are_one_process_with_two(ends, name):
     model = network(name)
     learn(model, *lessons())

@@ -81,6 +81,12 @@ OPTIONS = [{}, {"variance_around": "running_mean"}, {"estimate": False}]
 @every_way
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("kernels", [True, False])
+@pytest.mark.works_with(
+    "train",
+    "activation checkpointing",
+    "both ways, against the plain step",
+    know="Call `activation_checkpointing.checkpoint`, or hand PyTorch's its contexts.",
+)
 def test_a_checkpointed_step_is_the_plain_step(way, options, kernels):
     with nullcontext() if kernels else native.disabled():
         assert_the_same_step(plainly, way, in_one, block(**options))
@@ -289,6 +295,7 @@ def test_a_compiled_part_may_be_checkpointed(way):
     assert_the_same_step(plainly, way, run, block(), steps=1)
 
 
+@pytest.mark.works_with("train", "activation checkpointing", "compiled")
 def test_a_checkpoint_may_be_compiled():
     class Outer(nn.Module):
         def __init__(self):
@@ -327,6 +334,7 @@ def train_as_member(rank, reentrant, estimate, x):
 
 @pytest.mark.parametrize("reentrant", [True, False])
 @pytest.mark.parametrize("estimate", [True, False])
+@pytest.mark.works_with("train", "activation checkpointing", "with shared statistics")
 def test_processes_may_share_the_statistics(reentrant, estimate):
     x = torch.randn(4, 3, 8, 8, requires_grad=True)
     for same, ours, theirs in run_in_group(train_as_member, 2, reentrant, estimate, x):

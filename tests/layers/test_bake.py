@@ -1,6 +1,7 @@
 """Baked networks: plain modules, the same results, and whatever takes such."""
 
 import copy
+import random
 import subprocess
 import sys
 
@@ -10,6 +11,8 @@ import torch.nn.functional as F
 from helpers.layers import F64, inputs, randomize
 from helpers.oracle import assert_close, normalize, standardize
 from torch import nn
+from torch.ao.quantization import get_default_qconfig_mapping
+from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 from torch.nn.utils import parametrizations, prune
 
 from labml_bcn import (
@@ -22,6 +25,7 @@ from labml_bcn import (
     WSConv3d,
 )
 from labml_bcn.bake import affine_map, bake
+from labml_bcn.convert import convert
 
 WS = {1: WSConv1d, 2: WSConv2d, 3: WSConv3d}
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -205,8 +209,8 @@ NORMS = {
     "EstimatedBatchNorm": lambda: EstimatedBatchNorm(12, eps=0.1),
     "ChannelNorm": lambda: ChannelNorm(12, 3, eps=0.1),
     "ChannelNorm without scale": lambda: ChannelNorm(12, 3, affine=False),
-    "one group": lambda: ChannelNorm(12, 1),
-    "a group for each channel": lambda: ChannelNorm(12, 12),
+    "ChannelNorm of one group": lambda: ChannelNorm(12, 1),
+    "ChannelNorm of channels": lambda: ChannelNorm(12, 12),
     "BatchChannelNorm": lambda: BatchChannelNorm(12, 3),
     "plain BatchChannelNorm": lambda: BatchChannelNorm(12, 3, estimate=False),
     "BatchChannelNorm with ReLU": lambda: BatchChannelNorm(12, 3, activation="relu"),
@@ -216,13 +220,14 @@ NORMS = {
 
 
 @pytest.mark.parametrize("shows", [True, False], ids=["example", "no example"])
-@pytest.mark.parametrize("positions", SIZES)
-@pytest.mark.parametrize("make", NORMS.values(), ids=NORMS)
-def test_a_norm_alone_is_plain_norms_at_any_rank(make, positions, shows):
-    norm = evaluating(make())
+@pytest.mark.parametrize(
+    ("name", "positions"),
+    # A group of one channel needs positions, or has one value.
+    [(n, p) for n in NORMS for p in SIZES if p or "channels" not in n],
+)
+def test_a_norm_alone_is_plain_norms_at_any_rank(name, positions, shows):
+    norm = evaluating(NORMS[name]())
     x = inputs(4, 12, *SIZES[positions])
-    if positions == 0 and getattr(norm, "groups", 1) == 12:
-        pytest.skip("one value a group is refused")
     baked = assert_bakes(norm, x, example=x if shows else None)
     batch_norms = set(kinds(baked)) & set(BATCH_NORM.values())
     if shows and positions < 4 and not isinstance(norm, ChannelNorm):
@@ -411,6 +416,29 @@ def test_a_pair_that_is_used_twice_is_folded_once(shows):
     assert type(baked.norm) is nn.GroupNorm
 
 
+@pytest.mark.parametrize("form", ["tensor", "tuple", "dict"])
+def test_an_example_is_a_tensor_or_the_arguments_of_a_call(form):
+    class Takes(Branches):
+        def forward(self, x, factor=1.0):
+            return self.norm(self.conv(x)) if factor > 0 else x
+
+    x = inputs(2, 12, 6, 6)
+    example = {"tensor": x, "tuple": (x, 2.0), "dict": {"x": x, "factor": 2.0}}[form]
+    baked = assert_bakes(evaluating(Takes()), x, example=example)
+    assert type(baked.norm) is nn.GroupNorm
+
+
+def test_a_network_that_misses_a_name_in_the_copy_says_so_at_once():
+    class Looks(Branches):
+        def forward(self, x):
+            return self.norm(self.conv(x)) * self.norm.groups
+
+    x = inputs(2, 12, 6, 6)
+    with pytest.raises(AttributeError, match="groups") as caught:
+        bake(evaluating(Looks()), x)
+    assert "in the baked copy" in caught.value.__notes__[0]
+
+
 def test_a_model_that_looks_at_values_needs_an_example_to_be_folded():
     class Looks(Branches):
         def forward(self, x):
@@ -486,15 +514,34 @@ def test_a_residual_by_keyword_or_of_the_root_is_added():
     assert_bakes(evaluating(BatchChannelNorm(12, 3)), x, x, example=(x, x))
 
 
-def test_the_residual_may_be_what_the_norm_reads():
-    class Itself(Residual):
-        def forward(self, x):
-            y = self.conv(x)
-            return self.norm(y, y + 0)
+def test_a_neighbours_name_tells_the_rank_through_norms_and_activations():
+    model = evaluating(
+        *(nn.MaxPool2d(2), BatchNorm(12), nn.ReLU(), BatchChannelNorm(12, 3)),
+        *(BatchChannelNorm(12, 3), nn.Flatten(), nn.Linear(108, 12), BatchNorm(12)),
+    )
+    baked = assert_bakes(model, inputs(2, 12, 6, 6))
+    assert kinds(baked).count(nn.BatchNorm2d) == 3
+    assert isinstance(baked[-1], torch.fx.GraphModule)
 
+
+class AddsItself(Residual):
+    def forward(self, x):
+        y = self.conv(x)
+        return self.norm(y, y)
+
+
+class AddsACopy(Residual):
+    def forward(self, x):
+        y = self.conv(x)
+        return self.norm(y, y + 0)
+
+
+@pytest.mark.parametrize("shows", [True, False], ids=["example", "no example"])
+@pytest.mark.parametrize("kind", [AddsItself, AddsACopy])
+def test_the_residual_may_be_what_the_norm_reads(kind, shows):
     x = inputs(2, 12, 6, 6)
-    assert_bakes(evaluating(Itself()), x)
-    assert_bakes(evaluating(Itself()), x, example=x)
+    baked = assert_bakes(evaluating(kind()), x, example=x if shows else None)
+    assert hasattr(baked.norm, "batch_norm")
 
 
 def test_a_norm_that_adds_a_residual_in_some_calls_only_is_refused():
@@ -510,20 +557,34 @@ def test_a_norm_that_adds_a_residual_in_some_calls_only_is_refused():
 # ---- Hooks -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["0", "1", "1.batch_norm", "1.channel_norm"])
-def test_hooks_are_kept_and_see_what_they_saw(name):
-    model = evaluating(WSConv2d(3, 12, 3), BatchChannelNorm(12, 3))
+@pytest.mark.parametrize(
+    "name", ["0", "0.0", "1", "1.0", "1.0.batch_norm", "1.0.channel_norm", ""]
+)
+@pytest.mark.parametrize("kind", ["forward", "forward_pre"])
+def test_hooks_are_kept_and_see_what_they_saw(kind, name):
+    layers = WSConv2d(3, 12, 3), BatchChannelNorm(12, 3)
+    model = evaluating(*map(nn.Sequential, layers))
     seen = []
-    model.get_submodule(name).register_forward_hook(
-        lambda module, args, output: seen.append(output)
-    )
+    register = getattr(model.get_submodule(name), f"register_{kind}_hook")
+    register(lambda module, *inputs_and_output: seen.append(inputs_and_output[-1]))
     x = inputs(2, 3, 6, 6)
     baked = bake(model)
-    assert seen == []
+    seen.clear()
     model(x)
     baked(x)
     assert len(seen) == 2
-    assert_close(seen[1], seen[0], **CLOSE)
+    before, after = (each[0] if kind == "forward_pre" else each for each in seen)
+    assert_close(after, before, **CLOSE)
+    # Somebody who looks at the whole is in nobody's way.
+    assert (nn.BatchNorm2d in kinds(baked)) == (name not in ("", "1.0.channel_norm"))
+
+
+def test_attributes_that_others_have_put_on_a_layer_are_kept():
+    model = evaluating(WSConv2d(3, 12, 3), BatchChannelNorm(12, 3))
+    model[0].stage, model[1].stage = 1, 2
+    baked = bake(model)
+    assert (baked[0].stage, baked[1].stage) == (1, 2)
+    assert not hasattr(baked[1], "channels")
 
 
 # ---- Networks, and what takes them -----------------------------------------
@@ -603,6 +664,100 @@ def test_a_network_bakes_and_all_take_it(shows):
     assert_taken_by_all(baked, x)
 
 
+class Random(nn.Module):
+    """Layers in any order, each used once, twice or not at all."""
+
+    LAYERS = (
+        lambda: WSConv2d(4, 4, 3, padding=1),
+        lambda: nn.Conv2d(4, 4, 3, padding=1, groups=2, bias=False),
+        lambda: nn.ConvTranspose2d(4, 4, 3, padding=1, groups=2),
+        lambda: BatchChannelNorm(4, 2, activation="relu"),
+        lambda: BatchChannelNorm(4, 1, estimate=False),
+        lambda: EstimatedBatchNorm(4, affine=False),
+        lambda: BatchNorm(4),
+        lambda: ChannelNorm(4, 2),
+        lambda: nn.ReLU(inplace=True),
+        nn.Identity,
+    )
+
+    def __init__(self, seed):
+        super().__init__()
+        choose = random.Random(seed)
+        self.layers = nn.ModuleList(make() for make in choose.choices(self.LAYERS, k=6))
+        steps = ["call"] * 6 + ["add", "add_", "view"]
+        self.steps = [(choose.choice(steps), choose.randrange(6)) for _ in range(9)]
+
+    def forward(self, x):
+        made = [x]
+        for step, layer in self.steps:
+            last, other = made[-1], made[len(made) * layer // 6]
+            if step == "call":
+                made.append(self.layers[layer](last))
+            elif step == "add":
+                made.append(last + other)
+            elif step == "add_":
+                made.append((2 * last).add_(other))
+            else:
+                made.append(last.flatten(2).reshape(last.shape))
+        return made[-1] + made[-2]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_networks_bake(seed):
+    torch.manual_seed(seed)
+    x = inputs(2, 4, 5, 4)
+    model = evaluating(Random(seed))
+    for example in (None, x):
+        with torch.no_grad():
+            expected, actual = model(x.clone()), bake(model, example)(x.clone())
+        atol = 1e-5 * expected.abs().max().item()
+        assert_close(actual, expected, rtol=1e-5, atol=atol)
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_a_network_that_was_converted_bakes(pretrained):
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 12, 3, bias=False), nn.BatchNorm2d(12), nn.ReLU()),
+        *(nn.Conv2d(12, 12, 3), nn.BatchNorm2d(12, affine=False), nn.ReLU()),
+        *(nn.ConvTranspose2d(12, 12, 3), nn.BatchNorm2d(12), nn.Conv2d(12, 4, 1)),
+    )
+    x = inputs(2, 3, 9, 9)
+    model(x)
+    convert(model, x, pretrained=pretrained)
+    baked = assert_bakes(model.eval(), x)
+    wanted = [nn.Conv2d, nn.GroupNorm, nn.ReLU] * 2
+    wanted += [nn.ConvTranspose2d, nn.GroupNorm, nn.Conv2d]
+    assert kinds(baked)[1:] == wanted
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.ao.quantization:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("shows", [True, False], ids=["example", "no example"])
+def test_a_network_is_quantized_to_eight_bits_after_training(shows):
+    x, model = inputs(8, 3, 17, 19), network()
+    baked = bake(model, x if shows else None)
+    before = torch.backends.quantized.engine
+    engine = torch.backends.quantized.supported_engines[-1]
+    try:
+        torch.backends.quantized.engine = engine
+        mapping = get_default_qconfig_mapping(engine)
+        prepared = prepare_fx(baked, mapping, (x,))
+        prepared(x)
+        quantized = convert_fx(prepared)
+        actual = quantized(x)
+    finally:
+        torch.backends.quantized.engine = before
+    weights = [
+        m.weight().dtype
+        for m in quantized.modules()
+        if "quantized.modules.conv" in type(m).__module__
+    ]
+    assert weights == [torch.qint8] * 9
+    # Eight bits tell 256 values apart, in each of a dozen layers.
+    expected = model(x)
+    assert (actual - expected).norm() < 0.1 * expected.norm()
+
+
 def test_channels_last_and_other_sizes_give_the_same():
     model = network().to(memory_format=torch.channels_last)
     x = inputs(2, 3, 16, 20).to(memory_format=torch.channels_last)
@@ -672,16 +827,15 @@ def test_a_baked_network_loads_where_this_package_is_not_installed(tmp_path):
 
 
 def test_nothing_of_this_package_is_in_the_file_of_a_network_with_residuals(tmp_path):
-    baked = bake(
-        evaluating(BatchChannelNorm(12, 3, activation="relu")),
-        (X := inputs(2, 12, 6, 6), X),
-    )
+    x = inputs(2, 12, 6, 6)
+    model = evaluating(BatchChannelNorm(12, 3, activation="relu"))
+    baked = bake(model, (x, x))
     torch.save(baked, tmp_path / "network.pt")
     assert b"labml" not in (tmp_path / "network.pt").read_bytes()
     loaded = torch.load(tmp_path / "network.pt", weights_only=False)
-    assert torch.equal(loaded(X, X), baked(X, X))
+    assert torch.equal(loaded(x, x), baked(x, x))
     copied = copy.deepcopy(baked)
-    assert torch.equal(copied(X, residual=X), baked(X, X))
+    assert torch.equal(copied(x, residual=x), baked(x, x))
 
 
 # ---- What is refused -------------------------------------------------------

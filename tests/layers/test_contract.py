@@ -217,6 +217,7 @@ def test_the_state_dict_carries_everything_that_was_learned(name):
 
 @every_form
 @pytest.mark.parametrize("backward", [True, False])
+@pytest.mark.works_with("save", "`copy.deepcopy`, `pickle`", "every layer alone")
 def test_a_layer_is_copied_and_pickled_after_training_steps(name, backward):
     layer = make(name)
     for _ in range(2):
@@ -300,6 +301,12 @@ def test_parameters_learn_though_the_input_needs_no_gradient(name):
 
 
 @tracking_form
+@pytest.mark.works_with(
+    "instead",
+    "`torch.utils.checkpoint.checkpoint`",
+    "updates the statistics twice",
+    know="`activation_checkpointing.checkpoint(module, x)`",
+)
 def test_activation_checkpointing_updates_the_statistics_twice(name):
     layer = make(name)
     twin = copy.deepcopy(layer)
@@ -320,6 +327,7 @@ def test_activation_checkpointing_updates_the_statistics_twice(name):
 
 
 @every_form
+@pytest.mark.works_with("look inside", "`grad`, `vmap`, `jvp`", "every layer alone")
 def test_function_transforms_give_what_eager_gives(name):
     layer = make(name, dtype=F64).eval()
     x, tangent = inputs(3, C, 5, dtype=F64), inputs(3, C, 5, dtype=F64)
@@ -335,6 +343,7 @@ def test_function_transforms_give_what_eager_gives(name):
 
 
 @tracking_layer
+@pytest.mark.works_with("look inside", "ensembles (`vmap`)", "every layer alone")
 def test_an_ensemble_under_vmap_learns_as_its_members_do(name):
     layers = [make(name) for _ in range(3)]
     parameters, buffers = torch.func.stack_module_state(layers)
@@ -352,6 +361,7 @@ def test_an_ensemble_under_vmap_learns_as_its_members_do(name):
 
 
 @tracking_form
+@pytest.mark.works_with("look inside", "`forward_ad`", "every layer alone, in training")
 def test_forward_mode_in_training_is_what_reverse_mode_gives(name):
     layer = make(name, dtype=F64, momentum=0)
     x, tangent = inputs(3, C, 5, dtype=F64).requires_grad_(), inputs(3, C, 5, dtype=F64)
@@ -386,6 +396,7 @@ def test_a_layer_is_exported_with_a_dynamic_batch(name, training):
 
 @pytest.mark.slow
 @every_layer
+@pytest.mark.works_with("train", "`torch.compile`", "every layer alone")
 def test_training_and_eval_compile_in_one_graph(name):
     torch.compiler.reset()
     layer = make(name)

@@ -252,6 +252,7 @@ def test_a_constant_input_gives_finite_outputs_and_gradients(name):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("cast", LOW, ids=str)
 @pytest.mark.parametrize("training", [True, False])
+@pytest.mark.works_with("precision", "`torch.autocast`", "every layer alone")
 def test_autocast_changes_nothing(name, dtype, cast, training):
     layer = make(name).train(training)
     other = copy.deepcopy(layer)
@@ -293,6 +294,9 @@ def test_a_layer_on_the_meta_device_tells_the_outputs_shape(name):
 
 
 @every_layer
+@pytest.mark.works_with(
+    "precision", "`.half()`, `.bfloat16()`, `.double()`", "every layer alone"
+)
 def test_running_statistics_are_float32_at_least_wherever_the_layer_goes(name):
     layer = make(name)
     for dtype in (torch.float16, torch.bfloat16, torch.float64):
@@ -308,6 +312,9 @@ def test_running_statistics_are_float32_at_least_wherever_the_layer_goes(name):
 
 
 @tracking_layer
+@pytest.mark.works_with(
+    "precision", "`.half()`, `.bfloat16()`, `.double()`", "seven hundred steps"
+)
 def test_in_bfloat16_the_estimate_learns_as_in_float32(name):
     """Steps of a hundredth would be lost between two numbers of bfloat16."""
     layer = MAKE[name](momentum=0.01).bfloat16()

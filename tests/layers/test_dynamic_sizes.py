@@ -62,6 +62,11 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "choice"), CASES)
 @every_training
+@pytest.mark.works_with(
+    "deploy",
+    "`torch.export`",
+    "every layer, training and evaluation, dynamic batch, height and width",
+)
 def test_an_exported_layer_takes_any_size(name, training, choice):
     layer = make(name).train(training)
     x = inputs(3, C, 6, 6 if choice == "square" else 5)
@@ -98,6 +103,7 @@ def test_of_any_dtype_and_channels_last(name, dtype):
 
 @every_layer
 @every_training
+@pytest.mark.works_with("deploy", "`torch.export`", "strict")
 def test_exported_strictly(name, training):
     layer = make(name).train(training)
     exported = export(layer, inputs(3, C, 6, 5), CHOICES["named"](), strict=True)
@@ -172,6 +178,7 @@ def test_a_size_that_is_fixed_is_still_checked():
 
 @every_layer
 @every_training
+@pytest.mark.works_with("train", "`torch.compile`", "dynamic sizes, compiled once")
 def test_compiled_for_any_size_it_is_compiled_once(name, training):
     torch.compiler.reset()
     layer = make(name).train(training)

@@ -1,5 +1,6 @@
 """Every layer at its edges: empty batches, lone values, wrong arguments."""
 
+import copy
 import re
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from helpers.layers import (
     F64,
     LOW,
+    MAKE,
     TRAILING,
     C,
     G,
@@ -30,12 +32,14 @@ from labml_bcn import (
     BatchNorm,
     ChannelNorm,
     EstimatedBatchNorm,
+    batch_channel_norm,
 )
 
 
 @every_layer
 @pytest.mark.parametrize("trailing", TRAILING, ids=str)
 @pytest.mark.parametrize("training", [True, False])
+@pytest.mark.works_with("train", "variable sizes", "an empty batch")
 def test_an_empty_batch_is_an_empty_output_and_changes_nothing(
     name, trailing, training
 ):
@@ -216,6 +220,111 @@ def test_eps_must_be_positive(kind, eps):
 def test_momentum_must_lie_between_0_and_1(kind, momentum):
     with pytest.raises(ValueError, match=rf"momentum.*{momentum}"):
         kind(C, momentum=momentum)
+
+
+NOT_NUMBERS = ["1e-5", None, True, [0.1], torch.tensor(0.1), 1j]
+
+
+@every_kind
+@pytest.mark.parametrize("eps", NOT_NUMBERS, ids=str)
+def test_an_eps_that_is_no_number_is_named(kind, eps):
+    with pytest.raises(TypeError, match="eps must be a number"):
+        kind(C, eps=eps)
+
+
+@pytest.mark.parametrize(
+    "kind", [v for k, v in KINDS.items() if k != "ChannelNorm"], ids=str
+)
+@pytest.mark.parametrize("momentum", NOT_NUMBERS, ids=str)
+def test_a_momentum_that_is_no_number_is_named(kind, momentum):
+    with pytest.raises(TypeError, match="momentum must be a number"):
+        kind(C, momentum=momentum)
+
+
+@every_kind
+@pytest.mark.parametrize("channels", [12.0, True, "12", None, (12,)], ids=str)
+def test_channels_of_the_wrong_kind_are_named(kind, channels):
+    with pytest.raises(TypeError, match="channels must be an int"):
+        kind(channels)
+
+
+@pytest.mark.parametrize("kind", [ChannelNorm, BatchChannelNorm])
+@pytest.mark.parametrize("groups", [3.0, True, "3", None, (3,)], ids=str)
+def test_groups_of_the_wrong_kind_are_named(kind, groups):
+    with pytest.raises(TypeError, match="groups must be an int"):
+        kind(12, groups)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"eps": "1e-5"}, "eps must be a number"),
+        ({"eps": None}, "eps must be a number"),
+        ({"momentum": "0.1"}, "momentum must be a number"),
+        ({"momentum": None}, "momentum must be a number"),
+        ({"groups": 2.0}, "groups must be an int"),
+        ({"groups": True}, "groups must be an int"),
+        ({"activation": torch.nn.ReLU()}, "activation must be a name or None"),
+        ({"x": [1.0]}, "the input must be a tensor"),
+        ({"mean": [0.0] * C}, "mean must be a tensor"),
+        ({"var": 1.0}, "var must be a tensor"),
+        ({"weights": (1.0, None, None, None)}, "gamma_c must be a tensor"),
+        ({"residual": 1.0}, "residual must be a tensor"),
+    ],
+    ids=str,
+)
+def test_the_function_names_arguments_of_the_wrong_kind(change, words):
+    given = {"mean": torch.zeros(C), "var": torch.ones(C), "groups": G}
+    arguments = {"x": inputs(2, C, 4), **given, **change}
+    with pytest.raises(TypeError, match=words):
+        batch_channel_norm(**arguments)
+    for name in set(given) - set(change) - {"groups"}:
+        assert torch.equal(arguments[name], given[name])
+
+
+@every_layer
+@pytest.mark.parametrize("x", [[1.0], None, 1.0], ids=str)
+def test_an_input_that_is_no_tensor_is_refused(name, x):
+    with pytest.raises(TypeError, match="the input must be a tensor"):
+        make(name)(x)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("activation", "error"),
+    [("gelu", ValueError), ("ReLU", ValueError), ("", ValueError), (True, TypeError)],
+)
+def test_an_activation_set_later_is_not_taken_for_relu(activation, error, training):
+    layer = bcn("batch_mean").train(training)
+    before = state(layer)
+    layer.activation = activation
+    with pytest.raises(error, match="activation must be"):
+        layer(inputs(2, C, 4))
+    assert_same_state(layer, before)
+    layer.activation = "relu"
+    assert layer(inputs(2, C, 4)).min() == 0
+    layer.activation = None
+    assert layer(inputs(2, C, 4)).min() < 0
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", ["scale", "shift"])
+@pytest.mark.parametrize("layer", [name for name in MAKE if "stepwise" not in name])
+def test_a_scale_or_a_shift_may_be_taken_away(layer, name, training):
+    layer = make(layer).train(training).double()
+    for module in layer.modules():
+        if hasattr(module, "scale"):
+            torch.nn.init.normal_(module.scale)
+            torch.nn.init.normal_(module.shift)
+    twin = copy.deepcopy(layer)
+    for module in layer.modules():
+        if hasattr(module, "scale"):
+            setattr(module, name, None)
+    for module in twin.modules():
+        if hasattr(module, "scale"):
+            torch.nn.init.constant_(getattr(module, name), float(name == "scale"))
+    x = inputs(3, C, 5, dtype=F64)
+    assert_close(layer(x), twin(x))
 
 
 @pytest.mark.parametrize("name", ["EstimatedBatchNorm", "BatchChannelNorm"])

@@ -527,17 +527,16 @@ def test_rows_are_for_contiguous_inputs_of_several_positions():
 @every_layout
 def test_the_passes_agree(layout):
     x, dy = inputs(2, C, 4, 4), inputs(2, C, 4, 4)
-    mu, v, distance, unit = Rows.measure(x)
-    other = Strided.measure(layout(x))
-    for a, b in zip(other[:2], (mu, v), strict=True):
+    mine, other = Rows.measure(x), Strided.measure(layout(x))
+    for a, b in zip(other, mine, strict=True):
         assert_close(a, b)
-    assert_close(other[2] * other[3], distance * unit.view(2, C, 1, 1))
-    slope, q, r = torch.randn(3, 2, C, dtype=F64)
-    mine = Rows.sums(x, mu, dy)
-    for a, b in zip(Strided.sums(layout(x), mu, dy), mine, strict=True):
+    point, _, _, distance = mine
+    mine = Rows.sums(x, point, dy)
+    for a, b in zip(Strided.sums(layout(x), point, dy), mine, strict=True):
         assert_close(a.flatten(), b)
-    expected = Rows.combine(x, mu, dy, slope, q, r)
-    assert_close(Strided.combine(layout(x), mu, dy, slope, q, r), expected)
+    slope, q, r = torch.randn(3, 2, C, dtype=F64)
+    expected = Rows.combine(x, point, dy, slope, q, r)
+    assert_close(Strided.combine(layout(x), point, dy, slope, q, r), expected)
     expected = Rows.apply(distance.clone(), slope, q)
     copied = layout(distance.clone())
     assert_close(Strided.apply(copied, slope, q), expected)

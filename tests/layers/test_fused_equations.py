@@ -19,6 +19,7 @@ from labml_bcn.fused import (
     Config,
     How,
     forward_in_plain_operations,
+    normalization_statistics,
     pool_moments,
     slope_and_offset,
 )
@@ -48,7 +49,7 @@ def at():
     names = "slope offset rho_c a u delta rho_g kappa".split()
     weights = (gamma_c, beta_c, gamma_g, beta_g)
     config = Config(G, EPS, EPS, How.EVALUATION)
-    tables = slope_and_offset(mu, v, (m, s2), weights, config)
+    tables = slope_and_offset(mu - m, v, s2, weights, config)
     flat = {
         name: (
             table.expand(*table.shape[:-1], D).reshape(-1, C).squeeze(0)
@@ -68,19 +69,21 @@ def at():
 @pytest.mark.equation("fused.moments")
 @pytest.mark.parametrize("passes", [Rows, Strided])
 def test_the_moments_are_the_mean_and_variance_over_positions(at, passes):
-    mu, v, distance, unit = passes.measure(at.x.clone())
-    assert_close(mu, at.x.sum(2) / L)
+    point, step, v, distance = passes.measure(at.x.clone())
+    assert_close(point + step, at.x.sum(2) / L)
     assert_close(v, ((at.x - at.mu[..., None]) ** 2).sum(2) / L)
-    unit = unit.reshape(*unit.shape, *[1] * (3 - unit.dim()))
-    assert_close(distance * unit, at.x - at.mu[..., None])
+    assert_close(distance, at.x - point[..., None])
 
 
 @pytest.mark.equation("fused.pooling")
-def test_pooled_moments_are_the_batchs_mean_and_variance(at):
-    mean, var, count = pool_moments(at.mu, at.v, L, None)
+@pytest.mark.parametrize("size", [0, 1e-9, 3])
+def test_pooled_moments_are_the_batchs_mean_and_variance(at, size):
+    step = size * torch.randn(B, C, dtype=F64)
+    centre, shift, var, count = pool_moments(at.mu - step, step, at.v, L, None)
     assert count == B * L
     lines = at.x.transpose(0, 1).reshape(C, -1)
-    assert_close(mean, lines.mean(1))
+    assert_close(centre, (at.mu - step).mean(0))
+    assert_close(centre + shift, lines.mean(1))
     assert_close(var, ((lines - lines.mean(1, keepdim=True)) ** 2).mean(1))
 
 
@@ -93,9 +96,26 @@ def test_the_batch_norms_slope_is_what_it_multiplies_by(at):
     assert_close((moved - at.z)[0, :, 0], at.a)
 
 
-@pytest.mark.equation("fused.centred-mean", "fused.deviation")
+@pytest.mark.equation("fused.centred-mean")
+@pytest.mark.parametrize("how", How)
+def test_what_is_normalized_with_has_a_distance_from_each_mean(at, how):
+    running = at.m.clone(), at.s2.clone()
+    config = at.config._replace(how=how)
+    step = torch.randn(B, C, dtype=F64)
+    u, mean, var = normalization_statistics(
+        running, at.x, at.mu - step, step, at.v, config
+    )
+    assert_close(u, at.mu - mean)
+    expected = running
+    if how is How.PLAIN:
+        lines = at.x.transpose(0, 1).reshape(C, -1)
+        expected = lines.mean(1), lines.var(1, correction=0)
+    assert_close(mean, expected[0])
+    assert_close(var, expected[1])
+
+
+@pytest.mark.equation("fused.mean-of-z", "fused.deviation")
 def test_a_channels_deviation_is_its_mean_minus_its_groups(at):
-    assert_close(at.u, at.mu - at.m)
     eta = at.z.mean(2)
     assert_close(at.a * at.u + at.weights[1], eta)
     assert_close(at.delta, eta - per_group(eta))
@@ -154,8 +174,11 @@ def test_the_layer_is_one_affine_map_and_both_norms_in_turn(plain, training):
 def test_from_a_fixed_point_values_and_both_gradients_are_the_same(at, plain):
     config = at.config._replace(how=How.PLAIN if plain else How.EVALUATION)
 
-    def statistics(mu, v):
-        return pool_moments(mu, v, L, None)[:2] if plain else (at.m, at.s2)
+    def statistics(point, step, v):
+        mean, shift, var = at.m, 0, at.s2
+        if plain:
+            mean, shift, var, _ = pool_moments(point, step, v, L, None)
+        return (point - mean) + (step - shift), mean, var
 
     def restated(x):
         first = at.weights[:2]

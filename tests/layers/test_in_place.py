@@ -82,6 +82,9 @@ def assert_in_place_is_out_of_place(layer, x, change):
 @every_change
 @every_training
 @pytest.mark.parametrize("trailing", TRAILING, ids=str)
+@pytest.mark.works_with(
+    "train", "in-place operations", "behind every layer, training and evaluation"
+)
 def test_an_output_can_be_changed_in_place(name, change, training, trailing):
     layer = make(name).train(training)
     x = inputs(3, C, *trailing)
@@ -179,6 +182,9 @@ def test_gradients_of_gradients_stand_an_output_changed_in_place(name, training)
 
 
 @every_layer
+@pytest.mark.works_with(
+    "train", "in-place operations", "ReLU and addition of a residual block"
+)
 def test_the_two_halves_of_a_residual_block(name):
     """The step in which networks begin with an addition in place."""
 

@@ -68,7 +68,10 @@ every_following = pytest.mark.parametrize(
 
 @pytest.fixture(autouse=True)
 def kernels():
-    if not native.status().cpu.native:
+    cpu = native.status().cpu
+    if "need PyTorch" in cpu.detail:
+        pytest.skip(cpu.detail)
+    if not cpu.native:
         skip_or_fail("the library of kernels")
 
 
@@ -599,6 +602,9 @@ def sharded_and_whole(rank, shard):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shard", ["inner norms", "layer"])
+@pytest.mark.works_with(
+    "processes", "FSDP2 (`fully_shard`)", "a norm, and the two norms inside of it"
+)
 def test_fsdp_may_shard_a_norm_or_its_halves(shard):
     for difference in run_in_group(sharded_and_whole, 2, shard):
         assert difference < 1e-5
@@ -803,6 +809,7 @@ HOOKS = [
 
 @pytest.mark.parametrize("inner", ["batch_norm", "channel_norm"])
 @pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.works_with("look inside", "hooks", "of the two norms inside of a norm")
 def test_a_hook_on_an_inner_norm_fires(inner, hook):
     layer, reference = layers("batch_mean")
     seen = []
@@ -968,7 +975,7 @@ print(native.status().cpu)
     results = []
     for wanted in ("", instructions):
         said = run(["-c", code], LABML_BCN_INSTRUCTIONS=wanted)
-        results.append(torch.load(tmp_path / "out.pt"))
+        results.append(torch.load(tmp_path / "out.pt", weights_only=True))
     assert instructions in said.lower() or "avx" not in said.lower()
     for a, b in zip(*results, strict=True):
         assert_close(a, b, 1e-4, 1e-4)

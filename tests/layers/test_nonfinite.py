@@ -316,6 +316,12 @@ def test_nothing_waits_for_the_decision(name):
 
 @pytest.mark.parametrize("kind", [BatchChannelNorm, InTurn])
 @pytest.mark.parametrize("mode", ["plain", "batch_mean", "running_mean"])
+@pytest.mark.works_with(
+    "precision",
+    "`torch.amp.GradScaler`",
+    "a step that overflows and is skipped",
+    know="A batch that is not finite leaves the statistics as they were.",
+)
 def test_a_step_that_the_gradient_scaler_skips_leaves_the_network_well(kind, mode):
     net = nn.Sequential(WSConv2d(3, 8, 3), kind(8, 2, **options_of(mode)), nn.ReLU())
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
@@ -391,6 +397,12 @@ def shared():
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("label", BAD)
 @pytest.mark.parametrize("name", FORMS)
+@pytest.mark.works_with(
+    "processes",
+    "a `process_group`",
+    "a batch that is not finite in one process",
+    know="All of them leave it out.",
+)
 def test_all_processes_come_to_the_same_decision(shared, name, label):
     whole, y = steps_of(batches_with_a_bad_one(BAD[label]), FORMS[name]())
     one, other = (result[name, label] for result in shared)

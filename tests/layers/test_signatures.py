@@ -79,6 +79,7 @@ LABML = {
 
 
 @pytest.mark.parametrize("mode", ["plain", *MODES])
+@pytest.mark.works_with("save", "labml's checkpoints", "loaded as they are")
 def test_labmls_checkpoints_load_and_are_used(mode):
     layer = bcn(mode)
     assert {k: v.shape for k, v in layer.state_dict().items()} == LABML

@@ -294,6 +294,14 @@ def test_modes_momenta_and_hooks_are_as_before():
     assert not any(m._forward_pre_hooks for m in model.modules())
 
 
+def test_the_model_runs_in_training_mode():
+    seen = []
+    dropout = nn.Dropout()
+    dropout.register_forward_hook(lambda module, *_: seen.append(module.training))
+    update_statistics(network(more=[dropout]).eval(), images(2))
+    assert seen == [True, True]
+
+
 def test_no_gradient_is_recorded_and_no_parameter_moves():
     model = network()
     before = {name: p.clone() for name, p in model.named_parameters()}

@@ -81,6 +81,7 @@ def test_a_parameter_that_is_also_a_norms_is_not_decayed():
 
 
 @pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD])
+@pytest.mark.works_with("train", "`torch.optim`", "weight-decay groups")
 def test_optimizers_take_the_groups(kind):
     model = nn.Sequential(WSConv2d(3, 4, 3), BatchChannelNorm(4, 2))
     before = [p.clone() for p in model.parameters()]

@@ -1,13 +1,17 @@
 """Weight standardization against its formula, and WSConv against F.conv."""
 
 import copy
+import io
 import pickle
+import warnings
 
 import pytest
 import torch
 import torch.nn.functional as F
 from helpers.oracle import assert_close, standardize
 from torch import nn
+from torch.nn.utils import prune
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from labml_bcn import (
     WSConv1d,
@@ -337,7 +341,7 @@ def test_ws_conv_never_changes_its_stored_weights():
 def test_state_dicts_pass_between_ws_conv_and_conv(dimensions, bias):
     ours, theirs, function = CONVS[dimensions]
     source, conv = theirs(4, 6, 3, bias=bias), ours(4, 6, 3, bias=bias)
-    conv.load_state_dict(source.state_dict())
+    conv.load_state_dict(dict(source.state_dict()))
     x = torch.randn(2, 4, *[5] * dimensions)
     w = standardize(source.weight).float()
     assert_close(conv(x), function(x, w, source.bias), 1e-4, 1e-5)
@@ -377,26 +381,105 @@ def test_weight_standardizations_correction_is_named():
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
 def test_a_pointwise_filter_over_several_channels_is_taken(dimensions):
     kind, _, function = CONVS[dimensions]
-    conv = kind(2, 4, 1, dtype=torch.float64)
-    x = torch.randn(2, 2, *[3] * dimensions).double()
+    conv = kind(3, 4, 1, dtype=torch.float64)
+    x = torch.randn(2, 3, *[3] * dimensions).double()
     assert_close(conv(x), explicit(conv, x, function))
 
 
-ONE_ELEMENT = [
-    (1, 4, 1, 1),
-    (4, 4, 1, 4),
-    (3, 6, 1, 3),
-]
+TOO_FEW = [(1, 4, 1, 1), (4, 4, 1, 4), (3, 6, 1, 3), (2, 4, 1, 1), (4, 4, 1, 2)]
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
-@pytest.mark.parametrize(("c_in", "c_out", "k", "groups"), ONE_ELEMENT)
-def test_a_filter_of_one_element_is_refused_at_construction(
+@pytest.mark.parametrize(("c_in", "c_out", "k", "groups"), TOO_FEW)
+def test_filters_of_fewer_than_three_elements_are_refused_at_construction(
     dimensions, c_in, c_out, k, groups
 ):
     kind = CONVS[dimensions][0]
-    with pytest.raises(ValueError, match=r"element|value|weight"):
+    with pytest.raises(ValueError, match=r"three or more elements.*plain convolution"):
         kind(c_in, c_out, k, groups=groups)
+
+
+def test_two_weights_would_have_nothing_to_learn():
+    w = weights(4, 2).requires_grad_()
+    out = weight_standardization(w, TINY)
+    assert_close(out.abs(), torch.ones(4, 2).double())
+    out.backward(torch.randn_like(out))
+    assert_close(w.grad, torch.zeros(4, 2).double())
+    assert WSConv1d(1, 4, 3).weight.shape == (4, 1, 3)
+    assert WSConv2d(1, 4, (1, 3)).weight.shape == (4, 1, 1, 3)
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("arguments", "options", "words"),
+    [
+        ((3, 0, 3), {}, "out_channels must be at least 1, got 0"),
+        ((0, 4, 3), {}, "in_channels must be at least 1, got 0"),
+        ((-3, 4, 3), {}, "in_channels must be at least 1, got -3"),
+        ((3, 4, 0), {}, "kernel_size must be at least 1, got 0"),
+        ((3, 4, -1), {}, "kernel_size must be at least 1, got -1"),
+        ((4, 4, 3), {"groups": 0}, "groups must be at least 1, got 0"),
+        ((4, 6, 3), {"groups": 3}, "groups must divide in_channels.*=3.*=4"),
+        ((6, 4, 3), {"groups": 3}, "groups must divide out_channels.*=3.*=4"),
+        ((3, 4, 3), {"correction": -1}, "correction must be at least 0.*-1"),
+        ((3, 4, 3), {"eps": -1.0}, "eps must be positive.*-1.0"),
+        ((3, 4, 3), {"eps": float("inf")}, "eps must be positive.*inf"),
+    ],
+    ids=str,
+)
+def test_a_convolution_that_cannot_be_is_refused(dimensions, arguments, options, words):
+    with pytest.raises(ValueError, match=words):
+        CONVS[dimensions][0](*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "words"),
+    [
+        (("3", 4, 3), {}, "in_channels must be an int, got '3'"),
+        ((3, 4.0, 3), {}, "out_channels must be an int, got 4.0"),
+        ((3, None, 3), {}, "out_channels must be an int, got None"),
+        ((3, 4, "3"), {}, "kernel_size must be an int, got '3'"),
+        ((3, 4, (3, 3.0)), {}, "kernel_size must be an int, got 3.0"),
+        ((8, 8, 3), {"groups": True}, "groups must be an int, got True"),
+        ((8, 8, 3), {"groups": 2.0}, "groups must be an int, got 2.0"),
+        ((8, 8, 3), {"groups": "8"}, "groups must be an int, got '8'"),
+        ((3, 4, 3), {"correction": True}, "correction must be an int, got True"),
+        ((3, 4, 3), {"correction": "1"}, "correction must be an int, got '1'"),
+        ((3, 4, 3), {"correction": 0.5}, "correction must be an int, got 0.5"),
+        ((3, 4, 3), {"eps": "1e-5"}, "eps must be a number, got '1e-5'"),
+        ((3, 4, 3), {"eps": None}, "eps must be a number, got None"),
+        ((3, 4, 3), {"eps": True}, "eps must be a number, got True"),
+    ],
+    ids=str,
+)
+def test_an_argument_of_the_wrong_kind_is_named(arguments, options, words):
+    with pytest.raises(TypeError, match=words):
+        WSConv2d(*arguments, **options)
+
+
+@pytest.mark.parametrize("weight", [[[1.0, 2.0, 3.0]], None, 3])
+def test_a_weight_that_is_no_tensor_is_refused(weight):
+    with pytest.raises(TypeError, match="weight must be a tensor"):
+        weight_standardization(weight)
+
+
+def test_a_weight_of_whole_numbers_is_refused():
+    with pytest.raises(TypeError, match=r"weight must be floating point.*int64"):
+        weight_standardization(torch.ones(3, 4, dtype=torch.int64))
+
+
+def deviation(std, eps):
+    """The deviation that weights of a given one have once standardized."""
+    w = weights(1, 10000)
+    w = (w - w.mean()) / w.std(correction=0) * std
+    return weight_standardization(w, eps).std(correction=0)
+
+
+def test_eps_takes_from_small_weights_what_the_page_says():
+    bound = (512 * 9) ** -0.5
+    assert round(float(deviation(bound / 3**0.5, 1e-5)), 3) == 0.937
+    assert round(float(deviation(0.002, 1e-5)), 2) == 0.53
+    assert float(deviation(0.002, 1e-10)) > 0.9999
 
 
 @pytest.mark.parametrize("eps", [0, 0.0, -1e-05, float("nan")])
@@ -406,6 +489,7 @@ def test_an_eps_that_is_not_positive_is_refused(dimensions, eps):
         CONVS[dimensions][0](3, 4, 3, eps=eps)
 
 
+@pytest.mark.works_with("train", "channels_last", "standardized weights")
 def test_ws_conv_takes_channels_last_weights_and_input():
     conv = WSConv2d(4, 6, 3, padding=1)
     x = torch.randn(2, 4, 5, 5)
@@ -599,7 +683,7 @@ def test_a_filters_deviation_and_mean_keep_a_convolutions_function(
 ):
     ours, theirs, _ = CONVS[dimensions]
     other, conv = theirs(4, 6, 3), ours(4, 6, 3, correction=correction)
-    conv.load_state_dict(other.state_dict())
+    conv.load_state_dict(dict(other.state_dict()))
     dims = list(range(1, dimensions + 2))
     var, mean = torch.var_mean(other.weight, dims, correction=correction, keepdim=True)
     conv.gain, conv.offset = (var + conv.eps).sqrt().detach(), mean.detach()
@@ -674,3 +758,110 @@ def test_gain_and_offset_compile_and_export():
         lambda gain: torch.func.functional_call(conv, {"gain": gain}, (x,))
     )
     assert jacobian(conv.gain).shape == (*y.shape, 6, 1, 1, 1)
+
+
+# ---- Weights from elsewhere ------------------------------------------------
+
+
+def network(kind, *, prefix=""):
+    """Three convolutions, as they lie in a model."""
+    convs = nn.Sequential(kind(3, 4, 3), nn.Sequential(kind(4, 4, 3), kind(4, 4, 3)))
+    return nn.ModuleDict({prefix: convs}) if prefix else convs
+
+
+def warnings_of(load):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        load()
+    return [str(each.message) for each in caught]
+
+
+@pytest.mark.parametrize("assign", [False, True])
+@pytest.mark.parametrize("prefix", ["", "backbone"])
+def test_weights_that_were_not_standardized_load_with_one_warning(prefix, assign):
+    source, model = network(nn.Conv2d, prefix=prefix), network(WSConv2d, prefix=prefix)
+    for _ in range(2):
+        (text,) = warnings_of(
+            lambda: model.load_state_dict(source.state_dict(), assign=assign)
+        )
+        assert repr(f"{prefix}.0.".lstrip(".")) in text
+        assert "convert(model, example, pretrained=True)" in text
+        assert "gain and offset" in text
+    for ours, theirs in zip(model.parameters(), source.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def saved_and_loaded(state_dict):
+    file = io.BytesIO()
+    torch.save(state_dict, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def test_the_warning_survives_a_file():
+    state = saved_and_loaded(network(nn.Conv2d).state_dict())
+    assert len(warnings_of(lambda: network(WSConv2d).load_state_dict(state))) == 1
+    state = saved_and_loaded(network(WSConv2d).state_dict())
+    assert not warnings_of(lambda: network(WSConv2d).load_state_dict(state))
+
+
+def gained():
+    model = network(WSConv2d)
+    for conv in (model[0], *model[1]):
+        conv.gain = torch.ones(4, 1, 1, 1)
+    return model
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        lambda: network(WSConv2d).state_dict(),
+        lambda: gained().state_dict(),
+        # Nothing is known of these.
+        lambda: dict(network(nn.Conv2d).state_dict()),
+    ],
+)
+def test_weights_that_were_standardized_load_without_a_word(state):
+    assert not warnings_of(lambda: network(WSConv2d).load_state_dict(state()))
+    # Nor is a plain model told of anything.
+    if "gain" not in str(list(state())):
+        assert not warnings_of(lambda: network(nn.Conv2d).load_state_dict(state()))
+
+
+# ---- Folding a norm into the weight ----------------------------------------
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+@pytest.mark.parametrize("bias", [True, False])
+def test_pytorchs_folding_is_refused_with_a_way(dimensions, bias):
+    norm = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[dimensions - 1](6).eval()
+    ours, theirs, _ = CONVS[dimensions]
+    conv = ours(4, 6, 3, bias=bias).eval()
+    before = conv.weight
+    with pytest.raises(TypeError, match=r"cannot fold a norm into WSConv.*bake"):
+        fuse_conv_bn_eval(conv, norm)
+    assert conv.weight is before
+    fuse_conv_bn_eval(theirs(4, 6, 3, bias=bias).eval(), norm)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_every_other_way_to_give_a_layer_its_weight_is_open(training):
+    conv = WSConv2d(4, 6, 3).train(training)
+    x = torch.randn(2, 4, 5, 5)
+    other = WSConv2d(4, 6, 3)
+    conv.weight = other.weight
+    assert conv.weight is other.weight
+    conv.weight = nn.Parameter(2 * conv.weight.detach())
+    conv.load_state_dict(other.state_dict(), assign=True)
+    nn.utils.parametrizations.spectral_norm(conv)(x)
+    nn.utils.parametrize.remove_parametrizations(conv, "weight")
+    nn.utils.parametrizations.weight_norm(conv)(x)
+    nn.utils.parametrize.remove_parametrizations(conv, "weight")
+    prune.random_unstructured(conv, "weight", 0.5)(x)
+    prune.remove(conv, "weight")
+    torch.func.functional_call(conv, {"weight": other.weight}, (x,))
+    conv.to("meta").to_empty(device="cpu").double()
+    del conv.weight
+    conv.register_parameter("weight", other.weight)
+    conv.bias = None
+    assert conv(x).shape == (2, 6, 3, 3)
