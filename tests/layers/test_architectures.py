@@ -331,6 +331,7 @@ def test_the_baked_copy_is_plain_and_equal(name):
 
 
 # An LSTM has a list of its weights, of which PyTorch warns.
+@pytest.mark.skipif(not hasattr(Dim, "DYNAMIC"), reason="it came with PyTorch 2.6")
 @every(lambda case: case.exports)
 @pytest.mark.filterwarnings("ignore:The tensor attributes self.rnn:UserWarning")
 @pytest.mark.parametrize("baking", [True, False], ids=["baked", "converted"])
