@@ -293,11 +293,13 @@ plotting.show(
 
 # %%
 fig, ax = plt.subplots(figsize=(4.8, 3.4), layout="constrained")
+ends = []
 for name in NAMES:
     curves = [runs[name, best[name], seed][1].points for seed in SEEDS]
     seen = [point.images for point in curves[0]]
     losses = torch.tensor([[point.loss for point in c] for c in curves]).mean(0)
     ax.plot(seen, losses, label=name, **LOOKS[name])
+    ends.append(f"{name} {losses[0]:.2f} to {losses[-1]:.2f}")
 ax.set(xlabel="images seen", ylabel="training loss", xlim=(0, None))
 fig.legend(loc="outside lower center", ncols=3)
 fig.suptitle(f"Training loss: {data.source}", fontsize=11)
@@ -305,7 +307,9 @@ plotting.show(
     fig,
     "The training loss, averaged over 100 images and three seeds. The first point "
     "shows how much of the trained network each way has kept.",
+    "Training loss, from the first 100 images to the last: " + ", ".join(ends) + ".",
 )
+print(*ends, sep="\n")
 
 # %% [markdown]
 # ## Who is above whom

@@ -19,6 +19,7 @@ from labml_bcn import (
     WSConv1d,
     WSConv2d,
     WSConv3d,
+    bake,
     convert,
     weight_standardization,
 )
@@ -404,6 +405,22 @@ def test_a_norm_whose_statistics_a_function_reads_is_kept():
 
 
 # Convolutions
+
+
+def test_a_convolution_whose_weight_a_function_reads_is_kept():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 24, 3), nn.BatchNorm2d(24)
+
+        def forward(self, x):
+            code = F.relu(self.norm(self.conv(x)))
+            return F.conv_transpose2d(code, self.conv.weight)
+
+    for example in (None, IMAGE):
+        conversion = convert(Tied(), example)
+        assert "conv_transpose2d reads" in conversion.kept["conv"]
+        assert bake(conversion.model.eval(), example)(IMAGE).shape == IMAGE.shape
 
 
 @pytest.mark.parametrize(
