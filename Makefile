@@ -12,7 +12,7 @@ KERNELS := hatch_build.py $(wildcard labml_bcn/native/build.py labml_bcn/native/
 PRELOAD = $(foreach name,asan ubsan stdc++,$(shell g++ -print-file-name=lib$(name).so))
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help serve site lab native quick test ecosystem sanitize benchmarks gpu mutants results check format renew clean
+.PHONY: help serve site lab native quick test oldest ecosystem sanitize benchmarks gpu mutants results check format renew clean
 help:
 	@echo "make serve   build the site and serve it on http://127.0.0.1:8000, with live reload"
 	@echo "make site    build the site into site/"
@@ -21,6 +21,7 @@ help:
 	@echo "make quick   run the tests that answer within two minutes (narrow with ARGS=\"-k channel\")"
 	@echo "make test    run every test (narrow with ARGS=\"-k channel\")"
 	@echo "make ecosystem run the layers inside of Lightning, Accelerate, ONNX Runtime and others"
+	@echo "make oldest  test the layers on the oldest PyTorch that they run on (5 GB to download)"
 	@echo "make sanitize test the kernels under the address and undefined-behaviour sanitizers"
 	@echo "make benchmarks record the speed page's numbers: ten minutes on a quiet machine"
 	@echo "make gpu     test and measure the kernels on a GPU, with its machine's python3"
@@ -64,6 +65,19 @@ quick: .venv/installed
 test: .venv/installed
 	$(PYTEST) $(ARGS)
 
+# pyproject.toml says which PyTorch that is. It needs a Triton and a SymPy of its own.
+.venv-oldest/installed: pyproject.toml facing/pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-oldest
+	sed -n 's/^dependencies = \["torch>=\(.*\)"\]$$/torch==\1.*/p' pyproject.toml \
+		> .venv-oldest/constraints.txt
+	grep -Ev '^(torch|triton|sympy)==' constraints.txt >> .venv-oldest/constraints.txt
+	.venv-oldest/bin/python -m pip install --quiet -c .venv-oldest/constraints.txt \
+		-e ./facing -e '.[docs]' pytest pytest-xdist playwright axe-playwright-python
+	touch $@
+
+oldest: .venv-oldest/installed
+	$(PYTEST:$(PY)=.venv-oldest/bin/python) tests/layers $(ARGS)
+
 # Here a package that is missing is a failure. `make test` leaves its tests out.
 ecosystem: .venv/installed-ecosystem
 	LABML_BCN_ECOSYSTEM=require $(PYTEST) tests/ecosystem $(ARGS)
@@ -100,4 +114,4 @@ renew:
 	$(PYTHON) tools/renew_constraints.py
 
 clean:
-	rm -rf .venv .cache site dist
+	rm -rf .venv .venv-oldest .cache site dist

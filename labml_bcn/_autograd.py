@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from labml_bcn._versions import is_exporting
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -59,20 +61,22 @@ def takes_operators(x: Tensor) -> bool:
     """
     if not torch.compiler.is_compiling():
         return not is_rewritten(x)
-    return not (
-        torch.compiler.is_exporting() or torch._C._are_functorch_transforms_active()
-    )
+    return not (is_exporting() or torch._C._are_functorch_transforms_active())
 
 
 def is_watched(module: nn.Module) -> bool:
     """Return whether a hook or another `forward` waits for a call of the module."""
+    of_all = nn.modules.module
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks
         or "forward" in module.__dict__
-        or nn.modules.module._has_any_global_hook()
+        or of_all._global_forward_hooks
+        or of_all._global_forward_pre_hooks
+        or of_all._global_backward_hooks
+        or of_all._global_backward_pre_hooks
     )
 
 

@@ -6,7 +6,8 @@ symbols instead of tensors through the same code; where a program looks at value
 gives up, and the order inside of `nn.Sequential` is all that is known.
 """
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+import inspect
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from operator import attrgetter
@@ -53,6 +54,7 @@ class Dataflow:
         self._readers: dict[End, list[End]] = {}
         self._shapes: dict[nn.Module, set[torch.Size]] = {}
         self._calls: dict[nn.Module, set[int]] = {}
+        self._take_none: set[nn.Module] = set()
         self._read_tensors: dict[int, str] = {}
 
     def readers_of(self, module: nn.Module) -> list[End] | None:
@@ -75,6 +77,10 @@ class Dataflow:
         """Return with how many tensors at a time the module was seen called."""
         return self._calls.get(module, set())
 
+    def takes_none(self, module: nn.Module) -> bool:
+        """Return whether the module was seen called with `None` for a tensor."""
+        return module in self._take_none
+
     def reader_of_tensor(self, tensor: Tensor) -> str | None:
         """Return the name of a function that reads a parameter or buffer itself."""
         return self._read_tensors.get(id(tensor))
@@ -86,6 +92,13 @@ class Dataflow:
         self._calls.setdefault(module, set()).add(len(sources))
         for source in sources:
             self.add_reader(source, module)
+
+    def add_arguments(
+        self, module: nn.Module, args: Iterable[Any], kwargs: Mapping[str, Any]
+    ) -> None:
+        """Note what is `None` among the arguments that a module is called with."""
+        if any(argument is None for argument in (*args, *kwargs.values())):
+            self._take_none.add(module)
 
     def add_reader(self, source: End, reader: End) -> None:
         """Note that something reads what `source` has made."""
@@ -268,6 +281,7 @@ class Watch(TorchFunctionMode):
         if not self.inside:
             tensors = tensors_of((args, kwargs))
             self.flow.add_call(module, [self.made_by(x) for x in tensors])
+            self.flow.add_arguments(module, args, kwargs)
             self.flow.add_shapes(module, tensors)
         self.inside += 1
 
@@ -351,7 +365,7 @@ def trace_symbols(model: nn.Module) -> Dataflow:
 
     with undisturbed(model):
         tracer = Tracer()
-        nodes = tracer.trace(model).nodes
+        nodes = tracer.trace(model, left_out(model)).nodes
     flow = Dataflow()
     for node in nodes:
         reader = end_of(node, tracer.root)
@@ -360,6 +374,7 @@ def trace_symbols(model: nn.Module) -> Dataflow:
             read: list[fx.Node] = []
             fx.map_arg((node.args, node.kwargs), read.append)
             flow.add_call(reader, [end_of(source, tracer.root) for source in read])
+            flow.add_arguments(reader, node.args, node.kwargs)
         elif not looks_at_shape(node):
             for source in node.all_input_nodes:
                 flow.add_reader(end_of(source, tracer.root), reader)
@@ -367,6 +382,16 @@ def trace_symbols(model: nn.Module) -> Dataflow:
                     tensor = attrgetter(str(source.target))(tracer.root)
                     flow.add_read_tensor(tensor, reader)
     return flow
+
+
+def left_out(model: nn.Module) -> dict[str, None]:
+    """Return the arguments of a model that are `None` unless someone passes them.
+
+    A symbol is not `None`: it would lead into the branch of training, for instance,
+    where there are targets.
+    """
+    parameters = inspect.signature(model.forward).parameters.values()
+    return {each.name: None for each in parameters if each.default is None}
 
 
 def end_of(node: Any, root: nn.Module) -> End:

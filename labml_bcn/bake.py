@@ -418,7 +418,7 @@ def bake_norms(model: nn.Module, flow: Dataflow) -> None:
     # too, it is a plain norm by then, or still as it was.
     for name, norm in list(model.named_modules()):
         if isinstance(norm, BatchChannelNorm):
-            residual = adds_residual(name or ROOT, norm, flow)
+            residual = residual_of(name or ROOT, norm, flow)
             folded = fold_away(norm, norm.batch_norm, flow, watched)
             plain = plain_in_turn(norm, kinds[norm], folded, residual)
             replace(norm, plain)
@@ -430,9 +430,9 @@ def bake_norms(model: nn.Module, flow: Dataflow) -> None:
             replace(norm, plain_norm(norm, kinds[norm]))
 
 
-def adds_residual(name: str, norm: nn.Module, flow: Dataflow) -> bool:
+def residual_of(name: str, norm: nn.Module, flow: Dataflow) -> str | None:
     """
-    Return whether a norm is called with a residual.
+    Return what happens to a norm's residual, or `None` if it never has one.
     """
     counts = flow.inputs_of(norm)
     if len(counts) > 1:
@@ -440,7 +440,9 @@ def adds_residual(name: str, norm: nn.Module, flow: Dataflow) -> bool:
             f"bake needs norms that add a residual in all calls or in none, "
             f"but {name} is called in both ways; use two norms"
         )
-    return counts == {2}
+    if counts == {2}:
+        return "added"
+    return "left out" if flow.takes_none(norm) else None
 
 
 def fold_away(
@@ -588,7 +590,7 @@ def per_output(values: Tensor, layer: Any) -> Tensor:
 
 
 def plain_in_turn(
-    norm: BatchChannelNorm, kind: Any, folded: bool, residual: bool
+    norm: BatchChannelNorm, kind: Any, folded: bool, residual: str | None
 ) -> nn.Module:
     r"""
     ### Both norms, and what follows
@@ -604,31 +606,38 @@ def plain_in_turn(
             replace(part, plain_norm(part, kind))
     if norm.activation is not None:
         parts["activation"] = nn.ReLU()
-    if residual:
-        return plain_with_residual(parts)
+    if residual is not None:
+        return plain_with_residual(parts, residual)
     if len(parts) == 1 and not is_watched(second):
         return second
     return nn.Sequential(OrderedDict(parts))
 
 
-def plain_with_residual(parts: dict[str, nn.Module]) -> nn.Module:
+def plain_with_residual(
+    parts: dict[str, nn.Module], residual: str
+) -> nn.Module:
     r"""
     ### With a residual
 
     No module of PyTorch's takes two inputs and adds them, but `torch.fx`
     makes modules of graphs. Such a one carries its own code: where it is
-    loaded, nothing else has to be installed.
+    loaded, nothing else has to be installed. If the residual was always
+    `None`, it is taken and left out.
     """
     from torch import fx
 
     graph = fx.Graph()
-    y, residual = graph.placeholder("x"), graph.placeholder("residual")
-    for name in parts:
-        if name == "activation":
-            continue
-        y = graph.call_module(name, (y,))
-    # What is added comes before the activation.
-    y = graph.call_function(operator.add, (y, residual))
+    y = graph.placeholder("x")
+    if residual == "added":
+        second = graph.placeholder("residual")
+    else:
+        graph.placeholder("residual", Tensor | None, None)
+    # The residual comes behind the norms, and before the activation.
+    for name in ("batch_norm", "channel_norm"):
+        if name in parts:
+            y = graph.call_module(name, (y,))
+    if residual == "added":
+        y = graph.call_function(operator.add, (y, second))
     if "activation" in parts:
         y = graph.call_module("activation", (y,))
     graph.output(y)

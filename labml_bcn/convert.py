@@ -333,6 +333,11 @@ def decide(
         return f"{kind} has parametrized weights"
     if "forward" in vars(module):
         return f"{kind} has had its forward replaced"
+    # A function that takes a layer's own tensors goes on with what they are.
+    tensors = (*module.parameters(), *module.buffers())
+    readers = [flow.reader_of_tensor(tensor) for tensor in tensors]
+    if function := next((reader for reader in readers if reader), None):
+        return f"{function} reads its weights or statistics directly"
     if isinstance(module, _ConvNd):
         return decide_convolution(module, flow, settings)
     if not isinstance(module, _BatchNorm):
@@ -456,11 +461,6 @@ def decide_norm(
     kind = type(norm)
     if kind.forward not in (_BatchNorm.forward, nn.SyncBatchNorm.forward):
         return f"{kind.__name__} has a forward of its own"
-    tensors = (*norm.parameters(), *norm.buffers())
-    readers = [flow.reader_of_tensor(tensor) for tensor in tensors]
-    function = next((reader for reader in readers if reader), None)
-    if function:
-        return f"{function} reads its weights or statistics directly"
     for hooks in STATE_DICT_HOOKS:
         if getattr(norm, hooks):
             raise ValueError(

@@ -194,13 +194,15 @@ def normalize_in_operations(
     **From the papers**: batch-channel normalization.
     """
     given = fill_in(weights, config.groups, running[0])
-    config = config._replace(relu=False)  # it follows as a step of its own
 
     def statistics(point: Tensor, step: Tensor, v: Tensor) -> Any:
         return normalization_statistics(running, x, point, step, v, config)
 
     if needs_plain_operations(x):
         return forward_in_plain_operations(x, given, statistics, config)
+    # ReLU follows as a step of its own. PyTorch 2.4's compiler does not know
+    # `_replace`, and does not come here.
+    config = config._replace(relu=False)
     y: Tensor = AffineMapFunction.apply(x, *given, statistics, config)  # type: ignore[no-untyped-call]
     return y
 

@@ -90,8 +90,8 @@ def find_cuda() -> tuple[Backend | None, Path]:
     """Return the kernels for CUDA devices, or why there are none."""
     if os.environ.get("LABML_BCN_NATIVE") == "0":
         return None, Path(False, "the environment variable LABML_BCN_NATIVE is 0")
-    if not cuda.is_available():
-        return None, Path(False, "Triton is not installed")
+    if obstacle := cuda.find_obstacle():
+        return None, Path(False, obstacle)
     return cuda, Path(True, "Triton")
 
 

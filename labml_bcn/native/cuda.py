@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from labml_bcn._versions import FLEXIBLE_LAYOUT
 from labml_bcn.native.layouts import lay_out_as
 
 # What a program holds in registers, in values: as much as keeps memory busy, or less
@@ -36,9 +37,14 @@ class Plan(NamedTuple):
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def is_available() -> bool:
-    """Say whether Triton is installed."""
-    return find_spec("triton") is not None
+def find_obstacle() -> str | None:
+    """Return what keeps the kernels from running, in words for the status."""
+    if FLEXIBLE_LAYOUT is None:
+        return (
+            f"PyTorch {torch.__version__} brings a Triton that is too old; the "
+            "kernels need PyTorch 2.6 or newer"
+        )
+    return None if find_spec("triton") else "Triton is not installed"
 
 
 def takes(x: Tensor) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from labml_bcn._versions import FLEXIBLE_LAYOUT
 from labml_bcn.native import backends
 from labml_bcn.native.layouts import lay_out_as, lay_out_for_kernels
 
@@ -119,7 +120,7 @@ def register() -> None:
     """Make the operators known to PyTorch."""
     for schema in SCHEMAS:
         # The compiler chooses the order in memory. The kernels take what comes.
-        LIBRARY.define(schema, tags=torch.Tag.flexible_layout)
+        LIBRARY.define(schema, tags=FLEXIBLE_LAYOUT or ())
     for name, (function, fake) in OPERATORS.items():
         for key in ("CPU", "CUDA"):
             LIBRARY.impl(name, function, key)

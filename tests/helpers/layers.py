@@ -14,6 +14,7 @@ from labml_bcn import (
     native,
 )
 from labml_bcn._numerics import cast, statistics_dtype
+from labml_bcn._versions import is_exporting
 from labml_bcn.batch_channel_norm import batch_channel_norm_stepwise
 
 C, G = 12, 3
@@ -29,7 +30,7 @@ class InOperations(BatchChannelNorm):
 
     def forward(self, x, residual=None):
         # An exported program has no kernels in any case.
-        exporting = torch.compiler.is_exporting()
+        exporting = is_exporting()
         with contextlib.nullcontext() if exporting else native.disabled():
             return super().forward(x, residual)
 

@@ -44,7 +44,9 @@ def run_in_group(target: Callable[..., Any], size: int, *arguments: Any) -> list
         errors = [path.read_text() for path in folder.glob("*.error")]
         assert not errors, "\n".join(errors)
         assert [process.exitcode for process in processes] == [0] * size
-        return [torch.load(folder / f"{rank}.pt") for rank in range(size)]
+        return [
+            torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(size)
+        ]
 
 
 def _run_member(

@@ -52,19 +52,20 @@ def block(**options):
     )
 
 
-def assert_the_same_step(plain, checkpointed, run, model, steps=2):
+def assert_the_same_step(plain, checkpointed, run, model, steps=2, exactly=True):
     """Train with and without, and compare all gradients and statistics."""
     twin = copy.deepcopy(model)
+    close = dict.fromkeys(("rtol", "atol"), 1e-6 if exactly else 1e-4)
     for _ in range(steps):
         x = torch.randn(2, 3, 8, 8).requires_grad_()
         y = x.detach().clone().requires_grad_()
         for each, leaf, call in ((model, x, checkpointed), (twin, y, plain)):
             run(each, leaf, call).square().sum().backward()
-        assert_close(x.grad, y.grad, rtol=1e-6, atol=1e-6)
+        assert_close(x.grad, y.grad, **close)
     for a, b in zip(model.parameters(), twin.parameters(), strict=True):
-        assert_close(a.grad, b.grad, rtol=1e-6, atol=1e-6)
+        assert_close(a.grad, b.grad, **close)
     for a, b in zip(model.buffers(), twin.buffers(), strict=True):
-        assert torch.equal(a, b)
+        assert torch.equal(a, b) if exactly else torch.allclose(a, b, atol=1e-6)
 
 
 def plainly(module, *args):
@@ -163,9 +164,12 @@ def test_autocast_makes_no_difference(way):
 def test_frozen_norms_and_evaluation_make_no_difference(way):
     model = block()
     freeze_statistics(model[1])
-    assert_the_same_step(plainly, way, in_one, model)
+    # Without gradients, as in a reentrant checkpoint's first pass, evaluation takes
+    # another path, with other roundings.
+    exactly = way is not WAYS["reentrant"]
+    assert_the_same_step(plainly, way, in_one, model, exactly=exactly)
     model.zero_grad()
-    assert_the_same_step(plainly, way, in_one, model.eval())
+    assert_the_same_step(plainly, way, in_one, model.eval(), exactly=exactly)
 
 
 @pytest.mark.parametrize("way", [checkpoint, with_contexts])
@@ -287,6 +291,10 @@ def test_a_function_is_refused_with_a_way_out():
         checkpoint_contexts(lambda x: x)
 
 
+@pytest.mark.skipif(
+    not hasattr(torch.compiler, "set_stance"),
+    reason="PyTorch below 2.6 checkpoints no compiled part, whatever it holds",
+)
 @every_way
 def test_a_compiled_part_may_be_checkpointed(way):
     def run(model, x, call):

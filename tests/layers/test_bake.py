@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from helpers.layers import F64, inputs, randomize
 from helpers.oracle import assert_close, normalize, standardize
-from torch import nn
+from torch import Tensor, nn
 from torch.ao.quantization import get_default_qconfig_mapping
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 from torch.nn.utils import parametrizations, prune
@@ -504,6 +504,24 @@ def test_a_norm_adds_its_residual(activation, shows):
     assert_taken_by_all(baked, x)
 
 
+class MayHaveNone(Residual):
+    """A block for places with a residual and for places without one."""
+
+    def forward(self, x, residual: Tensor | None = None):
+        return self.norm(self.conv(x), residual)
+
+
+@traced
+@pytest.mark.parametrize("shows", [True, False], ids=["example", "no example"])
+@pytest.mark.parametrize("activation", ["relu", None])
+def test_a_residual_may_be_none(activation, shows):
+    x = inputs(2, 12, 6, 6)
+    model = evaluating(MayHaveNone(activation))
+    baked = assert_bakes(model, x, example=x if shows else None)
+    assert not set(kinds(baked)) & set(BATCH_NORM.values())
+    assert_taken_by_all(evaluating(nn.Sequential(baked)), x)
+
+
 def test_a_residual_by_keyword_or_of_the_root_is_added():
     class ByName(Residual):
         def forward(self, x):
@@ -522,6 +540,18 @@ def test_a_neighbours_name_tells_the_rank_through_norms_and_activations():
     baked = assert_bakes(model, inputs(2, 12, 6, 6))
     assert kinds(baked).count(nn.BatchNorm2d) == 3
     assert isinstance(baked[-1], torch.fx.GraphModule)
+
+
+def test_without_an_example_nothing_is_passed_that_may_be_none():
+    class WithTargets(Branches):
+        def forward(self, x, targets=None):
+            y = self.conv(x)
+            if targets is not None:
+                return self.norm(y), F.mse_loss(y, targets)
+            return self.norm(y)
+
+    x = inputs(2, 12, 6, 6)
+    assert type(assert_bakes(evaluating(WithTargets()), x).norm) is nn.GroupNorm
 
 
 class AddsItself(Residual):

@@ -519,7 +519,7 @@ def test_a_checkpoint_may_be_wrapped(key, prefix):
     file = io.BytesIO()
     torch.save({"epoch": 3, key: weights}, file)
     file.seek(0)
-    load_checkpoint(model, torch.load(file), "authors")
+    load_checkpoint(model, torch.load(file, weights_only=True), "authors")
     load_checkpoint(plain, weights, "authors")
     assert_untouched(model, plain.state_dict())
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from labml_bcn.native.library import NotLoadedError, load
+from labml_bcn.native.library import NotLoadedError, find_parallel_for, load
 
 EVALUATION, AROUND_BATCH_MEAN, AROUND_RUNNING_MEAN, PLAIN = range(4)
 HOWS = (EVALUATION, AROUND_BATCH_MEAN, AROUND_RUNNING_MEAN, PLAIN)
@@ -69,6 +69,14 @@ def library():
         return load()
     except NotLoadedError as error:
         pytest.skip(str(error))
+
+
+def test_without_pytorchs_threads_it_is_said_which_version_lends_them(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setattr(torch, "__path__", [str(tmp_path)])  # as in older ones
+    with pytest.raises(NotLoadedError, match=r"need PyTorch 2\.10 or newer"):
+        find_parallel_for()
 
 
 def call(function, arguments, threads=1):

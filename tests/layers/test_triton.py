@@ -20,7 +20,10 @@ from helpers.oracle import Running, batch_norm, channel_norm, normalize, standar
 from labml_bcn.native import cuda
 from labml_bcn.native.cuda import divide_up, plan
 
-if not cuda.is_available():
+obstacle = cuda.find_obstacle()
+if obstacle and "need PyTorch" in obstacle:
+    pytest.skip(obstacle, allow_module_level=True)
+if obstacle:
     skip_or_fail("Triton")
 
 ON_GPU = torch.cuda.is_available()

@@ -10,10 +10,16 @@ PAGES = [ROOT / "README.md", ROOT / "docs" / "use.md"]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: p.stem)
-def test_the_python_on_a_page_runs(path: Path) -> None:
-    blocks = re.findall(r"^```python\n(.*?)^```", path.read_text(), re.M | re.S)
+def test_the_python_on_a_page_runs_and_prints_what_the_page_says(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = path.read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
     assert blocks
     exec(compile("\n".join(blocks), path.name, "exec"), {})
+    printed = capsys.readouterr().out
+    for text in re.findall(r"^```text\n(.*?)^```", page, re.M | re.S):
+        assert text in printed
 
 
 def listed_paths(tree: str) -> set[str]:
