@@ -7,7 +7,7 @@ gives up, and the order inside of `nn.Sequential` is all that is known.
 """
 
 import inspect
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from operator import attrgetter
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.hooks import RemovableHandle
 
@@ -28,11 +28,8 @@ End = nn.Module | str
 INPUT = "the model's input"
 OUTPUT = "the model's output"
 
-# They return no tensor and look at the values all the same.
-LOOKS_AT_VALUES = {
-    "__bool__", "__float__", "__index__", "__int__", "item", "numpy", "tolist",
-}  # fmt: skip
-# They look at everything but the values.
+KEPT = "an attribute of the model"
+# Asked of a symbol, these do not look at its values.
 LOOKS_AT_SHAPE = {
     "dim", "element_size", "is_complex", "is_contiguous", "is_floating_point",
     "ndimension", "nelement", "numel", "size", "stride", "type",
@@ -48,8 +45,9 @@ class Dataflow:
     through.
     """
 
-    def __init__(self, observed: bool = False) -> None:
-        self.observed = observed
+    def __init__(self, observed: bool = False, guessed: bool = False) -> None:
+        # Whether a model was run for it, or the order in containers was all.
+        self.observed, self.guessed = observed, guessed
         self._sources: dict[End, list[End]] = {}
         self._readers: dict[End, list[End]] = {}
         self._shapes: dict[nn.Module, set[torch.Size]] = {}
@@ -222,19 +220,20 @@ def observe(model: nn.Module, example: Any) -> Dataflow:
     args, kwargs = arguments(example)
     flow = Dataflow(observed=True)
     with undisturbed(model), Watch(flow) as watch, watch.hooks(model):
-        watch.finish(model(*args, **kwargs))
+        watch.finish(model, model(*args, **kwargs))
     return flow
 
 
-class Watch(TorchFunctionMode):
-    """Sees the calls of modules by hooks, and functions between them as a mode.
+class Watch(TorchDispatchMode):
+    """Sees the calls of modules by hooks, and as a mode what is done between them.
 
-    A tensor is known by what made it last. It is kept alive: another one at the same
-    place in memory would take its name.
+    All operations on values come by, whoever calls them, and none that looks at a
+    shape. A tensor is known by what made it last. It is kept alive: another one at
+    the same place in memory would take its name.
     """
 
     def __init__(self, flow: Dataflow) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.flow = flow
         self.made: dict[int, tuple[Tensor, End]] = {}
         self.inside = 0
@@ -248,7 +247,7 @@ class Watch(TorchFunctionMode):
                 handles.extend(self.hooks_on_scripted(unit))
                 continue
             handles.append(unit.register_forward_pre_hook(self.enter, with_kwargs=True))
-            handles.append(unit.register_forward_hook(self.leave))
+            handles.append(unit.register_forward_hook(self.leave, always_call=True))
         try:
             yield
         finally:
@@ -268,7 +267,7 @@ class Watch(TorchFunctionMode):
 
         return [
             nn.modules.module.register_module_forward_pre_hook(enter),
-            nn.modules.module.register_module_forward_hook(leave),
+            nn.modules.module.register_module_forward_hook(leave, always_call=True),
         ]
 
     def made_by(self, tensor: Tensor) -> End:
@@ -296,29 +295,33 @@ class Watch(TorchFunctionMode):
         for tensor in tensors_of(output):
             self.made[id(tensor)] = tensor, maker
 
-    def finish(self, output: Any) -> None:
-        """Note what the whole model returns."""
+    def finish(self, model: nn.Module, output: Any) -> None:
+        """Note what the whole model returns, and what it has kept for others."""
         for tensor in tensors_of(output):
             self.flow.add_reader(self.made_by(tensor), OUTPUT)
+        for module in model.modules():
+            for tensor in tensors_of(vars(module)):
+                self.flow.add_reader(self.made_by(tensor), KEPT)
 
-    def __torch_function__(
+    def __torch_dispatch__(
         self,
-        func: Callable[..., Any],
+        func: Any,
         types: Any,
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Call a function, and note what it reads and makes."""
+        """Run an operation, and note what it reads and makes."""
         result = func(*args, **(kwargs or {}))
         if self.inside:
             return result
-        name = getattr(func, "__name__", str(func))
-        if tensors_of(result) or name in LOOKS_AT_VALUES:
-            for tensor in tensors_of((args, kwargs)):
-                self.flow.add_reader(self.made_by(tensor), name)
-                if id(tensor) not in self.made:
-                    self.flow.add_read_tensor(tensor, name)
-            self.note(result, name)
+        name = func.overloadpacket.__name__.strip("_")
+        read = tensors_of((args, kwargs))
+        for tensor in read:
+            self.flow.add_reader(self.made_by(tensor), name)
+            if id(tensor) not in self.made:
+                self.flow.add_read_tensor(tensor, name)
+        # What returns nothing has written into what it was given.
+        self.note(read if result is None else result, name)
         return result
 
 
@@ -331,15 +334,32 @@ def tensors_of(tree: Any) -> list[Tensor]:
         item = waiting.pop()
         if isinstance(item, Tensor):
             found.append(item)
-        if isinstance(item, (Tensor, nn.Module, type, ModuleType)) or id(item) in seen:
+        if isinstance(item, OPAQUE) or id(item) in seen:
             continue
         seen.add(id(item))
-        if isinstance(item, Mapping):
-            waiting.extend(item.values())
-        elif isinstance(item, (list, tuple, set)):
-            waiting.extend(reversed(list(item)))
-        waiting.extend(getattr(item, "__dict__", {}).values())
+        waiting.extend(reversed(list(contents_of(item))))
     return found
+
+
+# Tensors are what is looked for. The others lead out of the data.
+OPAQUE = (Tensor, nn.Module, type, ModuleType, str, bytes)
+
+
+def contents_of(item: Any) -> Iterator[Any]:
+    """Go through what a container or a plain object holds.
+
+    What an iterator gives can be had once only. It is had by whoever runs a model for
+    its dataflow: nobody else waits for that output.
+    """
+    if isinstance(item, Mapping):
+        yield from item.values()
+    elif isinstance(item, (Collection, Iterator)):
+        yield from item
+    yield from getattr(item, "__dict__", {}).values()
+    for kind in type(item).__mro__:
+        names = vars(kind).get("__slots__", ())
+        for name in (names,) if isinstance(names, str) else names:
+            yield getattr(item, name, None)
 
 
 def trace(model: nn.Module) -> Dataflow:
@@ -360,6 +380,9 @@ def trace_symbols(model: nn.Module) -> Dataflow:
     from torch import fx
 
     class Tracer(fx.Tracer):
+        # A buffer is to be seen where it is read, as a parameter is.
+        proxy_buffer_attributes = True
+
         def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
             return is_unit(module)
 
@@ -414,7 +437,7 @@ def order_in_containers(model: nn.Module) -> Dataflow:
     A module that is registered elsewhere, too, may be called from there: of such a one
     nothing is known.
     """
-    flow = Dataflow()
+    flow = Dataflow(guessed=True)
     elsewhere: set[nn.Module] = set()
     for container in model.modules():
         if runs_in_order(container):

@@ -390,7 +390,7 @@ def is_norm(reader: nn.Module | str) -> bool:
     Return whether something takes out the scale of what it reads.
     """
     if isinstance(reader, str):
-        return reader in FUNCTIONS_THAT_NORMALIZE
+        return any(name in reader for name in FUNCTIONS_THAT_NORMALIZE)
     return isinstance(reader, (*NORMS_OF_TORCH, *NORMS))
 
 

@@ -923,7 +923,7 @@ def test_a_weight_that_a_function_reads_as_it_is_stored_is_refused():
 
     x = inputs(2, 3, 6, 6)
     for example in (None, x):
-        with pytest.raises(ValueError, match="conv's own, but conv_transpose2d reads"):
+        with pytest.raises(ValueError, match="conv's own, but conv.* reads"):
             bake(Tied().eval(), example)
 
 
@@ -947,3 +947,62 @@ def test_random_numbers_are_left_alone():
     torch.manual_seed(5)
     bake(model, x)
     assert torch.equal(torch.rand(3), expected)
+
+
+class ReadsUnseen(nn.Module):
+    """Reads its convolution by way of Python's numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = WSConv2d(3, 8, 3), EstimatedBatchNorm(8)
+
+    def forward(self, x):
+        y = self.conv(x)
+        return self.norm(y) * y.tolist()[0][0][0][0]
+
+
+def test_a_reading_that_nobody_can_see_leaves_the_norm_as_it_is():
+    x = inputs(2, 3, 6, 6)
+    model = ReadsUnseen().train()
+    model(x)
+    model.eval()
+    plain = bake(model, x)
+    torch.testing.assert_close(plain(x), model(x))
+
+
+def test_a_copy_that_gives_something_else_is_refused():
+    class Counts(nn.Module):
+        steps = 0
+
+        def __init__(self):
+            super().__init__()
+            self.conv = WSConv2d(3, 8, 3)
+
+        def forward(self, x):
+            Counts.steps += 1
+            return self.conv(x) * Counts.steps
+
+    with pytest.raises(ValueError, match="gives something else"):
+        bake(Counts().eval(), inputs(2, 3, 6, 6))
+
+
+def test_the_order_in_a_container_is_no_reason_to_fold():
+    class Taps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(WSConv2d(3, 8, 3), EstimatedBatchNorm(8))
+
+        def forward(self, x):
+            outputs = []
+            for layer in self.body:
+                x = layer(x if x.sum() < 1e9 else -x)
+                outputs.append(x)
+            return outputs
+
+    x = inputs(2, 3, 6, 6)
+    model = Taps()
+    model(x)
+    model.eval()
+    for example in (None, x):
+        for given, expected in zip(bake(model, example)(x), model(x), strict=True):
+            torch.testing.assert_close(given, expected)
