@@ -77,6 +77,7 @@ from labml_bcn._numerics import (
     count_positions,
     is_known_true,
     statistics_dtype,
+    widest,
 )
 from labml_bcn._passes import choose_passes, per_sample
 from labml_bcn.batch_norm import REMEDY, is_empty_batch, move_statistics
@@ -240,12 +241,13 @@ def pool_moments(
     processes](batch_norm.py#BatchNorm.batch_statistics). Last comes the
     number of values, $B L$.
     """
-    centre, count = average(point, [0], group, length)
-    rest = distance_from(centre, point, step)
-    spread = torch.addcmul(v, rest, rest)
-    both, _ = average(torch.stack((rest, spread)), [1], group, length)
-    shift, var = both
-    return centre, shift, var - shift.square(), count
+    mean, count = average(widest(point) + step, [0], group, length)
+    centre = cast(mean, v.dtype)
+    shift = cast(mean - centre, v.dtype)
+    between = distance_from(centre, point, step - shift)
+    spread = torch.addcmul(v, between, between)
+    var, _ = average(spread, [0], group, length)
+    return centre, shift, var, count
 
 
 def normalization_statistics(
