@@ -6,7 +6,10 @@ symbols instead of tensors through the same code; where a program looks at value
 gives up, and the order inside of `nn.Sequential` is all that is known.
 """
 
+import copy
 import inspect
+import random
+import sys
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import pairwise
@@ -16,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
@@ -128,7 +132,8 @@ def is_unit(module: nn.Module) -> bool:
     """Return whether a dataflow lists the module as one thing."""
     if type(module) is nn.Identity:
         return False
-    opaque = isinstance(module, (BatchChannelNorm, torch.jit.ScriptModule))
+    # A convolution that holds modules does something of its own with them.
+    opaque = isinstance(module, (BatchChannelNorm, torch.jit.ScriptModule, _ConvNd))
     return opaque or not any(module.children())
 
 
@@ -170,39 +175,86 @@ def undisturbed(model: nn.Module) -> Generator[None]:
     Whatever the run changes is put back: modes, buffers, attributes, and the state of
     the random numbers.
     """
-    scripted = [
-        (module, module.training)
-        for module in model.modules()
-        if isinstance(module, torch.jit.ScriptModule)
+    modules = list(model.modules())
+    modes = [module.training for module in modules]
+    plain = [m for m in modules if not isinstance(m, torch.jit.ScriptModule)]
+    attributes = [dict(vars(module)) for module in plain]
+    # What stands in them may be changed where it stands.
+    containers = [
+        (value, copy.copy(value))
+        for each in attributes
+        for value in each.values()
+        if isinstance(value, (list, dict, set))
     ]
-    attributes = [
-        (module, dict(module.__dict__), dict(module._buffers))
-        for module in model.modules()
-        if not isinstance(module, torch.jit.ScriptModule)
-    ]
-    values = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    devices = {tensor.device for tensor in model.parameters() if tensor.is_cuda}
+    tensors = [Saved(x) for x in (*model.parameters(), *model.buffers())]
     try:
-        with torch.random.fork_rng(list(devices)), torch.no_grad():
-            model.eval()
+        with keep_random_numbers(model), torch.no_grad():
+            # A model's own `eval` may do more than that.
+            for module in modules:
+                module.training = False
             yield
     finally:
-        for module, before, buffers in attributes:
-            module.__dict__.clear()
-            module.__dict__.update(before)
-            module._buffers.clear()
-            module._buffers.update(buffers)
-        for module, mode in scripted:
-            module.train(mode)
-        with torch.no_grad():
-            for buffer, value in values:
-                buffer.copy_(value)
+        for container, before in containers:
+            container.clear()
+            add = container.extend if isinstance(container, list) else container.update
+            add(before)
+        for module, before in zip(plain, attributes, strict=True):
+            vars(module).clear()
+            vars(module).update(before)
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
+        for saved in tensors:
+            saved.restore()
 
 
-def is_uninitialized(module: nn.Module) -> bool:
-    """Return whether a module learns its shapes from the first input only."""
-    own = (*module._parameters.values(), *module._buffers.values())
-    return any(tensor is not None and is_lazy(tensor) for tensor in own)
+class Saved:
+    """A parameter or a buffer as it was."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor, self.learns = tensor, tensor.requires_grad
+        if self.has_values():
+            # The same memory under another name, and what stands there.
+            self.place = tensor.data
+            self.shape, self.values = tensor.shape, tensor.detach().clone()
+
+    def has_values(self) -> bool:
+        """Return whether there is anything to save."""
+        return not (is_lazy(self.tensor) or self.tensor.is_meta)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Make the tensor what it was, unless it still is."""
+        self.tensor.requires_grad_(self.learns)
+        if not self.has_values():
+            return
+        tensor, values = self.tensor, self.values
+        is_there = tensor.shape == self.shape and (
+            tensor.untyped_storage().data_ptr()
+            == self.place.untyped_storage().data_ptr()
+        )
+        if not is_there or not torch.equal(tensor, values):
+            tensor.data = self.place.resize_(self.shape)
+            tensor.copy_(values)
+
+
+@contextmanager
+def keep_random_numbers(model: nn.Module) -> Generator[None]:
+    """Put the states of all generators back that a model may draw from."""
+    devices = {tensor.device for tensor in model.parameters() if tensor.is_cuda}
+    numpy = sys.modules.get("numpy")
+    python, of_numpy = random.getstate(), numpy and numpy.random.get_state()
+    try:
+        with torch.random.fork_rng(list(devices)):
+            yield
+    finally:
+        random.setstate(python)
+        if numpy:
+            numpy.random.set_state(of_numpy)
+
+
+def is_uninitialized(model: nn.Module) -> bool:
+    """Return whether a model learns shapes from its first input only."""
+    return any(is_lazy(x) for x in (*model.parameters(), *model.buffers()))
 
 
 def dataflow(model: nn.Module, example: Any = None) -> Dataflow:
@@ -210,7 +262,7 @@ def dataflow(model: nn.Module, example: Any = None) -> Dataflow:
 
     A run would give lazy modules their shapes: such a model is not run.
     """
-    if example is None or any(is_uninitialized(m) for m in model.modules()):
+    if example is None or is_uninitialized(model):
         return trace(model)
     return observe(model, example)
 
@@ -219,8 +271,16 @@ def observe(model: nn.Module, example: Any) -> Dataflow:
     """Run a model once, and return which module read what."""
     args, kwargs = arguments(example)
     flow = Dataflow(observed=True)
-    with undisturbed(model), Watch(flow) as watch, watch.hooks(model):
-        watch.finish(model, model(*args, **kwargs))
+    try:
+        with undisturbed(model), Watch(flow) as watch, watch.hooks(model):
+            watch.finish(model, model(*args, **kwargs))
+    except TypeError as error:
+        if isinstance(example, Mapping):
+            error.add_note(
+                "A dict is taken for arguments by keyword. If it is an argument "
+                "itself, pass (example,)."
+            )
+        raise
     return flow
 
 
@@ -237,6 +297,7 @@ class Watch(TorchDispatchMode):
         self.flow = flow
         self.made: dict[int, tuple[Tensor, End]] = {}
         self.inside = 0
+        self.hidden: set[nn.Module] = set()
 
     @contextmanager
     def hooks(self, model: nn.Module) -> Generator[None]:
@@ -282,6 +343,8 @@ class Watch(TorchDispatchMode):
             self.flow.add_call(module, [self.made_by(x) for x in tensors])
             self.flow.add_arguments(module, args, kwargs)
             self.flow.add_shapes(module, tensors)
+        else:
+            self.hidden.add(module)
         self.inside += 1
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -302,6 +365,9 @@ class Watch(TorchDispatchMode):
         for module in model.modules():
             for tensor in tensors_of(vars(module)):
                 self.flow.add_reader(self.made_by(tensor), KEPT)
+        # What was called by another one has readers that nobody has seen.
+        for module in self.hidden:
+            self.flow.forget(module)
 
     def __torch_dispatch__(
         self,

@@ -386,16 +386,16 @@ def require_no_other_reader(
         )
 
 
-def run_weight_hooks(conv: nn.Module) -> None:
+def run_weight_hooks(layer: nn.Module) -> None:
     """
-    Have PyTorch's older weight norm, spectral norm and pruning compute the
+    Have PyTorch's older weight norm, spectral norm and pruning compute a
     weight, as they do in a hook before each call, and remove that hook.
     """
-    hooks = conv._forward_pre_hooks
+    hooks = layer._forward_pre_hooks
     for key, hook in list(hooks.items()):
         if isinstance(hook, (WeightNorm, SpectralNorm, BasePruningMethod)):
             with torch.enable_grad():
-                hook(conv, ())
+                hook(layer, ())
             del hooks[key]
 
 
@@ -464,6 +464,9 @@ def bake_norms(model: nn.Module, flow: Dataflow) -> None:
 
     Fold what can be folded, and put plain norms in the place of the rest.
     """
+    for module in model.modules():
+        if isinstance(module, NORMS):
+            run_weight_hooks(module)
     # Neighbours are asked for their names first, while they have them.
     kinds = {
         norm: kind_of_batch_norm(norm, flow)
@@ -727,14 +730,29 @@ def plain_channel_norm(norm: ChannelNorm) -> nn.GroupNorm:
     first](batch_channel_norm.py#ChannelNorm.forward). Behind a batch norm,
     which has centred every channel, nothing is there to be lost.
     """
-    scale, shift = norm.scale, norm.shift
+    weights = both(norm)
     group_size = norm.channels // norm.groups
-    affine = scale is not None and shift is not None
+    affine = bool(weights)
     plain = nn.GroupNorm(norm.groups, norm.channels, norm.eps, affine)
-    if scale is not None and shift is not None:
-        plain.weight = parameter(scale, scale.dtype, group_size)
-        plain.bias = parameter(shift, shift.dtype, group_size)
+    if weights:
+        plain.weight, plain.bias = (
+            parameter(values, values.dtype, group_size) for values in weights
+        )
     return plain
+
+
+def both(norm: BatchNorm | ChannelNorm) -> list[Tensor]:
+    """
+    Return scale and shift of a norm, or nothing if it has neither.
+
+    PyTorch's norms have both or none. One alone is joined by ones or zeros.
+    """
+    scale, shift = norm.scale, norm.shift
+    if scale is not None:
+        return [scale, torch.zeros_like(scale) if shift is None else shift]
+    if shift is not None:
+        return [torch.ones_like(shift), shift]
+    return []
 
 
 def plain_batch_norm(norm: BatchNorm, kind: Any) -> nn.Module:
@@ -749,18 +767,20 @@ def plain_batch_norm(norm: BatchNorm, kind: Any) -> nn.Module:
     values = (norm.scale, norm.shift, norm.exp_mean, norm.exp_var)
     known = next((v for v in values if v is not None), torch.empty(0))
     dtype = statistics_dtype(known)
+    weights = both(norm)
     plain: nn.Module = kind(
         norm.channels,
         eps=norm.eps,
         momentum=norm.momentum,
-        affine=norm.scale is not None and norm.shift is not None,
+        affine=bool(weights),
         track_running_stats=norm.exp_mean is not None,
         device=known.device,
         dtype=dtype,
     )
-    if norm.scale is not None and norm.shift is not None:
-        plain.weight = parameter(norm.scale, dtype)
-        plain.bias = parameter(norm.shift, dtype)
+    if weights:
+        plain.weight, plain.bias = (
+            parameter(values, dtype) for values in weights
+        )
     if norm.exp_mean is not None and norm.exp_var is not None:
         plain.running_mean = norm.exp_mean.to(dtype, copy=True)
         plain.running_var = norm.exp_var.to(dtype, copy=True)

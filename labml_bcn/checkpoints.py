@@ -153,9 +153,14 @@ def require_tensors(state_dict: Mapping[str, Any]) -> State:
         if isinstance(inner := state_dict.get(name), Mapping):
             return require_tensors(inner)
     for key, value in state_dict.items():
-        if not isinstance(value, Tensor) or value.is_meta:
+        if not isinstance(key, str):
             raise TypeError(
-                "state_dict must hold tensors with values, got "
+                f"state_dict must have names as its keys, got {key!r} "
+                f"({type(key).__name__}); pass what state_dict() returns"
+            )
+        if not isinstance(value, Tensor) or value.is_meta or value.is_complex():
+            raise TypeError(
+                "state_dict must hold tensors of real values, got "
                 f"{type(value).__name__} at {key!r}; pass the part of the checkpoint "
                 f"that holds the weights (under {' or '.join(map(repr, WRAPPERS))} it "
                 "is found)"

@@ -73,7 +73,8 @@ def update_statistics(
 
     - `model`: the model. Its modes and momenta are as before in the end.
     - `batches`: what a data loader gives: tensors; lists or tuples that begin with the
-      input, such as `(input, target)`; or mappings of keyword arguments.
+      input, such as `(input, target)`; or mappings of keyword arguments. An input
+      that is a mapping itself stands in a list or a tuple.
     - `device`: where to send the inputs. By default they stay where they are.
 
     **Raises**
@@ -120,12 +121,11 @@ def run(model: nn.Module, batch: Any, device: torch.device | str | None) -> None
                 f"a batch must begin with the model's input, got {batch!r}; have the "
                 "loader give tensors or (input, target)"
             )
-        batch = batch[0]
-    inputs = batch if device is None else send(batch, device)
-    if isinstance(inputs, Mapping):
-        model(**inputs)
+        model(batch[0] if device is None else send(batch[0], device))
+    elif isinstance(batch, Mapping):
+        model(**(batch if device is None else send(batch, device)))
     else:
-        model(inputs)
+        model(batch if device is None else send(batch, device))
 
 
 def send(batch: Any, device: torch.device | str) -> Any:
@@ -312,6 +312,11 @@ def freeze_statistics(model: nn.Module, frozen: bool = True) -> int:
     - `TypeError`: if `model` is no module.
     - `ValueError`: if it holds no norm with running statistics.
     """
+    if not isinstance(frozen, bool):
+        raise TypeError(
+            f"frozen must be True or False, got {frozen!r} ({type(frozen).__name__}); "
+            "pass one of the two"
+        )
     norms = require_tracking_norms(model)
     if frozen:
         for norm in norms:

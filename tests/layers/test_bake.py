@@ -923,7 +923,7 @@ def test_a_weight_that_a_function_reads_as_it_is_stored_is_refused():
 
     x = inputs(2, 3, 6, 6)
     for example in (None, x):
-        with pytest.raises(ValueError, match="conv's own, but conv.* reads"):
+        with pytest.raises(ValueError, match=r"conv's own, but conv.* reads"):
             bake(Tied().eval(), example)
 
 
@@ -1006,3 +1006,37 @@ def test_the_order_in_a_container_is_no_reason_to_fold():
     for example in (None, x):
         for given, expected in zip(bake(model, example)(x), model(x), strict=True):
             torch.testing.assert_close(given, expected)
+
+
+@pytest.mark.parametrize("missing", ["scale", "shift"])
+@pytest.mark.parametrize("folds", [True, False])
+@pytest.mark.parametrize("part", ["batch_norm", "channel_norm"])
+def test_scale_or_shift_alone_is_baked(missing, folds, part):
+    class Adds(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = WSConv2d(3, 8, 3), BatchChannelNorm(8, 2)
+
+        def forward(self, x):
+            y = self.conv(x)
+            return self.norm(y) if folds else self.norm(y) + y
+
+    model, x = Adds(), inputs(2, 3, 6, 6)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter)
+    model.norm.get_submodule(part).register_parameter(missing, None)
+    model(x)
+    model.eval()
+    for example in (None, x):
+        torch.testing.assert_close(bake(model, example)(x), model(x))
+
+
+@pytest.mark.parametrize("folds", [True, False])
+def test_a_pruned_norm_is_baked(folds):
+    model = nn.Sequential(WSConv2d(3, 8, 3), BatchChannelNorm(8, 2)).eval()
+    if not folds:
+        model = nn.Sequential(BatchChannelNorm(3, 1), *model)
+    norm = model[1] if folds else model[0]
+    prune.l1_unstructured(norm.batch_norm, "scale", 0.5)
+    x = inputs(2, 3, 6, 6)
+    torch.testing.assert_close(bake(model, x)(x), model(x))

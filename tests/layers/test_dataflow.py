@@ -1,9 +1,11 @@
 """What is known of a network's dataflow, and that looking leaves no trace."""
 
 import copy
+import random
 from collections import deque
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -172,6 +174,13 @@ class Slots:
         ["self.kept = y", "return self.norm(y)"],
         ["self.kept = {'raw': [y]}", "return self.norm(y)"],
         ["return self.norm(y) + (y.numpy() > 0).any()"],
+        ["return self.norm(y) + torch.vmap(torch.sin)(y)"],
+        ["return self.norm(y) + torch.from_dlpack(y)"],
+        [
+            "with torch._C.DisableTorchFunction():",
+            "    z = y.sin()",
+            "return self.norm(y) + z",
+        ],
     ],
     ids=lambda lines: lines[0],
 )
@@ -313,6 +322,119 @@ def test_looking_leaves_no_trace(fails):
         assert torch.equal(example, IMAGE)
     for name, value in before.state_dict().items():
         assert torch.equal(model.state_dict()[name], value)
+
+
+class Rewrites(nn.Module):
+    """Changes its own parameters, buffers, lists and modes."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+        self.log, self.cache = [], {}
+        self.register_buffer("seen", torch.zeros(0))
+        self.merged = False
+
+    def train(self, mode=True):
+        self.requires_grad_(mode)
+        if not mode and not self.merged:
+            self.conv.weight.data += 1
+            self.merged = True
+        return super().train(mode)
+
+    def forward(self, x):
+        with torch.no_grad():
+            self.conv.weight.data = torch.renorm(self.conv.weight.data, 2, 0, 0.1)
+            self.conv.bias.data.add_(1)
+        self.norm.weight.requires_grad_(False)
+        self.seen.resize_(3).fill_(1)
+        self.log.append(x)
+        self.cache["x"] = x
+        self.eval()
+        return self.norm(self.conv(x)) * random.random() * float(np.random.rand())
+
+
+@pytest.mark.parametrize("look", [observe, lambda model, _: trace(model)])
+def test_a_model_that_changes_itself_is_as_it_was(look):
+    model = Rewrites()
+    weight, place = model.conv.weight, model.conv.weight.data_ptr()
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+    random_state, numpy_state = random.getstate(), np.random.get_state()
+    look(model, IMAGE)
+    assert model.conv.weight is weight
+    assert weight.data_ptr() == place
+    for name, value in before.items():
+        assert torch.equal(model.state_dict()[name], value)
+    assert all(p.requires_grad for p in model.parameters())
+    assert all(module.training for module in model.modules())
+    assert (model.log, model.cache, model.merged) == ([], {}, False)
+    assert random.getstate() == random_state
+    assert (np.random.get_state()[1] == numpy_state[1]).all()
+    assert np.random.get_state()[2] == numpy_state[2]
+
+
+def test_layers_that_a_run_makes_are_gone_after():
+    class Makes(nn.Module):
+        proj = None
+
+        def forward(self, x):
+            if self.proj is None:
+                self.proj = nn.Conv2d(4, 4, 1)
+                self.scale = nn.Parameter(torch.ones(1))
+            return self.proj(x) * self.scale
+
+    model = Makes()
+    observe(model, IMAGE)
+    assert not list(model.parameters())
+    assert not list(model.children())
+    assert model.proj is None
+
+
+def test_of_a_module_that_another_one_calls_nothing_is_known():
+    class Lambda(nn.Module):
+        def __init__(self, function):
+            super().__init__()
+            self.function = function
+
+        def forward(self, x):
+            return self.function(x)
+
+    class Calls(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+            self.half = Lambda(lambda x: self.conv(x) / 2)
+
+        def forward(self, x):
+            return self.norm(self.conv(x)) + self.half(x)
+
+    model = Calls()
+    flow = observe(model, IMAGE)
+    assert flow.readers_of(model.conv) is None
+    assert flow.sources_of(model.norm) is None
+
+
+def test_a_trace_sees_who_reads_a_buffer():
+    class Centres(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm2d(4)
+
+        def forward(self, x):
+            return self.norm(x - self.norm.running_mean.view(1, -1, 1, 1))
+
+    model = Centres()
+    assert trace_symbols(model).reader_of_tensor(model.norm.running_mean) == "view"
+
+
+def test_a_dict_that_is_no_keyword_argument_is_told_what_to_do():
+    class Takes(nn.Module):
+        def forward(self, batch):
+            return batch["image"]
+
+    with pytest.raises(TypeError) as caught:
+        observe(Takes(), {"image": IMAGE})
+    assert "(example,)" in caught.value.__notes__[0]
+    observe(Takes(), ({"image": IMAGE},))
 
 
 def test_a_lazy_model_is_not_run():

@@ -656,3 +656,23 @@ def test_what_is_no_model_is_refused(call):
     arguments = (None,) if call is share_statistics else ()
     with pytest.raises(TypeError, match=r"nn\.Module"):
         call([network()], *arguments)
+
+
+def test_an_input_that_is_a_mapping_stands_in_a_tuple():
+    class TakesOne(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = BatchNorm(3)
+
+        def forward(self, batch):
+            return self.norm(batch["image"])
+
+    model, x = TakesOne(), torch.randn(4, 3, 5)
+    update_statistics(model, [({"image": x}, "target")])
+    torch.testing.assert_close(model.norm.exp_mean, x.mean((0, 2)))
+
+
+@pytest.mark.parametrize("frozen", ["yes", None, 1])
+def test_frozen_is_true_or_false(frozen):
+    with pytest.raises(TypeError, match="frozen must be True or False"):
+        freeze_statistics(BatchNorm(3), frozen)
