@@ -374,7 +374,9 @@ def test_a_model_that_changes_itself_is_as_it_was(look):
 
 def test_layers_that_a_run_makes_are_gone_after():
     class Makes(nn.Module):
-        proj = None
+        def __init__(self):
+            super().__init__()
+            self.proj = None
 
         def forward(self, x):
             if self.proj is None:
@@ -402,10 +404,10 @@ def test_of_a_module_that_another_one_calls_nothing_is_known():
         def __init__(self):
             super().__init__()
             self.conv, self.norm = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
-            self.half = Lambda(lambda x: self.conv(x) / 2)
+            self.halved = Lambda(lambda x: self.conv(x) / 2)
 
         def forward(self, x):
-            return self.norm(self.conv(x)) + self.half(x)
+            return self.norm(self.conv(x)) + self.halved(x)
 
     model = Calls()
     flow = observe(model, IMAGE)
