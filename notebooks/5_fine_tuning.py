@@ -377,7 +377,7 @@ print("exported, at another size:", list(program(torch.randn(1, 3, 48, 40)).shap
 #   A longer run gives fresh norms and estimates more time. A momentum of
 #   0.01 takes some hundred steps to move at all.
 # - **One shift.** The new classes are photographs like the old ones.
-# - **A small network.** Twenty-four to 96 channels, eight convolutions with
+# - **A small network.** Twenty-four to 96 channels, nine convolutions with
 #   a norm, and no pretraining on a million images.
 # - **The data.** If the titles say "part of CIFAR-10" or "stand-in", the
 #   accuracies do not compare with those of others.
