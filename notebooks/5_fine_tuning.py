@@ -36,6 +36,7 @@
 # %%
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
 
@@ -47,6 +48,7 @@ from torch.nn import functional as F
 from labml_bcn import bake, convert, freeze_statistics, update_statistics
 from labml_bcn.experiment import cifar10, plotting
 from labml_bcn.experiment.loop import evaluate, shuffled_batches
+from labml_bcn.experiment.outcome import RunError
 from labml_bcn.experiment.train import train
 from labml_bcn.experiment.vgg import groups_for
 
@@ -193,15 +195,22 @@ print(convert(deepcopy(trained), EXAMPLE, groups=groups_for, pretrained=True))
 #
 # The same for all would favour one of them. So each is trained with every
 # rate of a small grid, and the best one on the images for choosing is taken.
-# A choice at the end of the grid is marked: there a finer answer may lie
-# outside.
+# A choice at the end of the grid is marked: there a better one may lie
+# outside. A run that diverges has no accuracy.
 
 # %%
 RATES = (0.001, 0.003, 0.01, 0.03)
 
 
-def fine_tune(name, model, lr, seed, images):
-    return train(model, images, batch_size=2, lr=lr, seed=seed, points=10, tests=1)
+def fine_tune(model, lr, seed, images):
+    """A run, or None if the rate was too high for it."""
+    options = {"batch_size": 2, "lr": lr, "seed": seed, "points": 10, "tests": 1}
+    with suppress(RunError):
+        return train(model, images, **options)
+
+
+def right(run):
+    return run.accuracy if run else 0.0
 
 
 def in_pairs(jobs, images):
@@ -209,7 +218,7 @@ def in_pairs(jobs, images):
     models = [prepare(name, seed) for name, _, seed in jobs]
     with ThreadPoolExecutor(2) as pool:
         runs = pool.map(
-            lambda job, model: fine_tune(job[0], model, *job[1:], images),
+            lambda job, model: fine_tune(model, *job[1:], images),
             jobs,
             models,
         )
@@ -220,11 +229,12 @@ tried = in_pairs([(n, lr, 0) for n in NAMES for lr in RATES], choosing)
 best = {}
 print("             " + "".join(f"{lr:>9}" for lr in RATES))
 for name in NAMES:
-    row = {lr: tried[name, lr, 0][1].accuracy for lr in RATES}
+    row = {lr: right(tried[name, lr, 0][1]) for lr in RATES}
     best[name] = max(row, key=row.get)
     at_the_end = best[name] in (RATES[0], RATES[-1])
     note = f"   {best[name]}" + (", at the end of the grid" if at_the_end else "")
-    print(f"{name:13}" + "".join(f"{share:9.1%}" for share in row.values()) + note)
+    shares = [f"{share:.1%}" if share else "diverged" for share in row.values()]
+    print(f"{name:13}" + "".join(f"{share:>9}" for share in shares) + note)
 
 # %% [markdown]
 # ## Three seeds
@@ -295,7 +305,8 @@ plotting.show(
 fig, ax = plt.subplots(figsize=(4.8, 3.4), layout="constrained")
 ends = []
 for name in NAMES:
-    curves = [runs[name, best[name], seed][1].points for seed in SEEDS]
+    finished = [run for s in SEEDS if (run := runs[name, best[name], s][1])]
+    curves = [run.points for run in finished]
     seen = [point.images for point in curves[0]]
     losses = torch.tensor([[point.loss for point in c] for c in curves]).mean(0)
     ax.plot(seen, losses, label=name, **LOOKS[name])
