@@ -366,14 +366,19 @@ def settings_of_filters(
     module: WSConv, name: str, values: State, row: Source
 ) -> dict[str, Any]:
     """Return what makes a convolution standardize its weight as the source does."""
-    weight = values[join(name, "weight")].double().flatten(1)
     gain = values.get(join(name, "gain"))
     if row.scaled:
         assert gain is not None
-        gain = gain.double() * row.gamma / weight.shape[1] ** 0.5
+        gain = gain.double() * row.gamma / module.weight[0].numel() ** 0.5
     if row.eps_of_deviation:
         assert row.eps is not None
-        variance = weight.var(1, correction=row.correction)
+        key = join(name, "weight")
+        if key not in values:
+            raise ValueError(
+                f"model must hold {key!r} as it is, got one that something else "
+                "computes; take the parametrization away, load, and put it back"
+            )
+        variance = values[key].double().flatten(1).var(1, correction=row.correction)
         gain = (variance + row.eps).sqrt() / (variance.sqrt() + row.eps_of_deviation)
     return {
         "eps": row.eps,

@@ -85,8 +85,9 @@ def update_statistics(
     After these errors, and after any of the model or the loader, the statistics are as
     they were.
     """
-    norms = [norm for norm in require_tracking_norms(model) if not is_frozen(norm)]
-    if not norms:
+    norms = require_tracking_norms(model)
+    frozen = {part for module in frozen_modules(model) for part in module.modules()}
+    if not (norms := [norm for norm in norms if norm not in frozen]):
         raise ValueError(
             "model must hold a norm that is not frozen, got frozen ones alone; call "
             "freeze_statistics(model, False) first"
@@ -317,9 +318,9 @@ def freeze_statistics(model: nn.Module, frozen: bool = True) -> int:
             norm.eval()
             vars(norm)["train"] = partial(stay_in_evaluation, norm)
         return len(norms)
-    thawed = {norm for norm in norms if is_frozen(norm)}
-    for norm in thawed:
-        del vars(norm)["train"]
+    thawed = frozen_modules(model)
+    for module in thawed:
+        del vars(module)["train"]
     for holder in model.modules():
         for child in holder.children():
             if child in thawed:
@@ -327,14 +328,21 @@ def freeze_statistics(model: nn.Module, frozen: bool = True) -> int:
     return len(norms)
 
 
-def stay_in_evaluation(norm: Norm, mode: bool = True) -> Norm:
+def stay_in_evaluation(norm: nn.Module, mode: bool = True) -> nn.Module:
     """Stand for a frozen norm's `train`, which `model.train()` calls."""
     return norm
 
 
-def is_frozen(norm: Norm) -> bool:
-    """Return whether a norm is frozen."""
-    return getattr(vars(norm).get("train"), "func", None) is stay_in_evaluation
+def frozen_modules(model: nn.Module) -> set[nn.Module]:
+    """Return the modules of a model that are frozen.
+
+    They are norms, or what a frozen norm was converted to: that has norms inside.
+    """
+    return {
+        module
+        for module in model.modules()
+        if getattr(vars(module).get("train"), "func", None) is stay_in_evaluation
+    }
 
 
 # Shared by several processes

@@ -19,6 +19,7 @@ from labml_bcn import (
     ChannelNorm,
     EstimatedBatchNorm,
     WSConv2d,
+    convert,
     native,
 )
 from labml_bcn.statistics import (
@@ -587,6 +588,22 @@ def test_a_compiled_model_freezes_and_thaws():
         model[1].batch_norm.exp_mean, before["1.batch_norm.exp_mean"]
     )
     assert not torch.equal(model[4].running_mean, before["4.running_mean"])
+
+
+def test_a_frozen_norm_stays_frozen_in_a_conversion_and_can_be_thawed():
+    model = nn.Sequential(nn.Conv2d(3, C, 3), nn.BatchNorm2d(C), nn.ReLU())
+    freeze_statistics(model)
+    convert(model, groups=2)
+    norm = model.train()[1].batch_norm
+    before = norm.exp_mean.clone()
+    model(images(1)[0])
+    assert torch.equal(norm.exp_mean, before)
+    with pytest.raises(ValueError, match="frozen"):
+        update_statistics(model, images(2))
+    freeze_statistics(model, False)
+    assert norm.training
+    model(images(1)[0])
+    assert not torch.equal(norm.exp_mean, before)
 
 
 def test_frozen_norms_are_not_updated():
