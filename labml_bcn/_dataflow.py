@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 from torch.utils.hooks import RemovableHandle
 
 from labml_bcn.batch_channel_norm import BatchChannelNorm
@@ -160,7 +159,8 @@ def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
     Its tensors are copied: a network may write into its input.
     """
-    example = tree_map_only(Tensor, Tensor.clone, example)
+    copies = {id(x): x.detach().clone() for x in tensors_of(example)}
+    example = copy.deepcopy(example, copies)
     if isinstance(example, Mapping):
         return (), dict(example)
     if isinstance(example, tuple):

@@ -281,12 +281,12 @@ def copy_of(model: nn.Module) -> nn.Module:
     """
     # PyTorch copies no result that has a gradient. But a module may hold one:
     # an activation of its last call, or a weight that a hook computes.
-    results = (
-        value
+    results = [
+        tensor
         for module in model.modules()
-        for value in vars(module).values()
-        if isinstance(value, Tensor) and not value.is_leaf
-    )
+        for tensor in tensors_of(vars(module))
+        if not tensor.is_leaf
+    ]
     memo = {id(result): result.detach().clone() for result in results}
     return copy.deepcopy(model, memo)
 

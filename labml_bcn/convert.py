@@ -381,6 +381,8 @@ def decide_convolution(
         name for name in ("eps", "correction") if hasattr(conv, name)
     ]:
         return f"it has an attribute {taken[0]} already"
+    if conv.weight.is_complex() or not conv.weight.numel():
+        return "its weight is complex, or empty"
     weights = conv.weight[0].numel()
     if weights < FEWEST_WEIGHTS:
         return f"{weights} inputs a filter, fewer than {FEWEST_WEIGHTS}"
@@ -413,7 +415,10 @@ def is_norm(reader: nn.Module | str) -> bool:
     """
     if isinstance(reader, str):
         return any(name in reader for name in FUNCTIONS_THAT_NORMALIZE)
-    return isinstance(reader, (*NORMS_OF_TORCH, *NORMS))
+    # A class of one's own may do anything, and need not normalize.
+    kinds = (*NORMS_OF_TORCH, *NORMS)
+    forwards = [kind.forward for kind in kinds] + [nn.SyncBatchNorm.forward]
+    return isinstance(reader, kinds) and type(reader).forward in forwards
 
 
 def standardized(conv: _ConvNd, settings: Settings) -> Change:

@@ -1040,3 +1040,18 @@ def test_a_pruned_norm_is_baked(folds):
     prune.l1_unstructured(norm.batch_norm, "scale", 0.5)
     x = inputs(2, 3, 6, 6)
     torch.testing.assert_close(bake(model, x)(x), model(x))
+
+
+def test_results_that_a_model_keeps_are_copied():
+    class Keeps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.kept = WSConv2d(3, 8, 3), {}
+
+        def forward(self, x):
+            self.kept["y"] = [self.conv(x)]
+            return self.kept["y"][0]
+
+    model, x = Keeps(), inputs(2, 3, 6, 6)
+    model(x)
+    torch.testing.assert_close(bake(model.eval(), x)(x), model(x))

@@ -516,6 +516,26 @@ def test_any_norm_behind_a_convolution_will_do(norm):
     assert "0" in convert(nn.Sequential(nn.Conv2d(16, 16, 3), norm)).changed
 
 
+class AffineAlone(nn.BatchNorm2d):
+    """A frozen batch norm as detectors have it: it normalizes nothing."""
+
+    def forward(self, x):
+        return x * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+
+
+def test_a_norm_with_a_forward_of_its_own_is_no_norm_behind_a_convolution():
+    for example in (None, IMAGE):
+        model = nn.Sequential(nn.Conv2d(3, 16, 3), AffineAlone(16))
+        assert "AffineAlone reads" in convert(model, example).kept["0"]
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_a_complex_or_empty_weight_is_kept():
+    for conv in (nn.Conv2d(3, 16, 3, dtype=torch.complex64), nn.Conv2d(16, 0, 3)):
+        model = nn.Sequential(conv, nn.GroupNorm(1, 16))
+        assert "complex, or empty" in convert(model).kept["0"]
+
+
 def test_a_convolution_that_something_else_reads_is_kept():
     class Reads(nn.Module):
         def __init__(self, also):

@@ -372,6 +372,16 @@ def test_a_model_that_changes_itself_is_as_it_was(look):
     assert np.random.get_state()[2] == numpy_state[2]
 
 
+def test_an_example_in_an_object_is_as_it_was():
+    class Writes(nn.Module):
+        def forward(self, pair):
+            return pair.raw.mul_(0) + pair.normed
+
+    pair = Slots(IMAGE.clone(), IMAGE.clone())
+    observe(Writes(), pair)
+    assert torch.equal(pair.raw, IMAGE)
+
+
 def test_layers_that_a_run_makes_are_gone_after():
     class Makes(nn.Module):
         def __init__(self):
