@@ -10,7 +10,8 @@ import copy
 import inspect
 import random
 import sys
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
+from collections import OrderedDict, deque
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from operator import attrgetter
@@ -179,12 +180,17 @@ def undisturbed(model: nn.Module) -> Generator[None]:
     modes = [module.training for module in modules]
     plain = [m for m in modules if not isinstance(m, torch.jit.ScriptModule)]
     attributes = [dict(vars(module)) for module in plain]
+    held = [value for each in attributes for value in each.values()]
     # What stands in them may be changed where it stands.
     containers = [
         (value, copy.copy(value))
-        for each in attributes
-        for value in each.values()
-        if isinstance(value, (list, dict, set))
+        for value in held
+        if type(value) in (list, dict, OrderedDict, set)
+    ]
+    generators = [
+        (value, value.get_state())
+        for value in held
+        if isinstance(value, torch.Generator)
     ]
     tensors = [Saved(x) for x in (*model.parameters(), *model.buffers())]
     try:
@@ -194,17 +200,28 @@ def undisturbed(model: nn.Module) -> Generator[None]:
                 module.training = False
             yield
     finally:
-        for container, before in containers:
-            container.clear()
-            add = container.extend if isinstance(container, list) else container.update
-            add(before)
         for module, before in zip(plain, attributes, strict=True):
             vars(module).clear()
             vars(module).update(before)
+        for container, content in containers:
+            refill(container, content)
         for module, mode in zip(modules, modes, strict=True):
             module.training = mode
         for saved in tensors:
             saved.restore()
+        for generator, state in generators:
+            generator.set_state(state)
+
+
+def refill(container: Any, content: Any) -> None:
+    """Have a container hold what it held, unless it still does."""
+    if list(map(id, contents_of(container))) == list(map(id, contents_of(content))):
+        return
+    container.clear()
+    if isinstance(container, list):
+        container.extend(content)
+    else:
+        container.update(content)
 
 
 class Saved:
@@ -360,10 +377,10 @@ class Watch(TorchDispatchMode):
 
     def finish(self, model: nn.Module, output: Any) -> None:
         """Note what the whole model returns, and what it has kept for others."""
-        for tensor in tensors_of(output):
+        for tensor in tensors_of(output, drain=True):
             self.flow.add_reader(self.made_by(tensor), OUTPUT)
         for module in model.modules():
-            for tensor in tensors_of(vars(module)):
+            for tensor in tensors_of(vars(module), objects=False):
                 self.flow.add_reader(self.made_by(tensor), KEPT)
         # What was called by another one has readers that nobody has seen.
         for module in self.hidden:
@@ -378,9 +395,10 @@ class Watch(TorchDispatchMode):
     ) -> Any:
         """Run an operation, and note what it reads and makes."""
         result = func(*args, **(kwargs or {}))
-        if self.inside:
-            return result
         name = func.overloadpacket.__name__.strip("_")
+        # A backward pass reads again what the forward pass has read.
+        if self.inside or name.endswith("backward"):
+            return result
         read = tensors_of((args, kwargs))
         for tensor in read:
             self.flow.add_reader(self.made_by(tensor), name)
@@ -391,8 +409,11 @@ class Watch(TorchDispatchMode):
         return result
 
 
-def tensors_of(tree: Any) -> list[Tensor]:
-    """Return the tensors in nested containers and plain objects."""
+def tensors_of(tree: Any, *, objects: bool = True, drain: bool = False) -> list[Tensor]:
+    """Return the tensors in nested containers, and in plain objects.
+
+    What an iterator gives can be had once only: it is left alone, unless asked for.
+    """
     found: list[Tensor] = []
     seen: set[int] = set()
     waiting = [tree]
@@ -403,24 +424,40 @@ def tensors_of(tree: Any) -> list[Tensor]:
         if isinstance(item, OPAQUE) or id(item) in seen:
             continue
         seen.add(id(item))
-        waiting.extend(reversed(list(contents_of(item))))
+        if drain and isinstance(item, Iterator):
+            item = list(item)
+        waiting.extend(reversed(contents_of(item)))
+        if objects and type(item) not in CONTAINERS:
+            waiting.extend(attributes_of(item))
     return found
 
 
 # Tensors are what is looked for. The others lead out of the data.
 OPAQUE = (Tensor, nn.Module, type, ModuleType, str, bytes)
+# Others may do anything when they are looked through: load a file, or never end.
+CONTAINERS = (
+    list,
+    tuple,
+    dict,
+    OrderedDict,
+    set,
+    frozenset,
+    deque,
+    *map(type, ({}.keys(), {}.values(), {}.items())),
+)
 
 
-def contents_of(item: Any) -> Iterator[Any]:
-    """Go through what a container or a plain object holds.
+def contents_of(item: Any) -> list[Any]:
+    """Return what a container holds."""
+    if isinstance(item, dict):
+        return list(dict.values(item))
+    if type(item) in CONTAINERS or isinstance(item, tuple):
+        return list(item)
+    return []
 
-    What an iterator gives can be had once only. It is had by whoever runs a model for
-    its dataflow: nobody else waits for that output.
-    """
-    if isinstance(item, Mapping):
-        yield from item.values()
-    elif isinstance(item, (Collection, Iterator)):
-        yield from item
+
+def attributes_of(item: Any) -> Iterator[Any]:
+    """Go through the attributes of an object."""
     yield from getattr(item, "__dict__", {}).values()
     for kind in type(item).__mro__:
         names = vars(kind).get("__slots__", ())

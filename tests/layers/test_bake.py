@@ -971,19 +971,42 @@ def test_a_reading_that_nobody_can_see_leaves_the_norm_as_it_is():
 
 
 def test_a_copy_that_gives_something_else_is_refused():
-    class Counts(nn.Module):
-        steps = 0
-
+    class Asks(nn.Module):
         def __init__(self):
             super().__init__()
             self.conv = WSConv2d(3, 8, 3)
 
         def forward(self, x):
-            Counts.steps += 1
-            return self.conv(x) * Counts.steps
+            return self.conv(x) * (2 if isinstance(self.conv, WSConv2d) else 1)
 
     with pytest.raises(ValueError, match="gives something else"):
-        bake(Counts().eval(), inputs(2, 3, 6, 6))
+        bake(Asks().eval(), inputs(2, 3, 6, 6))
+
+
+def test_outputs_of_another_size_are_something_else():
+    class Selects(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = WSConv2d(3, 8, 3)
+
+        def forward(self, x):
+            y = self.conv(x)
+            return y[y > (0 if isinstance(self.conv, WSConv2d) else 1)]
+
+    with pytest.raises(ValueError, match="gives something else"):
+        bake(Selects().eval(), inputs(2, 3, 6, 6))
+
+
+def test_of_a_network_that_differs_from_itself_nothing_is_told():
+    class Draws(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.drawn = WSConv2d(3, 8, 3), iter(range(10))
+
+        def forward(self, x):
+            return self.conv(x) + next(self.drawn)
+
+    assert type(bake(Draws().eval(), inputs(2, 3, 6, 6)).conv) is nn.Conv2d
 
 
 def test_the_order_in_a_container_is_no_reason_to_fold():

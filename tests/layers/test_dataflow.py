@@ -1,6 +1,7 @@
 """What is known of a network's dataflow, and that looking leaves no trace."""
 
 import copy
+import itertools
 import random
 from collections import deque
 from dataclasses import dataclass
@@ -380,6 +381,76 @@ def test_an_example_in_an_object_is_as_it_was():
     pair = Slots(IMAGE.clone(), IMAGE.clone())
     observe(Writes(), pair)
     assert torch.equal(pair.raw, IMAGE)
+
+
+class FrozenDict(dict):
+    """A dict that forbids to be changed, as configurations are."""
+
+    def update(self, *_):
+        raise TypeError("frozen")
+
+    clear = update
+
+
+class Values(dict):
+    """A dict that loads what it holds, and fails."""
+
+    def values(self):
+        raise OSError("no file")
+
+
+@pytest.mark.parametrize("look", [observe, lambda model, _: trace(model)])
+def test_what_a_model_holds_is_left_alone(look):
+    model = PreActivation()
+    model.config, model.lazy = FrozenDict(a=1), Values(b=2)
+    model.numbers, model.some = itertools.count(), iter([1, 2])
+    model.draws = torch.Generator().manual_seed(3)
+    state = model.draws.get_state()
+    before = dict(vars(model))
+    look(model, IMAGE)
+    assert vars(model) == before
+    assert (model.config, next(model.numbers), list(model.some)) == (
+        {"a": 1},
+        0,
+        [1, 2],
+    )
+    assert model.training
+    torch.rand(1, generator=model.draws)
+    look(model, IMAGE)
+    assert not torch.equal(model.draws.get_state(), state)
+
+
+def test_a_generator_of_a_models_own_is_put_back():
+    class Noise(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.draws = torch.Generator()
+
+        def forward(self, x):
+            return x + torch.rand(1, generator=self.draws)
+
+    model = Noise()
+    state = model.draws.get_state()
+    observe(model, IMAGE)
+    assert torch.equal(model.draws.get_state(), state)
+
+
+def test_a_gradient_inside_of_a_model_is_no_other_reader():
+    class Force(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+
+        def forward(self, x):
+            with torch.enable_grad():
+                x = x.requires_grad_()
+                energy = self.norm(self.conv(x)).sum()
+            return torch.autograd.grad(energy, x)[0]
+
+    model = Force()
+    flow = observe(model, IMAGE)
+    assert flow.readers_of(model.conv) == [model.norm]
+    assert flow.reader_of_tensor(model.conv.weight) is None
 
 
 def test_layers_that_a_run_makes_are_gone_after():
