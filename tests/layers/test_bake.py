@@ -1058,7 +1058,7 @@ def test_scale_or_shift_alone_is_baked(missing, folds, part):
 def test_a_pruned_norm_is_baked(folds):
     model = nn.Sequential(WSConv2d(3, 8, 3), BatchChannelNorm(8, 2)).eval()
     if not folds:
-        model = nn.Sequential(BatchChannelNorm(3, 1), *model)
+        model = nn.Sequential(BatchChannelNorm(3, 1), *model).eval()
     norm = model[1] if folds else model[0]
     prune.l1_unstructured(norm.batch_norm, "scale", 0.5)
     x = inputs(2, 3, 6, 6)
