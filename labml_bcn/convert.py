@@ -376,7 +376,7 @@ def decide_convolution(
     if isinstance(conv, _ConvTransposeNd):
         return "transposed: its weight does not hold one filter an output"
     if kind not in STANDARDIZED:
-        return f"{kind.__name__} is a class of its own, with a way of its own"
+        return f"{kind.__name__} is a subclass, which may do anything"
     if taken := [
         name for name in ("eps", "correction") if hasattr(conv, name)
     ]:
@@ -496,7 +496,8 @@ def decide_norm(
     Return what a batch norm is to become, or the reason why it stays.
     """
     if methods := methods_of_its_own(type(norm)):
-        return f"{type(norm).__name__} has {', '.join(methods)} of its own"
+        kind = type(norm).__name__
+        return f"{kind} is a subclass with {', '.join(methods)} of its own"
     for hooks in STATE_DICT_HOOKS:
         if getattr(norm, hooks):
             raise ValueError(

@@ -358,7 +358,9 @@ class WithActivation(nn.BatchNorm2d):
 def test_a_class_of_ones_own_is_changed_only_if_it_computes_the_same():
     assert isinstance(convert(Renamed(4)).model, BatchChannelNorm)
     conversion = convert(nn.Sequential(WithActivation(4)))
-    assert "WithActivation has forward of its own" in conversion.kept["0"]
+    assert (
+        "WithActivation is a subclass with forward of its own" in conversion.kept["0"]
+    )
 
 
 def replace_forward(norm):
@@ -496,7 +498,7 @@ def pruned(conv):
         (parametrizations.weight_norm(nn.Conv2d(16, 16, 3)), "parametrized"),
         (parametrizations.spectral_norm(nn.Conv2d(16, 16, 3)), "parametrized"),
         (pruned(nn.Conv2d(16, 16, 3)), "made by something else"),
-        (MyConv(16, 16, 3), "MyConv is a class of its own"),
+        (MyConv(16, 16, 3), "MyConv is a subclass"),
         (nn.Conv2d(16, 16, 3, groups=16), "9 inputs a filter"),
         (nn.Conv2d(15, 16, 1), "15 inputs a filter"),
         (WSConv2d(16, 16, 3), "one of ours"),
@@ -623,7 +625,7 @@ def with_mask(norm):
 @pytest.mark.parametrize(
     ("norm", "reason"),
     [
-        (FrozenBatchNorm(4), "has train of its own"),
+        (FrozenBatchNorm(4), "with train of its own"),
         (with_more(nn.BatchNorm2d(4)), "holds alpha besides"),
         (with_mask(nn.BatchNorm2d(4)), "holds mask besides"),
         (pruned(nn.BatchNorm2d(4)), "made by something else"),
