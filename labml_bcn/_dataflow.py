@@ -6,8 +6,12 @@ symbols instead of tensors through the same code; where a program looks at value
 gives up, and the order inside of `nn.Sequential` is all that is known.
 """
 
+import copy
 import inspect
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+import random
+import sys
+from collections import OrderedDict, deque
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from operator import attrgetter
@@ -16,9 +20,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map_only
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.hooks import RemovableHandle
 
 from labml_bcn.batch_channel_norm import BatchChannelNorm
@@ -28,11 +32,8 @@ End = nn.Module | str
 INPUT = "the model's input"
 OUTPUT = "the model's output"
 
-# They return no tensor and look at the values all the same.
-LOOKS_AT_VALUES = {
-    "__bool__", "__float__", "__index__", "__int__", "item", "numpy", "tolist",
-}  # fmt: skip
-# They look at everything but the values.
+KEPT = "an attribute of the model"
+# Asked of a symbol, these do not look at its values.
 LOOKS_AT_SHAPE = {
     "dim", "element_size", "is_complex", "is_contiguous", "is_floating_point",
     "ndimension", "nelement", "numel", "size", "stride", "type",
@@ -48,8 +49,9 @@ class Dataflow:
     through.
     """
 
-    def __init__(self, observed: bool = False) -> None:
-        self.observed = observed
+    def __init__(self, observed: bool = False, guessed: bool = False) -> None:
+        # Whether a model was run for it, or the order in containers was all.
+        self.observed, self.guessed = observed, guessed
         self._sources: dict[End, list[End]] = {}
         self._readers: dict[End, list[End]] = {}
         self._shapes: dict[nn.Module, set[torch.Size]] = {}
@@ -130,7 +132,8 @@ def is_unit(module: nn.Module) -> bool:
     """Return whether a dataflow lists the module as one thing."""
     if type(module) is nn.Identity:
         return False
-    opaque = isinstance(module, (BatchChannelNorm, torch.jit.ScriptModule))
+    # A convolution that holds modules does something of its own with them.
+    opaque = isinstance(module, (BatchChannelNorm, torch.jit.ScriptModule, _ConvNd))
     return opaque or not any(module.children())
 
 
@@ -157,7 +160,8 @@ def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
     Its tensors are copied: a network may write into its input.
     """
-    example = tree_map_only(Tensor, Tensor.clone, example)
+    copies = {id(x): x.detach().clone() for x in tensors_of(example)}
+    example = copy.deepcopy(example, copies)
     if isinstance(example, Mapping):
         return (), dict(example)
     if isinstance(example, tuple):
@@ -172,39 +176,102 @@ def undisturbed(model: nn.Module) -> Generator[None]:
     Whatever the run changes is put back: modes, buffers, attributes, and the state of
     the random numbers.
     """
-    scripted = [
-        (module, module.training)
-        for module in model.modules()
-        if isinstance(module, torch.jit.ScriptModule)
+    modules = list(model.modules())
+    modes = [module.training for module in modules]
+    plain = [m for m in modules if not isinstance(m, torch.jit.ScriptModule)]
+    attributes = [dict(vars(module)) for module in plain]
+    held = [value for each in attributes for value in each.values()]
+    # What stands in them may be changed where it stands.
+    containers = [
+        (value, copy.copy(value))
+        for value in held
+        if type(value) in (list, dict, OrderedDict, set)
     ]
-    attributes = [
-        (module, dict(module.__dict__), dict(module._buffers))
-        for module in model.modules()
-        if not isinstance(module, torch.jit.ScriptModule)
+    generators = [
+        (value, value.get_state())
+        for value in held
+        if isinstance(value, torch.Generator)
     ]
-    values = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    devices = {tensor.device for tensor in model.parameters() if tensor.is_cuda}
+    tensors = [Saved(x) for x in (*model.parameters(), *model.buffers())]
     try:
-        with torch.random.fork_rng(list(devices)), torch.no_grad():
-            model.eval()
+        with keep_random_numbers(model), torch.no_grad():
+            # A model's own `eval` may do more than that.
+            for module in modules:
+                module.training = False
             yield
     finally:
-        for module, before, buffers in attributes:
-            module.__dict__.clear()
-            module.__dict__.update(before)
-            module._buffers.clear()
-            module._buffers.update(buffers)
-        for module, mode in scripted:
-            module.train(mode)
-        with torch.no_grad():
-            for buffer, value in values:
-                buffer.copy_(value)
+        for module, before in zip(plain, attributes, strict=True):
+            vars(module).clear()
+            vars(module).update(before)
+        for container, content in containers:
+            refill(container, content)
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
+        for saved in tensors:
+            saved.restore()
+        for generator, state in generators:
+            generator.set_state(state)
 
 
-def is_uninitialized(module: nn.Module) -> bool:
-    """Return whether a module learns its shapes from the first input only."""
-    own = (*module._parameters.values(), *module._buffers.values())
-    return any(tensor is not None and is_lazy(tensor) for tensor in own)
+def refill(container: Any, content: Any) -> None:
+    """Have a container hold what it held, unless it still does."""
+    if list(map(id, contents_of(container))) == list(map(id, contents_of(content))):
+        return
+    container.clear()
+    if isinstance(container, list):
+        container.extend(content)
+    else:
+        container.update(content)
+
+
+class Saved:
+    """A parameter or a buffer as it was."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor, self.learns = tensor, tensor.requires_grad
+        if self.has_values():
+            # The same memory under another name, and what stands there.
+            self.place = tensor.data
+            self.shape, self.values = tensor.shape, tensor.detach().clone()
+
+    def has_values(self) -> bool:
+        """Return whether there is anything to save."""
+        return not (is_lazy(self.tensor) or self.tensor.is_meta)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Make the tensor what it was, unless it still is."""
+        self.tensor.requires_grad_(self.learns)
+        if not self.has_values():
+            return
+        tensor, values = self.tensor, self.values
+        is_there = tensor.shape == self.shape and (
+            tensor.untyped_storage().data_ptr()
+            == self.place.untyped_storage().data_ptr()
+        )
+        if not is_there or not torch.equal(tensor, values):
+            tensor.data = self.place.resize_(self.shape)
+            tensor.copy_(values)
+
+
+@contextmanager
+def keep_random_numbers(model: nn.Module) -> Generator[None]:
+    """Put the states of all generators back that a model may draw from."""
+    devices = {tensor.device for tensor in model.parameters() if tensor.is_cuda}
+    numpy = sys.modules.get("numpy")
+    python, of_numpy = random.getstate(), numpy and numpy.random.get_state()
+    try:
+        with torch.random.fork_rng(list(devices)):
+            yield
+    finally:
+        random.setstate(python)
+        if numpy:
+            numpy.random.set_state(of_numpy)
+
+
+def is_uninitialized(model: nn.Module) -> bool:
+    """Return whether a model learns shapes from its first input only."""
+    return any(is_lazy(x) for x in (*model.parameters(), *model.buffers()))
 
 
 def dataflow(model: nn.Module, example: Any = None) -> Dataflow:
@@ -212,7 +279,7 @@ def dataflow(model: nn.Module, example: Any = None) -> Dataflow:
 
     A run would give lazy modules their shapes: such a model is not run.
     """
-    if example is None or any(is_uninitialized(m) for m in model.modules()):
+    if example is None or is_uninitialized(model):
         return trace(model)
     return observe(model, example)
 
@@ -221,23 +288,33 @@ def observe(model: nn.Module, example: Any) -> Dataflow:
     """Run a model once, and return which module read what."""
     args, kwargs = arguments(example)
     flow = Dataflow(observed=True)
-    with undisturbed(model), Watch(flow) as watch, watch.hooks(model):
-        watch.finish(model(*args, **kwargs))
+    try:
+        with undisturbed(model), Watch(flow) as watch, watch.hooks(model):
+            watch.finish(model, model(*args, **kwargs))
+    except TypeError as error:
+        if isinstance(example, Mapping):
+            error.add_note(
+                "A dict is taken for arguments by keyword. If it is an argument "
+                "itself, pass (example,)."
+            )
+        raise
     return flow
 
 
-class Watch(TorchFunctionMode):
-    """Sees the calls of modules by hooks, and functions between them as a mode.
+class Watch(TorchDispatchMode):
+    """Sees the calls of modules by hooks, and as a mode what is done between them.
 
-    A tensor is known by what made it last. It is kept alive: another one at the same
-    place in memory would take its name.
+    All operations on values come by, whoever calls them, and none that looks at a
+    shape. A tensor is known by what made it last. It is kept alive: another one at
+    the same place in memory would take its name.
     """
 
     def __init__(self, flow: Dataflow) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.flow = flow
         self.made: dict[int, tuple[Tensor, End]] = {}
         self.inside = 0
+        self.hidden: set[nn.Module] = set()
 
     @contextmanager
     def hooks(self, model: nn.Module) -> Generator[None]:
@@ -248,7 +325,7 @@ class Watch(TorchFunctionMode):
                 handles.extend(self.hooks_on_scripted(unit))
                 continue
             handles.append(unit.register_forward_pre_hook(self.enter, with_kwargs=True))
-            handles.append(unit.register_forward_hook(self.leave))
+            handles.append(unit.register_forward_hook(self.leave, always_call=True))
         try:
             yield
         finally:
@@ -268,7 +345,7 @@ class Watch(TorchFunctionMode):
 
         return [
             nn.modules.module.register_module_forward_pre_hook(enter),
-            nn.modules.module.register_module_forward_hook(leave),
+            nn.modules.module.register_module_forward_hook(leave, always_call=True),
         ]
 
     def made_by(self, tensor: Tensor) -> End:
@@ -283,6 +360,8 @@ class Watch(TorchFunctionMode):
             self.flow.add_call(module, [self.made_by(x) for x in tensors])
             self.flow.add_arguments(module, args, kwargs)
             self.flow.add_shapes(module, tensors)
+        else:
+            self.hidden.add(module)
         self.inside += 1
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -296,34 +375,45 @@ class Watch(TorchFunctionMode):
         for tensor in tensors_of(output):
             self.made[id(tensor)] = tensor, maker
 
-    def finish(self, output: Any) -> None:
-        """Note what the whole model returns."""
-        for tensor in tensors_of(output):
+    def finish(self, model: nn.Module, output: Any) -> None:
+        """Note what the whole model returns, and what it has kept for others."""
+        for tensor in tensors_of(output, drain=True):
             self.flow.add_reader(self.made_by(tensor), OUTPUT)
+        for module in model.modules():
+            for tensor in tensors_of(vars(module), objects=False):
+                self.flow.add_reader(self.made_by(tensor), KEPT)
+        # What was called by another one has readers that nobody has seen.
+        for module in self.hidden:
+            self.flow.forget(module)
 
-    def __torch_function__(
+    def __torch_dispatch__(
         self,
-        func: Callable[..., Any],
+        func: Any,
         types: Any,
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Call a function, and note what it reads and makes."""
+        """Run an operation, and note what it reads and makes."""
         result = func(*args, **(kwargs or {}))
-        if self.inside:
+        name = func.overloadpacket.__name__.strip("_")
+        # A backward pass reads again what the forward pass has read.
+        if self.inside or name.endswith("backward"):
             return result
-        name = getattr(func, "__name__", str(func))
-        if tensors_of(result) or name in LOOKS_AT_VALUES:
-            for tensor in tensors_of((args, kwargs)):
-                self.flow.add_reader(self.made_by(tensor), name)
-                if id(tensor) not in self.made:
-                    self.flow.add_read_tensor(tensor, name)
-            self.note(result, name)
+        read = tensors_of((args, kwargs))
+        for tensor in read:
+            self.flow.add_reader(self.made_by(tensor), name)
+            if id(tensor) not in self.made:
+                self.flow.add_read_tensor(tensor, name)
+        # What returns nothing has written into what it was given.
+        self.note(read if result is None else result, name)
         return result
 
 
-def tensors_of(tree: Any) -> list[Tensor]:
-    """Return the tensors in nested containers and plain objects."""
+def tensors_of(tree: Any, *, objects: bool = True, drain: bool = False) -> list[Tensor]:
+    """Return the tensors in nested containers, and in plain objects.
+
+    What an iterator gives can be had once only: it is left alone, unless asked for.
+    """
     found: list[Tensor] = []
     seen: set[int] = set()
     waiting = [tree]
@@ -331,15 +421,48 @@ def tensors_of(tree: Any) -> list[Tensor]:
         item = waiting.pop()
         if isinstance(item, Tensor):
             found.append(item)
-        if isinstance(item, (Tensor, nn.Module, type, ModuleType)) or id(item) in seen:
+        if isinstance(item, OPAQUE) or id(item) in seen:
             continue
         seen.add(id(item))
-        if isinstance(item, Mapping):
-            waiting.extend(item.values())
-        elif isinstance(item, (list, tuple, set)):
-            waiting.extend(reversed(list(item)))
-        waiting.extend(getattr(item, "__dict__", {}).values())
+        if drain and isinstance(item, Iterator):
+            item = list(item)
+        waiting.extend(reversed(contents_of(item)))
+        if objects and type(item) not in CONTAINERS:
+            waiting.extend(attributes_of(item))
     return found
+
+
+# Tensors are what is looked for. The others lead out of the data.
+OPAQUE = (Tensor, nn.Module, type, ModuleType, str, bytes)
+# Others may do anything when they are looked through: load a file, or never end.
+CONTAINERS = (
+    list,
+    tuple,
+    dict,
+    OrderedDict,
+    set,
+    frozenset,
+    deque,
+    *map(type, ({}.keys(), {}.values(), {}.items())),
+)
+
+
+def contents_of(item: Any) -> list[Any]:
+    """Return what a container holds."""
+    if isinstance(item, dict):
+        return list(dict.values(item))
+    if type(item) in CONTAINERS or isinstance(item, tuple):
+        return list(item)
+    return []
+
+
+def attributes_of(item: Any) -> Iterator[Any]:
+    """Go through the attributes of an object."""
+    yield from getattr(item, "__dict__", {}).values()
+    for kind in type(item).__mro__:
+        names = vars(kind).get("__slots__", ())
+        for name in (names,) if isinstance(names, str) else names:
+            yield getattr(item, name, None)
 
 
 def trace(model: nn.Module) -> Dataflow:
@@ -360,6 +483,9 @@ def trace_symbols(model: nn.Module) -> Dataflow:
     from torch import fx
 
     class Tracer(fx.Tracer):
+        # A buffer is to be seen where it is read, as a parameter is.
+        proxy_buffer_attributes = True
+
         def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
             return is_unit(module)
 
@@ -414,7 +540,7 @@ def order_in_containers(model: nn.Module) -> Dataflow:
     A module that is registered elsewhere, too, may be called from there: of such a one
     nothing is known.
     """
-    flow = Dataflow()
+    flow = Dataflow(guessed=True)
     elsewhere: set[nn.Module] = set()
     for container in model.modules():
         if runs_in_order(container):

@@ -7,6 +7,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd import Function
 
+from labml_bcn._numerics import widest
+
 
 def require_process_group(group: Any) -> Any:
     """Return `group`; raise unless it is a process group or `None`."""
@@ -46,8 +48,7 @@ def all_reduce_sums(x: Tensor, count: int, group: Any) -> tuple[Tensor, Tensor]:
     # the processes must agree on that, and one may have taken another way to its sums
     # than the others.
     own = torch.cat((x.flatten(), x.new_full((1,), count)))
-    wide = own if own.device.type == "mps" else own.double()
-    total: Tensor = AllReduceSum.apply(wide, group)  # type: ignore[no-untyped-call]
+    total: Tensor = AllReduceSum.apply(widest(own), group)  # type: ignore[no-untyped-call]
     total = total.to(x.dtype)
     return total[:-1].view(x.shape), total[-1].detach()
 

@@ -37,8 +37,8 @@ def require_unwrapped(function: str, model: nn.Module) -> None:
         if remedy and not (name and type(module).__name__.endswith("ScriptModule")):
             raise ValueError(
                 f"{function} takes a network that nothing has wrapped, but "
-                f"{name or 'the network'} is a {type(module).__name__}; {remedy}, "
-                f"or {BEFORE}"
+                f"{name or 'the network'} is of class {type(module).__name__}; "
+                f"{remedy}, or {BEFORE}"
             )
 
 

@@ -9,6 +9,11 @@ def statistics_dtype(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
+def widest(x: Tensor) -> Tensor:
+    """Return `x` in float64, or as it is on a device that has none."""
+    return x if x.device.type == "mps" else x.double()
+
+
 def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
     """Return `x` in a dtype, without a call if it has that dtype already."""
     return x if x.dtype == dtype else x.to(dtype)

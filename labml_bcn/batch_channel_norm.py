@@ -51,7 +51,7 @@ notes "BCN+WS" means both.
 statistics, plain [batch norm](batch_norm.py) has what it needs, and costs
 less. When the data drift quickly, running statistics come late; a norm
 without them, such as group norm with weight standardization, is the calmer
-choice. And a trained network keeps the norm that it was trained with.
+choice. And a network that is only used, not trained, keeps its norm.
 
 **Papers.** Qiao, Wang, Liu, Shen and Yuille, *Micro-Batch Training with
 Batch-Channel Normalization and Weight Standardization*,

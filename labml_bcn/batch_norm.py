@@ -360,8 +360,8 @@ class BatchNorm(nn.Module):
         # Statistics of several processes are not constants. The gradient
         # flows through them, step by step.
         if var.requires_grad:
-            y = centred * per_channel(torch.rsqrt(var + self.eps), x)
-            y = y if scale is None else y * per_channel(scale, x)
+            x_hat = centred * per_channel(torch.rsqrt(var + self.eps), x)
+            y = x_hat if scale is None else x_hat * per_channel(scale, x)
             return y if shift is None else y + per_channel(shift, x)
         # All others are. PyTorch's kernel does the rest; the mean of centred
         # values is zero. The variance is a copy: a later update changes the

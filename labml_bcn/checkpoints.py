@@ -153,9 +153,14 @@ def require_tensors(state_dict: Mapping[str, Any]) -> State:
         if isinstance(inner := state_dict.get(name), Mapping):
             return require_tensors(inner)
     for key, value in state_dict.items():
-        if not isinstance(value, Tensor) or value.is_meta:
+        if not isinstance(key, str):
             raise TypeError(
-                "state_dict must hold tensors with values, got "
+                f"state_dict must have names as its keys, got {key!r} "
+                f"({type(key).__name__}); pass what state_dict() returns"
+            )
+        if not isinstance(value, Tensor) or value.is_meta or value.is_complex():
+            raise TypeError(
+                "state_dict must hold tensors of real values, got "
                 f"{type(value).__name__} at {key!r}; pass the part of the checkpoint "
                 f"that holds the weights (under {' or '.join(map(repr, WRAPPERS))} it "
                 "is found)"
@@ -366,14 +371,19 @@ def settings_of_filters(
     module: WSConv, name: str, values: State, row: Source
 ) -> dict[str, Any]:
     """Return what makes a convolution standardize its weight as the source does."""
-    weight = values[join(name, "weight")].double().flatten(1)
     gain = values.get(join(name, "gain"))
     if row.scaled:
         assert gain is not None
-        gain = gain.double() * row.gamma / weight.shape[1] ** 0.5
+        gain = gain.double() * row.gamma / module.weight[0].numel() ** 0.5
     if row.eps_of_deviation:
         assert row.eps is not None
-        variance = weight.var(1, correction=row.correction)
+        key = join(name, "weight")
+        if key not in values:
+            raise ValueError(
+                f"model must hold {key!r} as it is, got one that something else "
+                "computes; take the parametrization away, load, and put it back"
+            )
+        variance = values[key].double().flatten(1).var(1, correction=row.correction)
         gain = (variance + row.eps).sqrt() / (variance.sqrt() + row.eps_of_deviation)
     return {
         "eps": row.eps,

@@ -59,7 +59,13 @@ from labml_bcn._checks import (
     require_one_of,
     require_positive_int,
 )
-from labml_bcn._dataflow import Dataflow, arguments, dataflow, undisturbed
+from labml_bcn._dataflow import (
+    Dataflow,
+    arguments,
+    dataflow,
+    is_uninitialized,
+    undisturbed,
+)
 from labml_bcn._modules import become, hooks_on_calls, require_unwrapped
 from labml_bcn._norms import NORMS
 from labml_bcn._numerics import cast, statistics_dtype
@@ -78,6 +84,7 @@ Groups = int | Callable[[int], int]
 Keep = str | nn.Module | type[nn.Module]
 
 
+@torch.inference_mode(False)
 def convert(
     model: nn.Module,
     example: Any = None,
@@ -143,6 +150,7 @@ def convert(
         require_one_of("variance_around", variance_around, tuple(ESTIMATES)),
         require_bool("weight_standardization", weight_standardization),
         require_bool("pretrained", pretrained),
+        is_uninitialized(model),
     )
     # First everything is decided, and what is new is made. The network has
     # not changed by then.
@@ -159,7 +167,7 @@ def convert(
         else:
             report.kept |= dict.fromkeys(names, decision)
     report.notes = notes_on(changes, settings)
-    make_changes(changes, model, example)
+    make_changes(changes, model, None if settings.lazy else example)
     report.new_parameters = [
         parameter
         for change in changes
@@ -220,6 +228,7 @@ class Settings:
     variance_around: str
     weight_standardization: bool
     pretrained: bool
+    lazy: bool
 
 
 @dataclass
@@ -310,7 +319,10 @@ def names_of_layers(model: nn.Module) -> dict[nn.Module, list[str]]:
             continue
         if isinstance(module, kinds):
             names.setdefault(module, []).append(name)
-        if isinstance(module, (BatchChannelNorm, torch.jit.ScriptModule)):
+        # Those that PyTorch trains for quantization hold a norm of their own.
+        if isinstance(
+            module, (BatchChannelNorm, torch.jit.ScriptModule, _ConvNd)
+        ):
             closed = *closed, f"{name}." if name else ""
     return names
 
@@ -325,7 +337,7 @@ def decide(
     """
     # Some reasons hold for norms and convolutions alike.
     kind = type(module).__name__
-    if isinstance(module, NORMS):
+    if isinstance(module, (*NORMS, *STANDARDIZED.values())):
         return f"{kind} is one of ours already"
     if any(is_lazy(parameter) for parameter in module.parameters()):
         return f"{kind} is lazy: run the network once, then convert it"
@@ -333,15 +345,22 @@ def decide(
         return f"{kind} has parametrized weights"
     if "forward" in vars(module):
         return f"{kind} has had its forward replaced"
-    # A function that takes a layer's own tensors goes on with what they are.
-    tensors = (*module.parameters(), *module.buffers())
-    readers = [flow.reader_of_tensor(tensor) for tensor in tensors]
+    if not isinstance(module, (_ConvNd, _BatchNorm)):
+        return f"{kind} does not look at the batch"
+    # What others have put into a layer would be lost, or would mean something
+    # else. And a function that takes a layer's tensors goes on with them.
+    if isinstance(vars(module).get("weight"), Tensor):
+        return "its weight is made by something else before each call"
+    own = {**module._parameters, **module._buffers}
+    if added := [key for key in own if key not in TENSORS]:
+        return f"it holds {', '.join(added)} besides"
+    readers = [
+        flow.reader_of_tensor(x) for x in own.values() if x is not None
+    ]
     if function := next((reader for reader in readers if reader), None):
         return f"{function} reads its weights or statistics directly"
     if isinstance(module, _ConvNd):
         return decide_convolution(module, flow, settings)
-    if not isinstance(module, _BatchNorm):
-        return f"{kind} does not look at the batch"
     return decide_norm(module, name, flow, settings)
 
 
@@ -354,14 +373,16 @@ def decide_convolution(
     kind = type(conv)
     if not settings.weight_standardization:
         return "weight_standardization is off"
-    if kind in STANDARDIZED.values():
-        return f"{kind.__name__} is one of ours already"
     if isinstance(conv, _ConvTransposeNd):
         return "transposed: its weight does not hold one filter an output"
     if kind not in STANDARDIZED:
-        return f"{kind.__name__} is a class of its own, with a way of its own"
-    if conv._parameters.get("weight") is None:
-        return "its weight is made by something else before each call"
+        return f"{kind.__name__} is a subclass, which may do anything"
+    if taken := [
+        name for name in ("eps", "correction") if hasattr(conv, name)
+    ]:
+        return f"it has an attribute {taken[0]} already"
+    if conv.weight.is_complex() or not conv.weight.numel():
+        return "its weight is complex, or empty"
     weights = conv.weight[0].numel()
     if weights < FEWEST_WEIGHTS:
         return f"{weights} inputs a filter, fewer than {FEWEST_WEIGHTS}"
@@ -370,6 +391,8 @@ def decide_convolution(
     readers = flow.readers_of(conv)
     if readers is None and flow.observed:
         return "the example did not reach it"
+    if readers is None and settings.lazy:
+        return "the network has lazy layers: run it once, then convert it"
     if readers is None:
         return "it is not known what reads its output: pass an example"
     norms = [reader for reader in readers if is_norm(reader)]
@@ -379,9 +402,10 @@ def decide_convolution(
             other if isinstance(other, str) else type(other).__name__
             for other in others
         ]
-        listed = ", ".join(dict.fromkeys(names)) or "nothing"
+        names = [*dict.fromkeys(names)] or ["nothing"]
         start = "besides a norm" if norms else "no norm behind it"
-        return f"{start}: {listed} reads its output"
+        reads = "reads" if len(names) == 1 else "read"
+        return f"{start}: {', '.join(names)} {reads} its output"
     return standardized(conv, settings)
 
 
@@ -390,8 +414,11 @@ def is_norm(reader: nn.Module | str) -> bool:
     Return whether something takes out the scale of what it reads.
     """
     if isinstance(reader, str):
-        return reader in FUNCTIONS_THAT_NORMALIZE
-    return isinstance(reader, (*NORMS_OF_TORCH, *NORMS))
+        return any(name in reader for name in FUNCTIONS_THAT_NORMALIZE)
+    # A class of one's own may do anything, and need not normalize.
+    kinds = (*NORMS_OF_TORCH, *NORMS)
+    forwards = [kind.forward for kind in kinds] + [nn.SyncBatchNorm.forward]
+    return isinstance(reader, kinds) and type(reader).forward in forwards
 
 
 def standardized(conv: _ConvNd, settings: Settings) -> Change:
@@ -441,6 +468,16 @@ def keep_function(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (var + EPS).sqrt(), mean
 
 
+# What a batch norm and a convolution hold.
+TENSORS = (
+    "weight",
+    "bias",
+    "running_mean",
+    "running_var",
+    "num_batches_tracked",
+)
+# What a class of one's own may change: not what it computes.
+HARMLESS = ("extra_repr", "reset_parameters", "_check_input_dim")
 # What a group has at least, where there are enough.
 FEWEST_VALUES = 8
 # Their keys are no longer there after the change.
@@ -458,9 +495,9 @@ def decide_norm(
     """
     Return what a batch norm is to become, or the reason why it stays.
     """
-    kind = type(norm)
-    if kind.forward not in (_BatchNorm.forward, nn.SyncBatchNorm.forward):
-        return f"{kind.__name__} has a forward of its own"
+    if methods := methods_of_its_own(type(norm)):
+        kind = type(norm).__name__
+        return f"{kind} is a subclass with {', '.join(methods)} of its own"
     for hooks in STATE_DICT_HOOKS:
         if getattr(norm, hooks):
             raise ValueError(
@@ -480,6 +517,21 @@ def decide_norm(
         settings.groups, norm.num_features, positions, name
     )
     return batch_channel_norm_of(norm, groups, settings)
+
+
+def methods_of_its_own(kind: type[nn.Module]) -> list[str]:
+    """
+    Return the methods of a class that PyTorch's batch norms do not have.
+    """
+    return [
+        name
+        for each in kind.__mro__
+        if not each.__module__.startswith("torch.") and each is not object
+        for name, value in vars(each).items()
+        if callable(value)
+        and not name.startswith("__")
+        and name not in HARMLESS
+    ]
 
 
 def choose_groups(
@@ -545,8 +597,8 @@ def batch_channel_norm_of(
             channels, groups, norm.eps, affine=False
         )
     # What is frozen stays frozen, and what evaluates evaluates.
-    for parameter in new.channel_norm.parameters():
-        parameter.requires_grad_(norm.weight.requires_grad)
+    learns = any(parameter.requires_grad for parameter in norm.parameters())
+    new.channel_norm.requires_grad_(learns)
     new.train(norm.training)
     # Attributes that others have put there, and hooks, stay where they are.
     theirs = {
@@ -613,22 +665,29 @@ def notes_on(changes: list[Change], settings: Settings) -> list[str]:
     """
     Return what a reader of the report should know besides.
     """
+    norms = [change.module for change in changes]
     trained = any(
-        isinstance(change.module, _BatchNorm)
-        and change.module.num_batches_tracked is not None
-        and not change.module.num_batches_tracked.is_meta
-        and change.module.num_batches_tracked > 0
-        for change in changes
+        has_learned(norm) for norm in norms if isinstance(norm, _BatchNorm)
     )
     standardizes = any(
         change.kind in STANDARDIZED.values() for change in changes
     )
     if trained and standardizes and not settings.pretrained:
         return [
-            "The batch norms have seen batches: if the weights are to be "
-            "kept, convert a fresh copy with pretrained=True."
+            "The batch norms have learned: if the weights are trained and to "
+            "be kept, convert a fresh copy with pretrained=True."
         ]
     return []
+
+
+def has_learned(norm: _BatchNorm) -> bool:
+    """
+    Return whether the statistics of a batch norm are not those of its start.
+    """
+    mean, var = norm.running_mean, norm.running_var
+    if mean is None or var is None or mean.is_meta:
+        return False
+    return bool((mean != 0).any() or (var != 1).any())
 
 
 def require_groups(groups: Groups) -> Groups:
@@ -680,7 +739,7 @@ def require_modules(
         else:
             raise TypeError(
                 "keep takes names of modules, modules or classes of modules, "
-                f"got {one!r} ({type(one).__name__})"
+                f"got {one!r} ({type(one).__name__}); pass keep=() for none"
             )
         kept.update(inner for module in found for inner in module.modules())
     return kept

@@ -77,6 +77,7 @@ from labml_bcn._numerics import (
     count_positions,
     is_known_true,
     statistics_dtype,
+    widest,
 )
 from labml_bcn._passes import choose_passes, per_sample
 from labml_bcn.batch_norm import REMEDY, is_empty_batch, move_statistics
@@ -235,20 +236,20 @@ def pool_moments(
     \bar v_c = \frac{1}{B} \sum_b
     \left( v_{b,c} + (\mu_{b,c} - \bar m_c)^2 \right)$$ {#pooling}
 
-    Beside a mean of 10,000, float32 has digits left for a thousandth. So a
-    mean is kept in two parts: a point $p_{b,c}$ near it, and the small step
-    $\mu_{b,c} - p_{b,c}$ from there. The batch's mean is returned in two
-    parts, too, a centre and a shift. With a process group the means go over
-    the samples of [all its
+    At 10,000, float32 counts in thousandths. So a mean is kept in two parts,
+    a point $p_{b,c}$ near it and the small step $\mu_{b,c} - p_{b,c}$; the
+    batch's is returned as a centre and a shift. With a process group the
+    means go over the samples of [all its
     processes](batch_norm.py#BatchNorm.batch_statistics). Last comes the
     number of values, $B L$.
     """
-    centre, count = average(point, [0], group, length)
-    rest = (point - centre) + step
-    spread = torch.addcmul(v, rest, rest)
-    both, _ = average(torch.stack((rest, spread)), [1], group, length)
-    shift, var = both
-    return centre, shift, var - shift.square(), count
+    mean, count = average(widest(point) + step, [0], group, length)
+    centre = cast(mean, v.dtype)
+    shift = cast(mean - centre, v.dtype)
+    between = distance_from(centre, point, step - shift)
+    spread = torch.addcmul(v, between, between)
+    var, _ = average(spread, [0], group, length)
+    return centre, shift, var, count
 
 
 def normalization_statistics(
@@ -265,15 +266,13 @@ def normalization_statistics(
     The mean $m_c$ and variance $s^2_c$, from the input's moments. In
     evaluation they are the running ones, in plain training the batch's, and
     in estimated training the running ones after their update. First comes
-    how far each sample's mean lies from $m_c$,
-
-    $$u_{b,c} = \mu_{b,c} - m_c$$ {#centred-mean}
+    $u_{b,c}$, [the distance](#distance_from) of the samples from $m_c$.
     """
     if config.how is How.EVALUATION:
         # Copies, for a later update changes the buffers, and the backward
         # pass may come after it.
         mean, var = (table.clone() for table in widen(running))
-        return (point - mean) + step, mean, var
+        return distance_from(mean, point, step), mean, var
     length, group = count_positions(x), config.process_group
     centre, shift, var, count = pool_moments(point, step, v, length, group)
     mean = centre + shift
@@ -284,7 +283,7 @@ def normalization_statistics(
         # the unbiased one.
         unbiased = var.detach() * (count / (count - 1))
         move_statistics(*running, mean.detach(), unbiased, config.momentum)
-        return (point - centre) + (step - shift), mean, var
+        return distance_from(centre, point, step - shift), mean, var
     else:
         # Around the running mean, the variance grows by the squared distance
         # of the two means; see [the two
@@ -293,7 +292,16 @@ def normalization_statistics(
         if config.how is How.AROUND_RUNNING_MEAN:
             var = var + (mean - widen(running)[0]).square()
         mean, var = move_statistics(*running, mean, var, config.momentum)
-    return (point - mean) + step, mean, var
+    return distance_from(mean, point, step), mean, var
+
+
+def distance_from(mean: Tensor, point: Tensor, step: Tensor) -> Tensor:
+    r"""
+    Return $\mu_{b,c} - m_c$, with the large numbers subtracted first:
+
+    $$u_{b,c} = (p_{b,c} - m_c) + (\mu_{b,c} - p_{b,c})$$ {#centred-mean}
+    """
+    return (point - mean) + step
 
 
 def widen(running: Pair) -> Pair:
@@ -609,7 +617,7 @@ def double_backward(
             length, group = count_positions(x), config.process_group
             mean, shift, var, _ = pool_moments(point, step, v, length, group)
             step = step - shift
-        return (point - mean) + step, mean, var
+        return distance_from(mean, point, step), mean, var
 
     again = torch.is_grad_enabled()
     with torch.enable_grad():

@@ -73,7 +73,8 @@ def update_statistics(
 
     - `model`: the model. Its modes and momenta are as before in the end.
     - `batches`: what a data loader gives: tensors; lists or tuples that begin with the
-      input, such as `(input, target)`; or mappings of keyword arguments.
+      input, such as `(input, target)`; or mappings of keyword arguments. An input
+      that is a mapping itself stands in a list or a tuple.
     - `device`: where to send the inputs. By default they stay where they are.
 
     **Raises**
@@ -85,8 +86,9 @@ def update_statistics(
     After these errors, and after any of the model or the loader, the statistics are as
     they were.
     """
-    norms = [norm for norm in require_tracking_norms(model) if not is_frozen(norm)]
-    if not norms:
+    norms = require_tracking_norms(model)
+    frozen = {part for module in frozen_modules(model) for part in module.modules()}
+    if not (norms := [norm for norm in norms if norm not in frozen]):
         raise ValueError(
             "model must hold a norm that is not frozen, got frozen ones alone; call "
             "freeze_statistics(model, False) first"
@@ -119,12 +121,11 @@ def run(model: nn.Module, batch: Any, device: torch.device | str | None) -> None
                 f"a batch must begin with the model's input, got {batch!r}; have the "
                 "loader give tensors or (input, target)"
             )
-        batch = batch[0]
-    inputs = batch if device is None else send(batch, device)
-    if isinstance(inputs, Mapping):
-        model(**inputs)
+        model(batch[0] if device is None else send(batch[0], device))
+    elif isinstance(batch, Mapping):
+        model(**(batch if device is None else send(batch, device)))
     else:
-        model(inputs)
+        model(batch if device is None else send(batch, device))
 
 
 def send(batch: Any, device: torch.device | str) -> Any:
@@ -311,15 +312,20 @@ def freeze_statistics(model: nn.Module, frozen: bool = True) -> int:
     - `TypeError`: if `model` is no module.
     - `ValueError`: if it holds no norm with running statistics.
     """
+    if not isinstance(frozen, bool):
+        raise TypeError(
+            f"frozen must be True or False, got {frozen!r} ({type(frozen).__name__}); "
+            "pass one of the two"
+        )
     norms = require_tracking_norms(model)
     if frozen:
         for norm in norms:
             norm.eval()
             vars(norm)["train"] = partial(stay_in_evaluation, norm)
         return len(norms)
-    thawed = {norm for norm in norms if is_frozen(norm)}
-    for norm in thawed:
-        del vars(norm)["train"]
+    thawed = frozen_modules(model)
+    for module in thawed:
+        del vars(module)["train"]
     for holder in model.modules():
         for child in holder.children():
             if child in thawed:
@@ -327,14 +333,21 @@ def freeze_statistics(model: nn.Module, frozen: bool = True) -> int:
     return len(norms)
 
 
-def stay_in_evaluation(norm: Norm, mode: bool = True) -> Norm:
+def stay_in_evaluation(norm: nn.Module, mode: bool = True) -> nn.Module:
     """Stand for a frozen norm's `train`, which `model.train()` calls."""
     return norm
 
 
-def is_frozen(norm: Norm) -> bool:
-    """Return whether a norm is frozen."""
-    return getattr(vars(norm).get("train"), "func", None) is stay_in_evaluation
+def frozen_modules(model: nn.Module) -> set[nn.Module]:
+    """Return the modules of a model that are frozen.
+
+    They are norms, or what a frozen norm was converted to: that has norms inside.
+    """
+    return {
+        module
+        for module in model.modules()
+        if getattr(vars(module).get("train"), "func", None) is stay_in_evaluation
+    }
 
 
 # Shared by several processes

@@ -5,6 +5,7 @@ import math
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from labml_bcn._checks import require_number
 from labml_bcn._modules import require_module
 from labml_bcn._norms import NORMS
 
@@ -32,14 +33,15 @@ def parameter_groups(
 
     **Raises**
 
-    - `TypeError`: if `model` is no module.
+    - `TypeError`: if `model` is no module, or the decay no number.
     - `ValueError`: if no parameter of the model learns, or the decay is negative.
     """
     require_module(model)
+    remedy = "1e-4 (SGD) and 0.05 (AdamW) are usual"
+    require_number("weight_decay", weight_decay, remedy)
     if not 0 <= weight_decay < math.inf:
         raise ValueError(
-            f"weight_decay must be finite and at least 0, got {weight_decay}; 1e-4 "
-            "(SGD) and 0.05 (AdamW) are usual"
+            f"weight_decay must be finite and at least 0, got {weight_decay}; {remedy}"
         )
     learning: dict[nn.Parameter, None] = {}
     exempt: set[nn.Parameter] = set()

@@ -3,9 +3,14 @@
 import pytest
 import torch
 from helpers.missing import import_or_skip
-from helpers.networks import every_network, images, labels, loss_of, statistics_of
+from helpers.networks import (
+    every_network,
+    learn_in_a_loop,
+    loader,
+    loss_of,
+    statistics_of,
+)
 from helpers.oracle import assert_close
-from torch.utils.data import DataLoader, TensorDataset
 
 accelerate = import_or_skip("accelerate")
 state = import_or_skip("accelerate.state")
@@ -18,10 +23,6 @@ def fresh_state():
     """It remembers its first settings for a whole process."""
     yield
     state.AcceleratorState._reset_state(reset_partial_state=True)
-
-
-def data(count=8):
-    return DataLoader(TensorDataset(images(count), labels(count)), batch_size=2)
 
 
 def learn(model, batches, **options):
@@ -44,16 +45,10 @@ def learn(model, batches, **options):
 @every_network
 @pytest.mark.works_with("train", "Accelerate", "against a loop, with accumulation")
 def test_a_prepared_network_learns_as_in_a_loop(build):
-    model, twin, batches = build(), build(), data()
+    model, twin, batches = build(), build(), loader()
     twin.load_state_dict(model.state_dict())
     learn(model, batches, gradient_accumulation_steps=2)
-    optimizer = torch.optim.SGD(twin.parameters(), lr=0.01)
-    for i, batch in enumerate(batches):
-        (loss_of(twin, *batch) / 2).backward()
-        if i % 2:
-            torch.nn.utils.clip_grad_norm_(twin.parameters(), 0.5)
-            optimizer.step()
-            optimizer.zero_grad()
+    learn_in_a_loop(twin, batches)
     for key, value in twin.state_dict().items():
         assert_close(model.state_dict()[key], value, 1e-4, 1e-5)
 
@@ -63,7 +58,7 @@ def test_a_prepared_network_learns_as_in_a_loop(build):
 def test_a_prepared_network_learns_in_mixed_precision(build):
     model = build()
     before = statistics_of(model)
-    learn(model, data(), mixed_precision="bf16")
+    learn(model, loader(), mixed_precision="bf16")
     for key, value in statistics_of(model).items():
         assert value.dtype == torch.float32
         assert not torch.equal(value, before[key])
@@ -74,7 +69,7 @@ def test_a_prepared_network_learns_in_mixed_precision(build):
     "save", "Accelerate", "`save_state`, `load_state`, `save_model`"
 )
 def test_its_states_are_kept(build, tmp_path):
-    accelerator, model = learn(build(), data())
+    accelerator, model = learn(build(), loader())
     plain = accelerator.unwrap_model(model)
     wanted = {key: value.clone() for key, value in plain.state_dict().items()}
     accelerator.save_state(tmp_path / "state")

@@ -8,12 +8,12 @@ from helpers.networks import (
     built,
     every_network,
     images,
-    labels,
+    learn_in_a_loop,
+    loader,
     loss_of,
     statistics_of,
 )
 from helpers.oracle import assert_close
-from torch.utils.data import DataLoader, TensorDataset
 
 lightning = import_or_skip("lightning")
 callbacks = import_or_skip("lightning.pytorch.callbacks")
@@ -54,10 +54,6 @@ class Lesson(lightning.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
-def data(count=12):
-    return DataLoader(TensorDataset(images(count), labels(count)), batch_size=2)
-
-
 def trainer(folder, **options):
     quiet = {"logger": False, "enable_progress_bar": False}
     quiet |= {"enable_model_summary": False, "enable_checkpointing": False}
@@ -78,7 +74,7 @@ PRECISIONS = ["32-true", "64-true", "bf16-true", "16-true", "bf16-mixed"]
 def test_a_trainer_trains_in_every_precision(build, precision, tmp_path):
     lesson = Lesson(build())
     before = statistics_of(lesson)
-    trainer(tmp_path, precision=precision).fit(lesson, data(), data(4))
+    trainer(tmp_path, precision=precision).fit(lesson, loader(12), loader(4))
     assert len(lesson.losses) == 6
     assert all(loss.isfinite() for loss in lesson.losses)
     wanted = torch.float64 if precision == "64-true" else torch.float32
@@ -95,16 +91,10 @@ def test_a_trainer_trains_in_every_precision(build, precision, tmp_path):
 def test_a_trainer_does_what_a_loop_does(build, tmp_path):
     model, twin = build(), build()
     twin.load_state_dict(model.state_dict())
-    batches = data()
+    batches = loader(12)
     options = {"accumulate_grad_batches": 2, "gradient_clip_val": 0.5}
     trainer(tmp_path, **options).fit(Lesson(model), batches)
-    optimizer = torch.optim.SGD(twin.parameters(), lr=0.01)
-    for i, batch in enumerate(batches):
-        (loss_of(twin, *batch) / 2).backward()
-        if i % 2:
-            torch.nn.utils.clip_grad_norm_(twin.parameters(), 0.5)
-            optimizer.step()
-            optimizer.zero_grad()
+    learn_in_a_loop(twin, batches)
     for key, value in twin.state_dict().items():
         assert_close(model.state_dict()[key], value, 1e-4, 1e-5)
 
@@ -114,7 +104,7 @@ def test_a_trainer_does_what_a_loop_does(build, tmp_path):
 def test_a_checkpoint_goes_on_where_it_was(build, tmp_path):
     first, whole = Lesson(build()), Lesson(build())
     whole.load_state_dict(first.state_dict())
-    batches = data()
+    batches = loader(12)
     trainer(tmp_path, max_epochs=2).fit(whole, batches)
     start = trainer(tmp_path)
     start.fit(first, batches)
@@ -138,7 +128,7 @@ def test_fabric_wraps_a_network(build):
     fabric = lightning.Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
     model = build()
     model, optimizer = fabric.setup(model, torch.optim.SGD(model.parameters(), lr=0.01))
-    for x, y in fabric.setup_dataloaders(data(6)):
+    for x, y in fabric.setup_dataloaders(loader(6)):
         optimizer.zero_grad()
         loss = loss_of(model, x, y)
         fabric.backward(loss)
@@ -151,7 +141,7 @@ def test_fabric_wraps_a_network(build):
 def test_an_average_of_weights_is_kept(build, tmp_path):
     lesson = Lesson(build())
     average = callbacks.EMAWeightAveraging(decay=0.5, use_buffers=True)
-    trainer(tmp_path, callbacks=[average]).fit(lesson, data())
+    trainer(tmp_path, callbacks=[average]).fit(lesson, loader(12))
     assert all(value.isfinite().all() for value in lesson.state_dict().values())
     assert lesson.eval().model(images()).isfinite().all()
 
@@ -173,7 +163,7 @@ def averaging():
     know="`update_statistics(model, batches)` after `trainer.fit`",
 )
 def test_averaging_weights_leaves_the_statistics(tmp_path):
-    lesson, batches = Lesson(built()), data()
+    lesson, batches = Lesson(built()), loader(12)
     kept = {}
 
     class LastStep(lightning.Callback):

@@ -665,6 +665,24 @@ class Tied(nn.Module):
         return self.last(self.also(x))
 
 
+class Autoencoder(nn.Module):
+    """A decoder that goes back with the weight of the encoder, as a function."""
+
+    def __init__(self, width=24):
+        super().__init__()
+        self.encode = nn.Conv2d(3, width, 4, 2, padding=1)
+        self.norm = nn.BatchNorm2d(width)
+        self.middle = conv3x3(width, width)
+        self.middle_norm = nn.BatchNorm2d(width)
+        self.last_norm = nn.BatchNorm2d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.encode(x)))
+        x = F.relu(self.middle_norm(self.middle(x)))
+        x = F.conv_transpose2d(x, self.encode.weight, stride=2, padding=1)
+        return self.last_norm(x)
+
+
 class Siamese(nn.Module):
     """One encoder, two inputs."""
 

@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from labml_bcn import BatchChannelNorm, WSConv2d, convert
 
@@ -91,6 +92,22 @@ def train(model: nn.Module, steps: int = 3, optimizer=None, **options) -> list[f
         optimizer.step()
         losses.append(loss.item())
     return losses
+
+
+def loader(count: int = 8) -> DataLoader:
+    """Some batches of two images."""
+    return DataLoader(TensorDataset(images(count), labels(count)), batch_size=2)
+
+
+def learn_in_a_loop(model: nn.Module, batches: DataLoader) -> None:
+    """Take a step for every two batches, by hand, with clipped gradients."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for i, batch in enumerate(batches):
+        (loss_of(model, *batch) / 2).backward()
+        if i % 2:
+            nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+            optimizer.step()
+            optimizer.zero_grad()
 
 
 def worked(**options: object) -> nn.Module:

@@ -86,7 +86,7 @@ OPTIONS = [{}, {"variance_around": "running_mean"}, {"estimate": False}]
     "train",
     "activation checkpointing",
     "both ways, against the plain step",
-    know="Call `activation_checkpointing.checkpoint`, or hand PyTorch's its contexts.",
+    know="`labml_bcn.activation_checkpointing` has a `checkpoint` of its own.",
 )
 def test_a_checkpointed_step_is_the_plain_step(way, options, kernels):
     with nullcontext() if kernels else native.disabled():

@@ -926,7 +926,7 @@ def test_a_weight_that_a_function_reads_as_it_is_stored_is_refused():
 
     x = inputs(2, 3, 6, 6)
     for example in (None, x):
-        with pytest.raises(ValueError, match="conv's own, but conv_transpose2d reads"):
+        with pytest.raises(ValueError, match=r"conv's own, but conv.* reads"):
             bake(Tied().eval(), example)
 
 
@@ -950,3 +950,134 @@ def test_random_numbers_are_left_alone():
     torch.manual_seed(5)
     bake(model, x)
     assert torch.equal(torch.rand(3), expected)
+
+
+class ReadsUnseen(nn.Module):
+    """Reads its convolution by way of Python's numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = WSConv2d(3, 8, 3), EstimatedBatchNorm(8)
+
+    def forward(self, x):
+        y = self.conv(x)
+        return self.norm(y) * y.tolist()[0][0][0][0]
+
+
+def test_a_reading_that_nobody_can_see_leaves_the_norm_as_it_is():
+    x = inputs(2, 3, 6, 6)
+    model = ReadsUnseen().train()
+    model(x)
+    model.eval()
+    plain = bake(model, x)
+    torch.testing.assert_close(plain(x), model(x))
+
+
+def test_a_copy_that_gives_something_else_is_refused():
+    class Asks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = WSConv2d(3, 8, 3)
+
+        def forward(self, x):
+            return self.conv(x) * (2 if isinstance(self.conv, WSConv2d) else 1)
+
+    with pytest.raises(ValueError, match="gives something else"):
+        bake(Asks().eval(), inputs(2, 3, 6, 6))
+
+
+def test_outputs_of_another_size_are_something_else():
+    class Selects(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = WSConv2d(3, 8, 3)
+
+        def forward(self, x):
+            y = self.conv(x)
+            return y[y > (0 if isinstance(self.conv, WSConv2d) else 1)]
+
+    with pytest.raises(ValueError, match="gives something else"):
+        bake(Selects().eval(), inputs(2, 3, 6, 6))
+
+
+def test_of_a_network_that_differs_from_itself_nothing_is_told():
+    class Draws(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.drawn = WSConv2d(3, 8, 3), iter(range(10))
+
+        def forward(self, x):
+            return self.conv(x) + next(self.drawn)
+
+    assert type(bake(Draws().eval(), inputs(2, 3, 6, 6)).conv) is nn.Conv2d
+
+
+def test_the_order_in_a_container_is_no_reason_to_fold():
+    class Taps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(WSConv2d(3, 8, 3), EstimatedBatchNorm(8))
+
+        def forward(self, x):
+            outputs = []
+            for layer in self.body:
+                x = layer(x if x.sum() < 1e9 else -x)
+                outputs.append(x)
+            return outputs
+
+    x = inputs(2, 3, 6, 6)
+    model = Taps()
+    model(x)
+    model.eval()
+    for example in (None, x):
+        for given, expected in zip(bake(model, example)(x), model(x), strict=True):
+            torch.testing.assert_close(given, expected)
+
+
+@pytest.mark.parametrize("missing", ["scale", "shift"])
+@pytest.mark.parametrize("folds", [True, False])
+@pytest.mark.parametrize("part", ["batch_norm", "channel_norm"])
+def test_scale_or_shift_alone_is_baked(missing, folds, part):
+    class Adds(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = WSConv2d(3, 8, 3), BatchChannelNorm(8, 2)
+
+        def forward(self, x):
+            y = self.conv(x)
+            return self.norm(y) if folds else self.norm(y) + y
+
+    model, x = Adds(), inputs(2, 3, 6, 6)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter)
+    model.norm.get_submodule(part).register_parameter(missing, None)
+    model(x)
+    model.eval()
+    for example in (None, x):
+        torch.testing.assert_close(bake(model, example)(x), model(x))
+
+
+@pytest.mark.parametrize("folds", [True, False])
+def test_a_pruned_norm_is_baked(folds):
+    model = nn.Sequential(WSConv2d(3, 8, 3), BatchChannelNorm(8, 2)).eval()
+    if not folds:
+        model = nn.Sequential(BatchChannelNorm(3, 1), *model).eval()
+    norm = model[1] if folds else model[0]
+    prune.l1_unstructured(norm.batch_norm, "scale", 0.5)
+    x = inputs(2, 3, 6, 6)
+    torch.testing.assert_close(bake(model, x)(x), model(x))
+
+
+def test_results_that_a_model_keeps_are_copied():
+    class Keeps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.kept = WSConv2d(3, 8, 3), {}
+
+        def forward(self, x):
+            self.kept["y"] = [self.conv(x)]
+            return self.kept["y"][0]
+
+    model, x = Keeps(), inputs(2, 3, 6, 6)
+    model(x)
+    torch.testing.assert_close(bake(model.eval(), x)(x), model(x))

@@ -694,6 +694,19 @@ def test_what_is_no_dictionary_of_tensors_is_refused(checkpoint):
     assert "state_dict must" in text
 
 
+@pytest.mark.parametrize("name", ["bit", "mmcv_conv_ws"])
+def test_a_parametrized_weight_is_loaded_or_refused(name):
+    source = nn.utils.parametrizations.weight_norm(FORMS[name][0](3, C, 3))
+    model = nn.utils.parametrizations.weight_norm(WSConv2d(3, C, 3))
+    if name == "mmcv_conv_ws":
+        assert "take the parametrization away" in refused(
+            model, source.state_dict(), name
+        )
+    else:
+        load_checkpoint(model, source.state_dict(), name)
+        assert_close(model.weight, source.weight)
+
+
 def test_a_model_without_memory_is_refused():
     with pytest.raises(ValueError, match="to_empty"):
         load_checkpoint(

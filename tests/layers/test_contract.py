@@ -305,7 +305,7 @@ def test_parameters_learn_though_the_input_needs_no_gradient(name):
     "instead",
     "`torch.utils.checkpoint.checkpoint`",
     "updates the statistics twice",
-    know="`activation_checkpointing.checkpoint(module, x)`",
+    know="`checkpoint(module, x)` from `labml_bcn.activation_checkpointing`",
 )
 def test_activation_checkpointing_updates_the_statistics_twice(name):
     layer = make(name)

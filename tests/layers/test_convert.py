@@ -21,6 +21,7 @@ from labml_bcn import (
     WSConv3d,
     bake,
     convert,
+    freeze_statistics,
     weight_standardization,
 )
 from labml_bcn.convert import Conversion
@@ -357,7 +358,9 @@ class WithActivation(nn.BatchNorm2d):
 def test_a_class_of_ones_own_is_changed_only_if_it_computes_the_same():
     assert isinstance(convert(Renamed(4)).model, BatchChannelNorm)
     conversion = convert(nn.Sequential(WithActivation(4)))
-    assert "WithActivation has a forward of its own" in conversion.kept["0"]
+    assert (
+        "WithActivation is a subclass with forward of its own" in conversion.kept["0"]
+    )
 
 
 def replace_forward(norm):
@@ -419,7 +422,7 @@ def test_a_convolution_whose_weight_a_function_reads_is_kept():
 
     for example in (None, IMAGE):
         conversion = convert(Tied(), example)
-        assert "conv_transpose2d reads" in conversion.kept["conv"]
+        assert "reads its weights" in conversion.kept["conv"]
         assert bake(conversion.model.eval(), example)(IMAGE).shape == IMAGE.shape
 
 
@@ -495,7 +498,7 @@ def pruned(conv):
         (parametrizations.weight_norm(nn.Conv2d(16, 16, 3)), "parametrized"),
         (parametrizations.spectral_norm(nn.Conv2d(16, 16, 3)), "parametrized"),
         (pruned(nn.Conv2d(16, 16, 3)), "made by something else"),
-        (MyConv(16, 16, 3), "MyConv is a class of its own"),
+        (MyConv(16, 16, 3), "MyConv is a subclass"),
         (nn.Conv2d(16, 16, 3, groups=16), "9 inputs a filter"),
         (nn.Conv2d(15, 16, 1), "15 inputs a filter"),
         (WSConv2d(16, 16, 3), "one of ours"),
@@ -513,6 +516,26 @@ def test_convolutions_that_stay_are_listed_with_the_reason(conv, reason):
 @pytest.mark.parametrize("norm", [nn.GroupNorm(2, 16), nn.InstanceNorm2d(16)])
 def test_any_norm_behind_a_convolution_will_do(norm):
     assert "0" in convert(nn.Sequential(nn.Conv2d(16, 16, 3), norm)).changed
+
+
+class AffineAlone(nn.BatchNorm2d):
+    """A frozen batch norm as detectors have it: it normalizes nothing."""
+
+    def forward(self, x):
+        return x * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+
+
+def test_a_norm_with_a_forward_of_its_own_is_no_norm_behind_a_convolution():
+    for example in (None, IMAGE):
+        model = nn.Sequential(nn.Conv2d(3, 16, 3), AffineAlone(16))
+        assert "AffineAlone reads" in convert(model, example).kept["0"]
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_a_complex_or_empty_weight_is_kept():
+    for conv in (nn.Conv2d(3, 16, 3, dtype=torch.complex64), nn.Conv2d(16, 0, 3)):
+        model = nn.Sequential(conv, nn.GroupNorm(1, 16))
+        assert "complex, or empty" in convert(model).kept["0"]
 
 
 def test_a_convolution_that_something_else_reads_is_kept():
@@ -580,6 +603,114 @@ def test_standardization_can_be_left_out():
     conversion = convert(network(), weight_standardization=False)
     assert list(conversion.changed) == ["1", "4"]
     assert "weight_standardization" in conversion.kept["0"]
+
+
+class FrozenBatchNorm(nn.BatchNorm2d):
+    """A batch norm that never trains, as many write it."""
+
+    def train(self, mode=True):
+        return super().train(False)
+
+
+def with_more(norm):
+    norm.alpha = nn.Parameter(torch.ones(1))
+    return norm
+
+
+def with_mask(norm):
+    norm.register_buffer("mask", torch.ones(4))
+    return norm
+
+
+@pytest.mark.parametrize(
+    ("norm", "reason"),
+    [
+        (FrozenBatchNorm(4), "with train of its own"),
+        (with_more(nn.BatchNorm2d(4)), "holds alpha besides"),
+        (with_mask(nn.BatchNorm2d(4)), "holds mask besides"),
+        (pruned(nn.BatchNorm2d(4)), "made by something else"),
+    ],
+    ids=["train", "parameter", "buffer", "pruned"],
+)
+@pytest.mark.parametrize("example", [None, torch.randn(2, 4, 3, 3)])
+def test_a_norm_that_holds_or_does_more_is_kept(norm, reason, example):
+    assert reason in convert(nn.Sequential(norm), example).kept["0"]
+
+
+def test_a_batch_norm_with_a_shift_alone_stays_so():
+    norm = nn.BatchNorm2d(8)
+    norm.register_parameter("weight", None)
+    model = convert(norm).model
+    assert model.batch_norm.scale is None
+    x = torch.randn(2, 8, 3, 3)
+    assert model(x).isfinite().all()
+    torch.testing.assert_close(bake(model.eval())(x), model(x))
+
+
+@pytest.mark.parametrize("name", ["eps", "gain"])
+def test_a_convolution_with_names_of_ours_is_kept(name):
+    model = network()
+    value = 0.1 if name == "eps" else nn.Parameter(torch.ones(1))
+    setattr(model[0], name, value)
+    assert name in convert(model).kept["0"]
+    assert getattr(model[0], name) is value
+
+
+def test_lazy_layers_are_not_run_by_an_example():
+    model = nn.Sequential(*network()[:2], nn.Flatten(), nn.LazyLinear(3))
+    convert(model, IMAGE)
+    assert type(model[3]) is nn.LazyLinear
+    assert isinstance(model[0], WSConv2d)
+    hidden = nn.Sequential(nn.LazyConv2d(16, 3), nn.LazyBatchNorm2d(), *network()[3:5])
+    conversion = convert(hidden, IMAGE)
+    assert "lazy" in conversion.kept["0"]
+    assert "lazy" in conversion.kept["1"]
+
+
+def test_what_is_inside_of_a_convolution_is_its_own_affair():
+    class ConvNorm(nn.Conv2d):
+        def __init__(self):
+            super().__init__(3, 16, 3)
+            self.norm = nn.BatchNorm2d(16)
+
+        def forward(self, x):
+            scale = self.norm.weight / self.norm.running_var.sqrt()
+            return self.norm(
+                self._conv_forward(x, self.weight * scale.view(-1, 1, 1, 1), None)
+            )
+
+    for example in (None, IMAGE):
+        conversion = convert(nn.Sequential(ConvNorm()), example)
+        assert not conversion.changed
+        assert list(conversion.kept) == ["0"]
+
+
+def test_a_conversion_in_inference_mode_can_be_trained():
+    model = network()
+    with torch.inference_mode():
+        convert(model, IMAGE.clone(), pretrained=True)
+    model(IMAGE).sum().backward()
+
+
+def test_a_model_whose_modes_do_more_is_converted_all_the_same():
+    class Freezes(nn.Sequential):
+        def train(self, mode=True):
+            self.requires_grad_(mode)
+            return super().train(mode)
+
+    model = Freezes(*network())
+    convert(model, IMAGE)
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_a_network_that_was_frozen_can_be_thawed_after():
+    model = network()
+    freeze_statistics(model)
+    convert(model, IMAGE)
+    model.train()
+    assert not model[1].batch_norm.training
+    freeze_statistics(model, False)
+    assert model.train()[1].batch_norm.training
 
 
 # Groups
@@ -744,7 +875,10 @@ def compiled_in_place(model):
         (torch.compile, r"pass its \._orig_mod"),
         (compiled_in_place, r"its compile\(\) was called"),
         (torch.jit.script, "pass the module that it was made of"),
-        (lambda m: nn.Sequential(torch.compile(m)), r"but 0 is a OptimizedModule"),
+        (
+            lambda m: nn.Sequential(torch.compile(m)),
+            "but 0 is of class OptimizedModule",
+        ),
     ],
 )
 def test_wrapped_and_compiled_networks_are_refused(wrap, remedy):
@@ -768,7 +902,7 @@ def test_networks_on_several_processes_are_refused(tmp_path):
             pytest.skip("this PyTorch has no fsdp.fully_shard")
         sharded = network()
         fsdp.fully_shard(sharded[1], mesh=init_device_mesh("cpu", (1,)))
-        with pytest.raises(ValueError, match="but 1 is a FSDP"):
+        with pytest.raises(ValueError, match="but 1 is of class FSDP"):
             convert(sharded)
     finally:
         dist.destroy_process_group()
@@ -798,3 +932,9 @@ def test_a_trained_network_is_told_of_pretrained():
     assert "pretrained=True" in str(conversion)
     assert "pretrained=True" not in str(convert(trained, pretrained=True))
     assert "pretrained=True" not in str(convert(network()))
+
+
+def test_statistics_without_a_count_have_learned_too():
+    imported = network()
+    imported[1].running_mean.fill_(0.5)
+    assert "pretrained=True" in str(convert(imported))

@@ -5,6 +5,7 @@ copies, compilation) is in test_contract.py and its neighbours, which run on it 
 """
 
 import copy
+from contextlib import nullcontext
 from functools import partial
 
 import pytest
@@ -540,6 +541,102 @@ def test_the_passes_agree(layout):
     expected = Rows.apply(distance.clone(), slope, q)
     copied = layout(distance.clone())
     assert_close(Strided.apply(copied, slope, q), expected)
+
+
+# Large means
+
+
+FAR = [0.0, 1e3, 1e4, 1e5]
+FORMATS = {
+    "contiguous": lambda x: x,
+    "channels_last": lambda x: x.to(memory_format=torch.channels_last),
+    "transposed": lambda x: x.mT,
+    "no positions": lambda x: x.transpose(1, 3).flatten(0, 2).contiguous(),
+}
+
+
+def in_double(layer, before, x, dy):
+    """The output and all gradients by the two norms in turn, in float64.
+
+    Of plain statistics the layer's state is that before the step, of others that after
+    it: what it normalizes with has been rounded to the buffers' float32.
+    """
+    plain = not layer.estimate
+    oracle = InTurn(C, G, estimate=not plain, dtype=F64).train(plain)
+    oracle.load_state_dict((before if plain else layer).state_dict())
+    x = x.detach().double().requires_grad_()
+    y = oracle(x)
+    return y, torch.autograd.grad(y, (x, *oracle.parameters()), dy.double())
+
+
+def far_away(mode, form, mean):
+    """A layer that knows where its inputs lie, and an input with a gradient."""
+    torch.manual_seed(0)
+    layer = BatchChannelNorm(
+        C,
+        G,
+        estimate=mode != "plain",
+        variance_around="running_mean" if mode == "running_mean" else "batch_mean",
+    )
+    for parameter in layer.parameters():
+        nn.init.uniform_(parameter, 0.5, 1.5)
+    means = mean * (1 + 0.1 * torch.randn(1, C, 1, 1))
+    x = FORMATS[form](means + torch.randn(4, C, 6, 5))
+    with torch.no_grad():
+        mean = x.movedim(1, 0).flatten(1).mean(1)
+        layer.batch_norm.exp_mean.copy_(mean + 0.1 * torch.randn(C))
+    return layer.train(mode != "eval"), x.requires_grad_(), torch.randn_like(x)
+
+
+def worst(a, b):
+    a, b = a.detach().double(), b.detach()
+    return float((a - b).abs().max() / b.abs().max())
+
+
+every_far = pytest.mark.parametrize("mode", ["eval", *MODES])
+
+
+@every_far
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("mean", FAR)
+@pytest.mark.parametrize("native_kernels", [True, False])
+def test_a_large_mean_costs_no_digits(mode, form, mean, native_kernels):
+    layer, x, dy = far_away(mode, form, mean)
+    before = copy.deepcopy(layer)
+    with nullcontext() if native_kernels else native.disabled():
+        y = layer(x)
+        grads = torch.autograd.grad(y, (x, *layer.parameters()), dy)
+        expected, expected_grads = in_double(layer, before, x, dy)
+        with torch.no_grad():
+            assert worst(before(x), expected) < 1e-6
+    assert worst(y, expected) < 1e-6
+    for a, b in zip(grads, expected_grads, strict=True):
+        assert worst(a, b) < 1e-5
+
+
+@pytest.mark.slow
+@every_far
+@pytest.mark.parametrize("form", ["contiguous", "channels_last"])
+def test_a_large_mean_costs_no_digits_in_a_compiled_program(mode, form):
+    torch.compiler.reset()
+    for mean in (0.0, 1e5):
+        layer, x, dy = far_away(mode, form, mean)
+        before = copy.deepcopy(layer)
+        with native.disabled():
+            y = torch.compile(layer, fullgraph=True)(x)
+            grads = torch.autograd.grad(y, (x, *layer.parameters()), dy)
+            expected, expected_grads = in_double(layer, before, x, dy)
+        assert worst(y, expected) < 1e-6
+        for a, b in zip(grads, expected_grads, strict=True):
+            assert worst(a, b) < 1e-5
+
+
+@pytest.mark.parametrize("mean", FAR)
+def test_a_large_mean_costs_no_digits_in_an_exported_program(mean):
+    layer, x, dy = far_away("eval", "contiguous", mean)
+    expected, _ = in_double(layer, layer, x, dy)
+    program = torch.export.export(layer, (x.detach(),))
+    assert worst(program.module()(x.detach()), expected) < 1e-6
 
 
 @training_and_eval

@@ -19,6 +19,7 @@ from labml_bcn import (
     ChannelNorm,
     EstimatedBatchNorm,
     WSConv2d,
+    convert,
     native,
 )
 from labml_bcn.statistics import (
@@ -589,6 +590,22 @@ def test_a_compiled_model_freezes_and_thaws():
     assert not torch.equal(model[4].running_mean, before["4.running_mean"])
 
 
+def test_a_frozen_norm_stays_frozen_in_a_conversion_and_can_be_thawed():
+    model = nn.Sequential(nn.Conv2d(3, C, 3), nn.BatchNorm2d(C), nn.ReLU())
+    freeze_statistics(model)
+    convert(model, groups=2)
+    norm = model.train()[1].batch_norm
+    before = norm.exp_mean.clone()
+    model(images(1)[0])
+    assert torch.equal(norm.exp_mean, before)
+    with pytest.raises(ValueError, match="frozen"):
+        update_statistics(model, images(2))
+    freeze_statistics(model, False)
+    assert norm.training
+    model(images(1)[0])
+    assert not torch.equal(norm.exp_mean, before)
+
+
 def test_frozen_norms_are_not_updated():
     model = network()
     freeze_statistics(model[1])
@@ -639,3 +656,23 @@ def test_what_is_no_model_is_refused(call):
     arguments = (None,) if call is share_statistics else ()
     with pytest.raises(TypeError, match=r"nn\.Module"):
         call([network()], *arguments)
+
+
+def test_an_input_that_is_a_mapping_stands_in_a_tuple():
+    class TakesOne(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = BatchNorm(3)
+
+        def forward(self, batch):
+            return self.norm(batch["image"])
+
+    model, x = TakesOne(), torch.randn(4, 3, 5)
+    update_statistics(model, [({"image": x}, "target")])
+    torch.testing.assert_close(model.norm.exp_mean, x.mean((0, 2)))
+
+
+@pytest.mark.parametrize("frozen", ["yes", None, 1])
+def test_frozen_is_true_or_false(frozen):
+    with pytest.raises(TypeError, match="frozen must be True or False"):
+        freeze_statistics(BatchNorm(3), frozen)

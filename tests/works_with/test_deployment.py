@@ -61,6 +61,21 @@ def test_a_network_is_exported_for_any_size(model):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.works_with(
+    "deploy",
+    "AOTInductor",
+    "a network as it is, compiled to a package for any batch, height and width",
+)
+def test_a_network_is_compiled_ahead_of_time(tmp_path):
+    model = worked()
+    program = torch.export.export(model, (images(),), dynamic_shapes=ANY_SIZE)
+    file = str(tmp_path / "it.pt2")
+    torch._inductor.aoti_compile_and_package(program, package_path=file)
+    assert_same_at_any_size(torch._inductor.aoti_load_package(file), model)
+
+
+@pytest.mark.slow
 @pytest.mark.works_with("deploy", "`torch.export`", "after `bake`")
 def test_a_baked_network_is_exported_for_any_size(model, baked):
     program = torch.export.export(baked, (images(),), dynamic_shapes=ANY_SIZE)
