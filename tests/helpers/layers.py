@@ -1,6 +1,7 @@
 """The layers to test, by name, and what their tests share."""
 
 import contextlib
+import copy
 
 import pytest
 import torch
@@ -123,6 +124,18 @@ tracking_form = parametrize(is_tracking)
 estimating_form = parametrize(lambda name: "mean" in name)
 every_layer = parametrize(is_layer)
 tracking_layer = parametrize(lambda name: is_layer(name) and is_tracking(name))
+
+
+def export(layer, x, dynamic=None, *, strict=False):
+    """Return the exported program of a copy, which takes sizes that are dynamic."""
+    alone = isinstance(layer, BatchNorm) and layer.training
+    if alone and torch.__version__ < "2.5":
+        pytest.skip("PyTorch 2.4's export loses the output of a norm that learns")
+    shapes = None if dynamic is None else (dynamic,)
+    program = torch.export.export(
+        copy.deepcopy(layer), (x,), dynamic_shapes=shapes, strict=strict
+    )
+    return program.module()
 
 
 def make(name, **options):

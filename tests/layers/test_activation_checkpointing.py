@@ -18,6 +18,9 @@ from labml_bcn import BatchChannelNorm, WSConv2d, native
 from labml_bcn.activation_checkpointing import checkpoint, checkpoint_contexts
 from labml_bcn.statistics import freeze_statistics, share_statistics
 
+# PyTorch 2.4's checkpointing uses what that version deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.cpu.amp.autocast:FutureWarning")
+
 C = 4
 
 

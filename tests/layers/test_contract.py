@@ -19,6 +19,7 @@ from helpers.layers import (
     estimating_form,
     every_form,
     every_layer,
+    export,
     inputs,
     leaf,
     make,
@@ -378,12 +379,8 @@ def test_forward_mode_in_training_is_what_reverse_mode_gives(name):
 @pytest.mark.parametrize("training", [True, False])
 def test_a_layer_is_exported_with_a_dynamic_batch(name, training):
     layer = make(name).train(training)
-    program = torch.export.export(
-        copy.deepcopy(layer),
-        (inputs(3, C, 4, 4),),
-        dynamic_shapes=({0: torch.export.Dim("batch", min=2)},),
-    )
-    exported = program.module()
+    batch = torch.export.Dim("batch", min=2)
+    exported = export(layer, inputs(3, C, 4, 4), {0: batch})
     for b in (2, 5):
         x = inputs(b, C, 4, 4)
         assert_close(exported(x), layer(x), 1e-5, 1e-5)

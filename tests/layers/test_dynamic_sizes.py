@@ -9,6 +9,7 @@ from helpers.layers import (
     C,
     assert_same_gradients,
     every_layer,
+    export,
     inputs,
     is_layer,
     make,
@@ -44,13 +45,6 @@ CHOICES = {
     "square": lambda: dict.fromkeys((2, 3), Dim("side")),
 }
 every_training = pytest.mark.parametrize("training", [True, False])
-
-
-def export(layer, x, dynamic, strict=False):
-    program = torch.export.export(
-        copy.deepcopy(layer), (x,), dynamic_shapes=(dynamic,), strict=strict
-    )
-    return program.module()
 
 
 def assert_is_eager(exported, layer, x, **tolerance):
@@ -180,6 +174,14 @@ def test_a_network_of_them_is_exported_whole(training):
     exported = export(net, inputs(3, 3, 16, 12), sizes)
     for b, height, width in ((2, 20, 14), (5, 8, 8)):
         assert_is_eager(exported, net, inputs(b, 3, height, width))
+
+
+@every_layer
+@every_training
+def test_what_follows_may_work_in_place(name, training):
+    net = nn.Sequential(make(name), nn.ReLU(inplace=True)).train(training)
+    exported = export(net, inputs(3, C, 6, 5))
+    assert_is_eager(exported, net, inputs(3, C, 6, 5))
 
 
 def test_a_size_that_is_fixed_is_still_checked():

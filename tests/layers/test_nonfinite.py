@@ -14,6 +14,7 @@ from helpers.layers import (
     assert_same_state,
     estimating_form,
     every_layer,
+    export,
     inputs,
     make,
     options_of,
@@ -274,8 +275,7 @@ def test_compiled_the_decision_is_the_same(name):
 @tracking_layer
 def test_exported_the_decision_is_the_same(name):
     layer = make(name)
-    program = torch.export.export(copy.deepcopy(layer), (inputs(3, C, 4, 4),))
-    exported = program.module()
+    exported = export(layer, inputs(3, C, 4, 4))
     for bad in (torch.inf, torch.nan, 3e38):
         x = spoil(inputs(3, C, 4, 4), bad)
         exported(x)
