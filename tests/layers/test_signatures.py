@@ -151,10 +151,13 @@ def test_the_repr_tells_what_was_built(layer, words):
         assert re.search(rf"\b{word}\b", repr(layer)), word
 
 
-PUBLIC = [getattr(labml_bcn, name) for name in labml_bcn.__all__]
+# A tuple, as the norms are, has no docstring of its own.
+PUBLIC = [name for name in labml_bcn.__all__ if callable(getattr(labml_bcn, name))]
 
 
-@pytest.mark.parametrize("public", PUBLIC, ids=labml_bcn.__all__)
+@pytest.mark.parametrize(
+    "public", [getattr(labml_bcn, name) for name in PUBLIC], ids=PUBLIC
+)
 def test_docstrings_hold_no_control_characters(public):
     r"""A docstring that is not raw turns `\frac` into a form feed."""
     module = sys.modules[public.__module__]
