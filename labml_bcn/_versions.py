@@ -4,7 +4,7 @@ It is looked for by name, here and nowhere else but for the threads that the ker
 run on (native/library.py).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -12,7 +12,7 @@ import torch
 def assume_exporting() -> bool:
     """Take every program that is compiled for one that is exported.
 
-    This is for versions before 2.7, which do not tell the two apart.
+    So it is where PyTorch does not tell the two apart.
     """
     return torch.compiler.is_compiling()
 
@@ -21,5 +21,10 @@ is_exporting: Callable[[], bool] = getattr(
     torch.compiler, "is_exporting", assume_exporting
 )
 
-# Came with 2.6, as the first Triton that the kernels for CUDA are known to run on.
-FLEXIBLE_LAYOUT: torch.Tag | None = getattr(torch.Tag, "flexible_layout", None)
+# Where PyTorch has no such tag no kernel runs, and no operator is called.
+FLEXIBLE_LAYOUT: torch.Tag | Sequence[torch.Tag] = getattr(
+    torch.Tag, "flexible_layout", ()
+)
+
+# The first that lends its threads. The kernels for CUDA were tried on none before it.
+OLDEST_WITH_KERNELS = "2.10"

@@ -281,7 +281,7 @@ class EstimatedBatchNorm(BatchNorm):
         Normalize `x` of shape `[B, C, *]`.
         """
         require_channels_first(x, self.channels)
-        values = x.to(statistics_dtype(x))
+        values = cast(x, statistics_dtype(x))
         # First learn from the batch, then use what was learned. An empty
         # batch teaches nothing.
         #
@@ -290,7 +290,7 @@ class EstimatedBatchNorm(BatchNorm):
             mean, var = self.update(*new)
         else:
             mean, var = self.running_statistics()
-        return self.normalize(values, mean, var).to(x.dtype)
+        return cast(self.normalize(values, mean, var), x.dtype)
 
     @torch.no_grad()
     def measure(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -467,7 +467,7 @@ class ChannelNorm(nn.Module):
         """
         require_channels_first(x, self.channels)
         require_several_values_per_group(x, self.groups)
-        values = x.to(statistics_dtype(x))
+        values = cast(x, statistics_dtype(x))
         # PyTorch's group norm takes a scale and a shift for each channel:
         # those of a group, $D$ times.
         weight, bias = self.weights_per_channel(values)
@@ -477,7 +477,7 @@ class ChannelNorm(nn.Module):
             values = values - self.group_means(values)
         # **From the paper**: channel-based normalization.
         y = F.group_norm(values, self.groups, weight, bias, self.eps)
-        return y.to(x.dtype)
+        return cast(y, x.dtype)
 
     @torch.no_grad()
     def group_means(self, x: Tensor) -> Tensor:

@@ -201,7 +201,7 @@ class BatchNorm(nn.Module):
         require_channels_first(x, self.channels)
         # Sums over many values need room: half precision is widened for the
         # arithmetic, and the result narrowed again at the end.
-        values = x.to(statistics_dtype(x))
+        values = cast(x, statistics_dtype(x))
         # Evaluation uses the running statistics.
         if self.track_running_stats and not self.training:
             y = self.normalize(values, *self.running_statistics())
@@ -209,7 +209,7 @@ class BatchNorm(nn.Module):
             y = self.normalize_with_group(values)
         else:
             y = self.normalize_with_batch(values)
-        return y.to(x.dtype)
+        return cast(y, x.dtype)
 
     def normalize_with_batch(self, x: Tensor) -> Tensor:
         r"""

@@ -395,7 +395,7 @@ def forward_in_plain_operations(
     same values, and finds the gradient by itself. Nothing here reshapes the
     input, so any memory format will do.
     """
-    values = x.to(statistics_dtype(x))
+    values = cast(x, statistics_dtype(x))
     dims = list(range(2, x.dim()))
     # Distances are measured from a fixed point $p_{b,c}$: the mean, as far
     # as rounding allows. To autograd it is a constant, and the mean's own
@@ -417,7 +417,7 @@ def forward_in_plain_operations(
     slope, offset = slope.flatten(1), offset.flatten(1)
     offset = per_sample(offset - slope * step, x)
     slope = per_sample(slope, x)
-    return torch.addcmul(offset, slope, distance).to(x.dtype)
+    return cast(torch.addcmul(offset, slope, distance), x.dtype)
 
 
 class AffineMapFunction(Function):

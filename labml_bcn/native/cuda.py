@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from labml_bcn._versions import FLEXIBLE_LAYOUT
+from labml_bcn._versions import OLDEST_WITH_KERNELS
 from labml_bcn.native.layouts import lay_out_as
 
 # What a program holds in registers, in values: as much as keeps memory busy, or less
@@ -39,10 +39,11 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 def find_obstacle() -> str | None:
     """Return what keeps the kernels from running, in words for the status."""
-    if FLEXIBLE_LAYOUT is None:
+    # PyTorch's version is a string that compares by its numbers.
+    if torch.__version__ < OLDEST_WITH_KERNELS:
         return (
-            f"PyTorch {torch.__version__} brings a Triton that is too old; the "
-            "kernels need PyTorch 2.6 or newer"
+            f"PyTorch {torch.__version__} is too old; the kernels need PyTorch "
+            f"{OLDEST_WITH_KERNELS} or newer"
         )
     return None if find_spec("triton") else "Triton is not installed"
 

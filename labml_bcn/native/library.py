@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import torch
 
+from labml_bcn._versions import OLDEST_WITH_KERNELS
+
 SUFFIX = {"Darwin": ".dylib", "Windows": ".dll"}.get(platform.system(), ".so")
 FILE = Path(__file__).with_name(f"_kernels{SUFFIX}")
 # What `bcn_interface` in src/interface.h must return.
@@ -82,7 +84,7 @@ def declare(library: ctypes.CDLL, name: str) -> Kernel:
 def find_parallel_for() -> ctypes.c_void_p:
     """Return the address of PyTorch's own loop over threads.
 
-    It is a plain C symbol since PyTorch 2.10. With a pool of their own, the kernels
+    Older versions have no plain C symbol for it. With a pool of their own, the kernels
     would fight with PyTorch's threads for the same cores.
     """
     prefix = "" if platform.system() == "Windows" else "lib"
@@ -93,5 +95,5 @@ def find_parallel_for() -> ctypes.c_void_p:
     except (OSError, AttributeError):
         raise NotLoadedError(
             f"PyTorch {torch.__version__} does not lend its threads; the kernels "
-            "need PyTorch 2.10 or newer"
+            f"need PyTorch {OLDEST_WITH_KERNELS} or newer"
         ) from None

@@ -120,7 +120,7 @@ def register() -> None:
     """Make the operators known to PyTorch."""
     for schema in SCHEMAS:
         # The compiler chooses the order in memory. The kernels take what comes.
-        LIBRARY.define(schema, tags=FLEXIBLE_LAYOUT or ())
+        LIBRARY.define(schema, tags=FLEXIBLE_LAYOUT)
     for name, (function, fake) in OPERATORS.items():
         for key in ("CPU", "CUDA"):
             LIBRARY.impl(name, function, key)

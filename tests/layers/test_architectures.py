@@ -334,7 +334,9 @@ def test_the_baked_copy_is_plain_and_equal(name):
             assert_same_outputs(call(baked, inputs), call(model, inputs))
 
 
-@pytest.mark.skipif(not hasattr(Dim, "DYNAMIC"), reason="it came with PyTorch 2.6")
+@pytest.mark.skipif(
+    not hasattr(Dim, "DYNAMIC"), reason="this PyTorch has no Dim.DYNAMIC"
+)
 @every(lambda case: case.exports)
 # An LSTM has a list of its weights, of which PyTorch warns.
 @pytest.mark.filterwarnings("ignore:The tensor attributes self.rnn:UserWarning")

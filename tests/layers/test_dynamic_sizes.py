@@ -22,6 +22,15 @@ from labml_bcn import BatchChannelNorm, WSConv1d, WSConv2d, WSConv3d
 pytestmark = pytest.mark.slow
 
 SIZES = [(2, 7, 4), (5, 3, 11), (3, 16, 2), (2, 2, 2)]
+
+
+def hint(name):
+    """Return a size without a name; skip the test where there is none."""
+    if not hasattr(Dim, name):
+        pytest.skip(f"this PyTorch has no Dim.{name}")
+    return getattr(Dim, name)
+
+
 CHOICES = {
     "named": lambda: {0: Dim("batch"), 2: Dim("height"), 3: Dim("width")},
     "bounded": lambda: {
@@ -29,9 +38,9 @@ CHOICES = {
         2: Dim("height", min=1, max=4096),
         3: Dim("width", min=1, max=4096),
     },
-    "auto": lambda: dict.fromkeys((0, 2, 3), Dim.AUTO),
-    "all auto": lambda: dict.fromkeys(range(4), Dim.AUTO),
-    "dynamic": lambda: dict.fromkeys((0, 2, 3), Dim.DYNAMIC),
+    "auto": lambda: dict.fromkeys((0, 2, 3), hint("AUTO")),
+    "all auto": lambda: dict.fromkeys(range(4), hint("AUTO")),
+    "dynamic": lambda: dict.fromkeys((0, 2, 3), hint("DYNAMIC")),
     "square": lambda: dict.fromkeys((2, 3), Dim("side")),
 }
 every_training = pytest.mark.parametrize("training", [True, False])
@@ -83,8 +92,8 @@ def test_an_exported_layer_takes_any_size(name, training, choice):
 def test_of_any_rank(name, trailing):
     layer = make(name)
     x = inputs(3, C, *trailing)
-    dims = (0, *range(2, x.dim()))
-    exported = export(layer, x, dict.fromkeys(dims, Dim.DYNAMIC))
+    sizes = {dim: Dim(f"size_{dim}") for dim in (0, *range(2, x.dim()))}
+    exported = export(layer, x, sizes)
     for more in (1, 4):
         x = inputs(3 + more, C, *(n + more for n in trailing))
         assert_is_eager(exported, layer, x)
@@ -146,9 +155,9 @@ def test_an_exported_convolution_takes_any_size(options, training, choice):
 @pytest.mark.parametrize(("kind", "size"), [(WSConv1d, (9,)), (WSConv3d, (7, 8, 9))])
 def test_so_does_one_of_another_rank(kind, size, training):
     layer = kind(4, 6, 3).train(training)
-    dims = (0, *range(2, 2 + len(size)))
     x = inputs(2, 4, *size)
-    exported = export(layer, x, dict.fromkeys(dims, Dim.DYNAMIC))
+    sides = {dim: Dim(f"side_{dim}", min=6) for dim in range(2, x.dim())}
+    exported = export(layer, x, {0: Dim("batch")} | sides)
     assert_is_eager(exported, layer, inputs(3, 4, *(n + 3 for n in size)))
 
 
@@ -165,7 +174,10 @@ def test_a_network_of_them_is_exported_whole(training):
         nn.Flatten(),
         nn.Linear(C, 10),
     ).train(training)
-    exported = export(net, inputs(3, 3, 16, 12), LARGE_ENOUGH["named"]())
+    # Even ones: PyTorch 2.4 cannot follow a norm behind a stride of 2 for any number.
+    height, width = (2 * Dim(name, min=3, max=512) for name in ("height", "width"))
+    sizes = {0: Dim("batch"), 2: height, 3: width}
+    exported = export(net, inputs(3, 3, 16, 12), sizes)
     for b, height, width in ((2, 20, 14), (5, 8, 8)):
         assert_is_eager(exported, net, inputs(b, 3, height, width))
 
@@ -180,6 +192,11 @@ def test_a_size_that_is_fixed_is_still_checked():
 @every_training
 @pytest.mark.works_with("train", "`torch.compile`", "dynamic sizes, compiled once")
 def test_compiled_for_any_size_it_is_compiled_once(name, training):
+    if name == "ChannelNorm" and torch.__version__ < "2.5":
+        pytest.skip(
+            "PyTorch 2.4's compiler takes a layer's numbers for sizes that may change, "
+            "and its group norm has no gradient for a number of channels that may"
+        )
     torch.compiler.reset()
     layer = make(name).train(training)
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")

@@ -2,11 +2,13 @@
 
 import ctypes
 import itertools
+import re
 from dataclasses import dataclass
 
 import pytest
 import torch
 
+from labml_bcn.native import cuda
 from labml_bcn.native.library import NotLoadedError, find_parallel_for, load
 
 EVALUATION, AROUND_BATCH_MEAN, AROUND_RUNNING_MEAN, PLAIN = range(4)
@@ -77,6 +79,13 @@ def test_without_pytorchs_threads_it_is_said_which_version_lends_them(
     monkeypatch.setattr(torch, "__path__", [str(tmp_path)])  # as in older ones
     with pytest.raises(NotLoadedError, match=r"need PyTorch 2\.10 or newer"):
         find_parallel_for()
+
+
+def test_an_older_pytorch_has_no_kernels_for_gpus_and_it_is_said(monkeypatch):
+    older = type(torch.__version__)("2.9.1+cu128")
+    monkeypatch.setattr(torch, "__version__", older)
+    reason = r"PyTorch 2\.9\.1\+cu128 is too old; .* need PyTorch 2\.10 or newer"
+    assert re.match(reason, cuda.find_obstacle())
 
 
 def call(function, arguments, threads=1):

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 SOURCE = ROOT / "labml_bcn" / "batch_channel_norm.py"
 LINES = [line.strip() for line in SOURCE.read_text("utf-8").splitlines()]
-LINE = 1 + LINES.index("values = x.to(statistics_dtype(x))")
+LINE = 1 + LINES.index("values = cast(x, statistics_dtype(x))")
 
 
 @pytest.fixture
