@@ -12,7 +12,7 @@ import random
 import sys
 from collections import OrderedDict, deque
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import pairwise
 from operator import attrgetter
 from types import ModuleType
@@ -229,29 +229,41 @@ class Saved:
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor, self.learns = tensor, tensor.requires_grad
-        if self.has_values():
+        self.has_values = is_plain(tensor)
+        if self.has_values:
             # The same memory under another name, and what stands there.
             self.place = tensor.data
             self.shape, self.values = tensor.shape, tensor.detach().clone()
 
-    def has_values(self) -> bool:
-        """Return whether there is anything to save."""
-        return not (is_lazy(self.tensor) or self.tensor.is_meta)
-
     @torch.no_grad()
     def restore(self) -> None:
         """Make the tensor what it was, unless it still is."""
-        self.tensor.requires_grad_(self.learns)
-        if not self.has_values():
+        tensor = self.tensor
+        if is_lazy(tensor):
             return
-        tensor, values = self.tensor, self.values
+        tensor.requires_grad_(self.learns)
+        if not self.has_values:
+            return
         is_there = tensor.shape == self.shape and (
             tensor.untyped_storage().data_ptr()
             == self.place.untyped_storage().data_ptr()
         )
-        if not is_there or not torch.equal(tensor, values):
+        if not is_there or not torch.equal(tensor, self.values):
             tensor.data = self.place.resize_(self.shape)
-            tensor.copy_(values)
+            tensor.copy_(self.values)
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Return whether a tensor has values that lie in memory in the usual way.
+
+    Those of other kinds (sparse, nested, lazy, without data) are not saved: few models
+    hold any, and hardly one changes them in evaluation.
+    """
+    return (
+        type(tensor) in (Tensor, nn.Parameter)
+        and tensor.layout == torch.strided
+        and not (tensor.is_nested or tensor.is_meta)
+    )
 
 
 @contextmanager
@@ -472,14 +484,11 @@ def trace(model: nn.Module) -> Dataflow:
         flow.add_call(model, [INPUT])
         flow.add_reader(model, OUTPUT)
         return flow
-    # `torch.fx` runs the model's own code, which may end in any error.
-    with suppress(Exception):
-        return trace_symbols(model)
-    return order_in_containers(model)
+    return trace_symbols(model) or order_in_containers(model)
 
 
-def trace_symbols(model: nn.Module) -> Dataflow:
-    """Follow symbols through the model's code."""
+def trace_symbols(model: nn.Module) -> Dataflow | None:
+    """Follow symbols through the model's code, where it can be followed."""
     from torch import fx
 
     class Tracer(fx.Tracer):
@@ -490,22 +499,33 @@ def trace_symbols(model: nn.Module) -> Dataflow:
             return is_unit(module)
 
     with undisturbed(model):
-        tracer = Tracer()
-        nodes = tracer.trace(model, left_out(model)).nodes
+        # It runs the model's own code, which may end in any error.
+        try:
+            graph = Tracer().trace(model, left_out(model))
+        except Exception:
+            return None
+        # As long as the model is disturbed it holds the constants of its code.
+        return dataflow_of(graph, model)
+
+
+def dataflow_of(graph: Any, model: nn.Module) -> Dataflow:
+    """Return the dataflow of a traced graph."""
+    from torch import fx
+
     flow = Dataflow()
-    for node in nodes:
-        reader = end_of(node, tracer.root)
+    for node in graph.nodes:
+        reader = end_of(node, model)
         if isinstance(reader, nn.Module):
             # A node that is read twice counts twice, as a tensor does.
             read: list[fx.Node] = []
             fx.map_arg((node.args, node.kwargs), read.append)
-            flow.add_call(reader, [end_of(source, tracer.root) for source in read])
+            flow.add_call(reader, [end_of(source, model) for source in read])
             flow.add_arguments(reader, node.args, node.kwargs)
         elif not looks_at_shape(node):
             for source in node.all_input_nodes:
-                flow.add_reader(end_of(source, tracer.root), reader)
+                flow.add_reader(end_of(source, model), reader)
                 if source.op == "get_attr":
-                    tensor = attrgetter(str(source.target))(tracer.root)
+                    tensor = attrgetter(str(source.target))(model)
                     flow.add_read_tensor(tensor, reader)
     return flow
 

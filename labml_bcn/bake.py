@@ -80,6 +80,7 @@ from labml_bcn._dataflow import (
     dataflow,
     tensors_of,
     undisturbed,
+    units,
 )
 from labml_bcn._modules import become, hooks_on_calls, require_unwrapped
 from labml_bcn._norms import NORMS
@@ -204,7 +205,14 @@ def bake_copy(model: nn.Module, example: Any, *, folds: bool) -> nn.Module:
     """
     baked = copy_of(model)
     flow = dataflow(baked, example)
-    flow.guessed = flow.guessed or not folds
+    # A norm that nobody came by stands in a branch that nobody has seen. What
+    # it reads there may be any layer.
+    seen = all(
+        flow.sources_of(unit)
+        for unit in units(baked)
+        if isinstance(unit, NORMS)
+    )
+    flow.guessed = flow.guessed or not (folds and seen)
     bake_convolutions(baked, flow)
     bake_norms(baked, flow)
     return baked

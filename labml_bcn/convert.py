@@ -157,10 +157,19 @@ def convert(
     kept = require_modules(keep, model)
     flow = dataflow(model, example)
     report, changes = Conversion(model), []
-    for module, names in names_of_layers(model).items():
-        decision: Change | str = "as asked for"
-        if module not in kept:
-            decision = decide(module, names[0], flow, settings)
+    decisions: dict[nn.Module, Change | str] = {}
+    layers = names_of_layers(model)
+    # Whether a convolution is changed depends on the norm behind it.
+    for module in sorted(
+        layers, key=lambda layer: isinstance(layer, _ConvNd)
+    ):
+        decisions[module] = (
+            "as asked for"
+            if module in kept
+            else decide(module, layers[module][0], flow, settings, decisions)
+        )
+    for module, names in layers.items():
+        decision = decisions[module]
         if isinstance(decision, Change):
             changes.append(decision)
             report.changed |= dict.fromkeys(names, decision.what)
@@ -257,6 +266,9 @@ class Change:
         )
 
 
+Decisions = dict[nn.Module, Change | str]
+
+
 def make_changes(
     changes: list[Change], model: nn.Module, example: Any
 ) -> None:
@@ -328,7 +340,11 @@ def names_of_layers(model: nn.Module) -> dict[nn.Module, list[str]]:
 
 
 def decide(
-    module: nn.Module, name: str, flow: Dataflow, settings: Settings
+    module: nn.Module,
+    name: str,
+    flow: Dataflow,
+    settings: Settings,
+    decisions: Decisions,
 ) -> Change | str:
     """
     ## Deciding
@@ -360,12 +376,12 @@ def decide(
     if function := next((reader for reader in readers if reader), None):
         return f"{function} reads its weights or statistics directly"
     if isinstance(module, _ConvNd):
-        return decide_convolution(module, flow, settings)
+        return decide_convolution(module, flow, settings, decisions)
     return decide_norm(module, name, flow, settings)
 
 
 def decide_convolution(
-    conv: _ConvNd, flow: Dataflow, settings: Settings
+    conv: _ConvNd, flow: Dataflow, settings: Settings, decisions: Decisions
 ) -> Change | str:
     """
     Return what a convolution is to become, or the reason why it stays.
@@ -395,6 +411,8 @@ def decide_convolution(
         return "the network has lazy layers: run it once, then convert it"
     if readers is None:
         return "it is not known what reads its output: pass an example"
+    if any(stays_frozen(reader, decisions) for reader in readers):
+        return "the batch norm behind it stays, and is in evaluation"
     norms = [reader for reader in readers if is_norm(reader)]
     others = [reader for reader in readers if not is_norm(reader)]
     if others or not norms:
@@ -407,6 +425,21 @@ def decide_convolution(
         reads = "reads" if len(names) == 1 else "read"
         return f"{start}: {', '.join(names)} {reads} its output"
     return standardized(conv, settings)
+
+
+def stays_frozen(reader: nn.Module | str, decisions: Decisions) -> bool:
+    """
+    Return whether a norm is to stay one that takes out no scale.
+
+    That is a batch norm in evaluation: its statistics are those of the scale
+    that there was.
+    """
+    return (
+        isinstance(reader, _BatchNorm)
+        and not isinstance(decisions.get(reader), Change)
+        and not reader.training
+        and reader.running_mean is not None
+    )
 
 
 def is_norm(reader: nn.Module | str) -> bool:

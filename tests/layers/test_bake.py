@@ -1081,3 +1081,25 @@ def test_results_that_a_model_keeps_are_copied():
     model, x = Keeps(), inputs(2, 3, 6, 6)
     model(x)
     torch.testing.assert_close(bake(model.eval(), x)(x), model(x))
+
+
+@pytest.mark.parametrize("with_example", [True, False])
+def test_a_branch_that_nobody_came_by_is_right_too(with_example):
+    class Domains(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.domain = WSConv2d(3, 8, 3), 0
+            self.norms = nn.ModuleList(EstimatedBatchNorm(8) for _ in range(2))
+
+        def forward(self, x):
+            return self.norms[self.domain](self.conv(x))
+
+    model, x = Domains(), inputs(2, 3, 6, 6)
+    for model.domain in (0, 1):
+        model(x + model.domain)
+    model.eval()
+    model.domain = 0
+    plain = bake(model, x if with_example else None)
+    for model.domain in (0, 1):
+        plain.domain = model.domain
+        torch.testing.assert_close(plain(x), model(x))

@@ -538,6 +538,16 @@ def test_a_complex_or_empty_weight_is_kept():
         assert "complex, or empty" in convert(model).kept["0"]
 
 
+def test_a_convolution_before_a_frozen_batch_norm_that_stays_is_kept():
+    for mode in (True, False):
+        model = network()
+        model[1].train(mode)
+        conversion = convert(model, IMAGE, keep="1")
+        assert ("0" in conversion.changed) == mode
+        assert "3" in conversion.changed
+    assert "stays, and is in evaluation" in conversion.kept["0"]
+
+
 def test_a_convolution_that_something_else_reads_is_kept():
     class Reads(nn.Module):
         def __init__(self, also):

@@ -373,6 +373,18 @@ def test_a_model_that_changes_itself_is_as_it_was(look):
     assert np.random.get_state()[2] == numpy_state[2]
 
 
+@pytest.mark.parametrize("look", [observe, lambda model, _: trace(model)])
+@pytest.mark.parametrize(
+    "buffer", [torch.eye(3).to_sparse(), torch.ones(2, device="meta")]
+)
+def test_a_model_may_hold_tensors_of_any_kind(look, buffer):
+    model = PreActivation()
+    model.register_buffer("buffer", buffer)
+    assert look(model, IMAGE).readers_of(model.conv_1) == [model.norm_2]
+    assert model.buffer is buffer
+    assert model.training
+
+
 def test_an_example_in_an_object_is_as_it_was():
     class Writes(nn.Module):
         def forward(self, pair):
