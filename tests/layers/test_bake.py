@@ -498,7 +498,7 @@ class Residual(nn.Module):
 @pytest.mark.parametrize("activation", ["relu", None])
 def test_a_norm_adds_its_residual(activation, shows):
     model = evaluating(Residual(activation), Residual(activation))
-    x = inputs(2, 12, 6, 6)
+    x = inputs(2, 12, 7, 7)
     baked = assert_bakes(model, x, example=x if shows else None)
     assert not set(kinds(baked)) & set(BATCH_NORM.values())
     assert_taken_by_all(baked, x)
@@ -515,7 +515,7 @@ class MayHaveNone(Residual):
 @pytest.mark.parametrize("shows", [True, False], ids=["example", "no example"])
 @pytest.mark.parametrize("activation", ["relu", None])
 def test_a_residual_may_be_none(activation, shows):
-    x = inputs(2, 12, 6, 6)
+    x = inputs(2, 12, 7, 7)
     model = evaluating(MayHaveNone(activation))
     baked = assert_bakes(model, x, example=x if shows else None)
     assert not set(kinds(baked)) & set(BATCH_NORM.values())
