@@ -148,6 +148,21 @@ def train(
     per_step = batch_size * accumulate * ranks.size()
     report_at = evenly_spaced_steps(points, steps)
     test_at = evenly_spaced_steps(tests, steps)
+    # A checkpoint holds what it was made with, and goes on with nothing else.
+    if folder:
+        folder.settings |= {
+            "batch_size": batch_size,
+            "accumulate": accumulate,
+            "images": images or len(data.train_images),
+            "optimizer": optimizer,
+            "lr": lr,
+            "schedule": schedule,
+            "warmup": warmup,
+            "seed": seed,
+            "amp": amp,
+            "processes": ranks.size(),
+            "digest": data.digest,
+        }
     model, data = model.to(device).train(), data.to(device)
     # What must not be lost is in one place. A run that goes on reads it from
     # the folder; the order of the images follows from the step.

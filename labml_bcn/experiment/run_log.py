@@ -114,6 +114,13 @@ class RunLog:
         found = self.folder.load() if self.folder else None
         if found:
             self.step, checkpoint = found
+            if self.step > self.steps:
+                raise RunError(
+                    f"the checkpoint must be of one of the run's {self.steps:,} steps,"
+                    f" but is of step {self.step:,}: it is another run's. Start another"
+                    " run in another folder",
+                    reason="other_settings",
+                )
             state.load(checkpoint)
         self._read_metrics()
         images = self.step * self.images_per_step

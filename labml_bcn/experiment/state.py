@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from labml_bcn.experiment import diagnose, ranks
 from labml_bcn.experiment.outcome import NONFINITE_LOSS, NONFINITE_WEIGHTS, RunError
-from labml_bcn.experiment.run_folder import RunFolder
+from labml_bcn.experiment.run_folder import UNREADABLE, RunFolder
 from labml_bcn.experiment.run_log import Point
 
 # How a gradient becomes a step, by name.
@@ -105,9 +105,21 @@ class State:
     def load(self, checkpoint: dict[str, Any]) -> None:
         """Take over what a checkpoint holds.
 
-        Raises `RunError` if it is another network's, or that of another number of
-        processes.
+        Raises `RunError` if it is another network's or that of another number of
+        processes, or if something is missing.
         """
+        try:
+            self._load(checkpoint)
+        except UNREADABLE as error:
+            what = textwrap.shorten(str(error), 250)
+            raise RunError(
+                "the checkpoint must hold the state of this run, but does not:"
+                f" {type(error).__name__}: {what}. Another version of labml_bcn wrote"
+                " it: go on with that one, or start anew in another folder",
+                reason="checkpoint_unknown",
+            ) from error
+
+    def _load(self, checkpoint: dict[str, Any]) -> None:
         processes = checkpoint["processes"]
         if len(processes) != ranks.size():
             raise RunError(

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import io
 import os
 import random
 import resource
@@ -26,7 +27,7 @@ from helpers.runs import (
 )
 from torch import nn
 
-from labml_bcn.experiment import cifar10, run_folder, train
+from labml_bcn.experiment import cifar10, train
 from labml_bcn.experiment.outcome import TRY_AGAIN, Outcome, Stopped
 from labml_bcn.experiment.run_folder import RunFolder, read_outcome
 
@@ -403,24 +404,24 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_gives_the_same_end(
     assert_same_end(killed, whole[0])
 
 
-def rewrite(folder, change):
+def rewrite(folder, change, step=None):
     """Change the newest checkpoint, and name it as it should be."""
     kept = RunFolder(folder).checkpoints()[-1]
     file = torch.load(kept.path, weights_only=True)
     change(file)
     kept.path.unlink()
-    run_folder.FORMAT, before = file["format"], run_folder.FORMAT
-    try:
-        RunFolder(folder).save(kept.step, file["state"])
-    finally:
-        run_folder.FORMAT = before
+    data = io.BytesIO()
+    torch.save(file, data)
+    digest = hashlib.sha256(data.getvalue()).hexdigest()[:16]
+    name = f"step-{kept.step if step is None else step:09}-{digest}.pt"
+    (folder / name).write_bytes(data.getvalue())
 
 
 def test_another_versions_checkpoint_is_refused(killed, capsys):
     rewrite(killed, lambda file: file.update(format=99))
     status, said = resume(killed, capsys)
     assert status == 1
-    assert "must have format 1 of checkpoints, but has 99" in said
+    assert "must have format 2 of checkpoints, but has 99" in said
     assert "Go on with that version" in said
 
 
