@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import io
 import os
 import random
 import resource
@@ -22,6 +21,7 @@ from helpers.runs import (
     images,
     read_last_checkpoint,
     read_lines,
+    rewrite_checkpoint,
     run_command,
     wait_for_a_line,
 )
@@ -404,21 +404,8 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_gives_the_same_end(
     assert_same_end(killed, whole[0])
 
 
-def rewrite(folder, change, step=None):
-    """Change the newest checkpoint, and name it as it should be."""
-    kept = RunFolder(folder).checkpoints()[-1]
-    file = torch.load(kept.path, weights_only=True)
-    change(file)
-    kept.path.unlink()
-    data = io.BytesIO()
-    torch.save(file, data)
-    digest = hashlib.sha256(data.getvalue()).hexdigest()[:16]
-    name = f"step-{kept.step if step is None else step:09}-{digest}.pt"
-    (folder / name).write_bytes(data.getvalue())
-
-
 def test_another_versions_checkpoint_is_refused(killed, capsys):
-    rewrite(killed, lambda file: file.update(format=99))
+    rewrite_checkpoint(killed, lambda file: file.update(format=99))
     status, said = resume(killed, capsys)
     assert status == 1
     assert "must have format 2 of checkpoints, but has 99" in said
@@ -426,7 +413,7 @@ def test_another_versions_checkpoint_is_refused(killed, capsys):
 
 
 def test_another_networks_checkpoint_is_refused(killed, capsys):
-    rewrite(killed, lambda file: file["state"]["model"].popitem())
+    rewrite_checkpoint(killed, lambda file: file["state"]["model"].popitem())
     status, said = resume(killed, capsys)
     assert status == 1
     assert "the run has another network: Error(s) in loading" in said
