@@ -1,8 +1,10 @@
 """What a run computes on: the device, and the compiler that `torch.compile` needs."""
 
+import importlib
 import os
 import shutil
 import sys
+from typing import Any
 
 import torch
 from torch import nn
@@ -36,6 +38,23 @@ def require_machine(device: torch.device | str, compile: bool) -> None:
             f"compile needs a C++ compiler on a CPU, but {name} is not found; install"
             " it, name another in the environment variable CXX, or do without compile"
         )
+
+
+# Windows does not tell what a process has used.
+resource: Any = importlib.import_module("resource") if os.name == "posix" else None
+
+
+def peak_memory(device: torch.device | str) -> int | None:
+    """Return the most bytes that this process has held so far, `None` if unknown.
+
+    On a GPU they are those of tensors there, else all that the process has.
+    """
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if resource is None:
+        return None
+    most: int = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
 
 
 def set_threads(count: int) -> None:
