@@ -161,6 +161,11 @@ def read_config(path: Path) -> RunConfig:
     try:
         found = json.loads(file.read_text("utf-8"))
         return RunConfig(**(found | {"settings": Settings(**found["settings"])}))
+    except OSError as error:
+        raise ValueError(
+            f"{file} cannot be read: {error.strerror}. Allow to read it, or start anew"
+            " in another folder"
+        ) from error
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f"{file} must hold the settings of a run, but does not: {error}. Bring it"

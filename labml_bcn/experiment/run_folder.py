@@ -134,19 +134,11 @@ class RunFolder:
         `state` holds tensors, numbers, text, and lists and dictionaries of these.
         Raises `RunError` if it cannot be written; the ones before are untouched.
         """
-        if self.metrics and not self.metrics.is_in_place():
-            raise RunError(
-                f"{self.path} was removed, or another folder put in its place, while the"
-                " run was writing to it",
-                f"Bring it back and go on with --resume {shlex.quote(str(self.path))},"
-                " or start anew",
-                reason="folder_removed",
-                step=step,
-            )
-        before = self.checkpoints()
-        if before and before[-1].step == step:
-            return
+        self._require_in_place(step)
         try:
+            before = self.checkpoints()
+            if before and before[-1].step == step:
+                return
             lines = {
                 "metrics": self.metrics.sync() if self.metrics else (0, None),
                 "timings": self.timings.sync() if self.timings else (0, None),
@@ -162,6 +154,7 @@ class RunFolder:
             for old in before[:-1]:
                 old.path.unlink()
         except OSError as error:
+            self._require_in_place(step)
             raise RunError(
                 f"the checkpoint of step {step:,} could not be written to {self.path}:"
                 f" {error.strerror}. {self.last_good_checkpoint()} Make room, and go on"
@@ -169,6 +162,17 @@ class RunFolder:
                 reason="not_writable",
                 step=step,
             ) from error
+
+    def _require_in_place(self, step: int) -> None:
+        if self.metrics and not self.metrics.is_in_place():
+            raise RunError(
+                f"{self.path} was removed, or another folder put in its place, while the"
+                " run was writing to it",
+                f"Bring it back and go on with --resume {shlex.quote(str(self.path))},"
+                " or start anew",
+                reason="folder_removed",
+                step=step,
+            )
 
     def load(self) -> tuple[int, dict[str, Any]] | None:
         """Return the newest checkpoint's step and state, or `None` if there is none.

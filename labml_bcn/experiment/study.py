@@ -319,11 +319,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
       there.
     """
     command = study_options.parser(STUDIES)
-    typed = command.parse_args(arguments)
-    study = STUDIES[typed.study]
-    trials = partial(plan, study)
-    folder = typed.results or RESULTS / typed.study
     try:
+        typed = command.parse_args(arguments)
+        study = STUDIES[typed.study]
+        trials = partial(plan, study)
+        folder = typed.results or RESULTS / typed.study
         # Who only looks must find something; what is recorded makes its folder.
         if typed.results and (typed.list or typed.check):
             require_folder(folder)

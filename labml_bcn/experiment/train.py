@@ -133,11 +133,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     argparse does.
     """
     command = parser()
-    typed = vars(command.parse_args(arguments))
     # What can be wrong with a command is found before the first step, and said in one
     # line. So is what a run can meet on its way. Anything else is an error of the
     # program, and keeps its traceback.
     try:
+        typed = vars(command.parse_args(arguments))
         options = StartOptions.of(typed)
         new = Settings().typed_over(typed)
         path, config = find_run(options)
