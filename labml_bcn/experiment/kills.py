@@ -37,8 +37,8 @@ from labml_bcn.experiment.runner import digest_weights
 Values = dict[str, Any]
 
 # What every run has, and what makes each kind another one.
-IMAGES = 96
-COMMON = f"--images {IMAGES} --threads 1 --checkpoint-every 3 --no-progress".split()
+IMAGES = 32
+COMMON = f"--images {IMAGES} --threads 1 --checkpoint-every 2 --no-progress".split()
 KINDS = {
     "BN": "--norm bn",
     "GN+WS": "--norm gn --ws",

@@ -144,7 +144,8 @@ def test_a_path_in_an_advice_can_be_typed():
 @pytest.mark.parametrize("replaced", [False, True])
 def test_a_folder_that_is_taken_away_ends_the_run(images, tmp_path, replaced):
     folder = tmp_path / "run"
-    words = [*WORDS, "--images", 4_800, "--data", images, "--out", folder]
+    words = [*WORDS, "--images", 4_800, "--checkpoint-every", 500]
+    words += ["--data", images, "--out", folder]
     process = started(*words, folder=folder)
     wait_for_a_line(folder / "metrics.jsonl", lambda: process.exitcode)
     twin = shutil.copytree(folder, tmp_path / "twin") if replaced else None
