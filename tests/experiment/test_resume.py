@@ -503,7 +503,9 @@ def test_resume_without_a_run_is_refused(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("text", ["{", "null", "[]", "{}"])
+@pytest.mark.parametrize(
+    "text", ["{", "null", "[]", "{}", '{"settings": {"lr": "abc"}}']
+)
 def test_settings_that_cannot_be_read_are_reported(killed, capsys, text):
     (killed / "config.json").write_text(text)
     status, said = resume(killed, capsys)
