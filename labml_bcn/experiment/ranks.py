@@ -77,7 +77,7 @@ def join_group(device: str, timeout: float) -> Iterator[str]:
     Yields the device of this process: of several GPUs each process takes its own, over
     NCCL; all else goes over gloo. A process that was started alone stays alone. Who
     waits `timeout` seconds for another process gives up. Raises `ValueError` if the
-    device is not there.
+    device is not there, and `ConnectionError` if the processes cannot meet.
     """
     if not is_under_torchrun():
         yield device
@@ -90,10 +90,18 @@ def join_group(device: str, timeout: float) -> Iterator[str]:
     # its functions have it as a default argument. The group's threads would outlive the
     # group, and now and then crash the exit.
     importlib.import_module("torch.distributed.nn")
-    dist.init_process_group(
-        "nccl" if device.startswith("cuda") else "gloo",
-        timeout=timedelta(seconds=timeout),
-    )
+    try:
+        dist.init_process_group(
+            "nccl" if device.startswith("cuda") else "gloo",
+            timeout=timedelta(seconds=timeout),
+        )
+    except dist.DistError as error:
+        where = ":".join(os.environ.get(f"MASTER_{x}", "?") for x in ("ADDR", "PORT"))
+        raise ConnectionError(
+            f"the processes could not meet at {where}: {str(error).splitlines()[0]}. If"
+            " the port is taken, name another one with torchrun's --master-port, or let"
+            " it choose with --standalone; if a process is missing, start all of them"
+        ) from error
     try:
         yield device
     finally:

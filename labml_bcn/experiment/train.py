@@ -143,7 +143,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         path, config = find_run(options)
         settings = config.settings.typed_over(typed) if config else new
         with ranks.join_group(settings.device, options.timeout) as device:
-            return start(settings, options, path, config, device)
+            try:
+                return start(settings, options, path, config, device)
+            except RuntimeError as error:
+                return report_peer_failure(error, "Start all of them again")
     except (*USAGE_ERRORS, RunError) as error:
         command.error(str(error))
     except KeyboardInterrupt as error:
@@ -235,14 +238,21 @@ def run_and_report(run: Callable[[], Run], path: Path) -> int:
         tell(f"error: {error}")
         return error.exit_status
     except RuntimeError as error:
-        if not ranks.is_peer_failure(error):
-            raise
-        what = ranks.describe_peer_failure(error)
-        tell(f"error: {what}. Go on from the last checkpoint with {go_on}")
-        return outcome_of(error).exit_status
+        return report_peer_failure(error, f"Go on from the last checkpoint with {go_on}")
     if ranks.rank() == 0:
         say(summarize(finished))
     return 0
+
+
+def report_peer_failure(error: RuntimeError, remedy: str) -> int:
+    """Say that another process does not answer, and return the exit status.
+
+    Any other error is raised again.
+    """
+    if not ranks.is_peer_failure(error):
+        raise error
+    tell(f"error: {ranks.describe_peer_failure(error)}. {remedy}")
+    return outcome_of(error).exit_status
 
 
 def resume_option(path: Path) -> str:
