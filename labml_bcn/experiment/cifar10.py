@@ -263,8 +263,8 @@ def _require_folder(root: Path, origin: str) -> Path:
         root = root.expanduser()
     except RuntimeError as error:
         raise FileNotFoundError(
-            f"{origin} must be a folder that holds {FOLDER}, but {root} names a user who"
-            " is not known here. Name the folder without ~."
+            f"{origin} must be a folder that holds {FOLDER}, but {root} names a user"
+            " who is not known here. Name the folder without ~."
         ) from error
     if root.exists() and not root.is_dir():
         raise NotADirectoryError(
@@ -388,8 +388,8 @@ def _require_whole_records(path: Path, size: int) -> None:
     whole, rest = divmod(size, RECORD)
     if whole > MOST_RECORDS:
         raise ValueError(
-            f"{path} must hold at most the {MOST_RECORDS:,} records of CIFAR-10, but its"
-            f" {size:,} bytes are {whole:,}. It is another file: copy or unpack it"
+            f"{path} must hold at most the {MOST_RECORDS:,} records of CIFAR-10, but"
+            f" its {size:,} bytes are {whole:,}. It is another file: copy or unpack it"
             " again."
         )
     if not size:

@@ -36,9 +36,13 @@ from labml_bcn.experiment.runner import digest_weights
 
 Values = dict[str, Any]
 
-# What every run has, and what makes each kind another one.
+# What every run has, and what makes each kind another one. A process that is killed
+# before its group has met is waited for.
 IMAGES = 32
-COMMON = f"--images {IMAGES} --threads 1 --checkpoint-every 2 --no-progress".split()
+COMMON = [
+    *("--images", str(IMAGES), "--threads", "1", "--checkpoint-every", "2"),
+    *("--no-progress", "--timeout", "20"),
+]
 KINDS = {
     "BN": "--norm bn",
     "GN+WS": "--norm gn --ws",
@@ -53,6 +57,14 @@ PROCESSES = {"BCN+WS, two processes": 2}
 
 # One server imports what takes long, once; each run is a copy of it.
 CONTEXT = multiprocessing.get_context("forkserver")
+
+
+def warm_up() -> None:
+    """Let the server of processes import what takes long, before anything is timed."""
+    CONTEXT.set_forkserver_preload(["torch._dynamo", "labml_bcn.experiment.train"])
+    process = CONTEXT.Process(target=int)
+    process.start()
+    process.join()
 
 
 def write_images(root: Path) -> None:
@@ -174,11 +186,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     typed = parser.parse_args(arguments)
     typed.record.parent.mkdir(parents=True, exist_ok=True)
-    CONTEXT.set_forkserver_preload(["torch._dynamo", "labml_bcn.experiment.train"])
     moments, found = random.Random(typed.seed), []
-    warm_up = CONTEXT.Process(target=int)
-    warm_up.start()
-    warm_up.join()
+    warm_up()
     with tempfile.TemporaryDirectory() as name:
         write_images(Path(name))
         for kind in KINDS:

@@ -31,6 +31,14 @@ or by a power cut: it goes on from its last checkpoint, in the folder that
 metrics of one that was never stopped. One run of each method does not tell
 two methods apart that are a few percent from each other; several seeds do.
 
+<!-- kills -->
+
+`python -m labml_bcn.experiment.kills` repeats this. A kill is the simplest
+of what happens to runs that take days, so the tests try others, and this
+table is made of them:
+
+<!-- faults -->
+
 From a shell (`--help` shows all options):
 
     python -m labml_bcn.experiment.train \

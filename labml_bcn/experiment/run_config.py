@@ -188,9 +188,7 @@ def write_config(path: Path, config: RunConfig) -> None:
 
 def require_same_settings(here: Settings, there: Settings, path: Path) -> None:
     """Raise `ValueError`, with each difference, unless the run has these settings."""
-    differences = name_differences(
-        dataclasses.asdict(here), dataclasses.asdict(there)
-    )
+    differences = name_differences(dataclasses.asdict(here), dataclasses.asdict(there))
     if differences:
         raise ValueError(
             f"the run in {path} has other settings: {'; '.join(differences)}. Type its"

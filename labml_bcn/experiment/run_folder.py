@@ -166,8 +166,8 @@ class RunFolder:
     def _require_in_place(self, step: int) -> None:
         if self.metrics and not self.metrics.is_in_place():
             raise RunError(
-                f"{self.path} was removed, or another folder put in its place, while the"
-                " run was writing to it",
+                f"{self.path} was removed, or another folder put in its place, while"
+                " the run was writing to it",
                 f"Bring it back and go on with --resume {shlex.quote(str(self.path))},"
                 " or start anew",
                 reason="folder_removed",
@@ -190,9 +190,9 @@ class RunFolder:
         file = read_checkpoint(found[-1], _remedy(found)) if found else None
         if file and (other := name_differences(self.settings, file["settings"])):
             raise RunError(
-                f"{found[-1].path} was saved with other settings: {'; '.join(other)}. It"
-                " is another run's, or the run's settings were changed: bring back what"
-                " belongs together, or start another run in another folder",
+                f"{found[-1].path} was saved with other settings: {'; '.join(other)}."
+                " It is another run's, or the run's settings were changed: bring back"
+                " what belongs together, or start another run in another folder",
                 reason="other_settings",
             )
         if self.metrics and self.timings:

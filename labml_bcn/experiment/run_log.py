@@ -18,7 +18,6 @@ from labml_bcn.experiment.outcome import RunError, outcome_of
 from labml_bcn.experiment.output import tell
 from labml_bcn.experiment.run_folder import RunFolder
 
-
 # Seconds between two lines, if there is no bar.
 LINE_EVERY = 30
 

@@ -231,8 +231,8 @@ def note_other_commits(records: Records, now: str | None) -> list[str]:
     made = ", ".join(f"{n} by {commit}" for commit, n in sorted(old.items()))
     return [
         f"note: {sum(old.values())} records were made by other code than this"
-        f" ({(now or 'unknown')[:12]}): {made}. Whether it still gives the same, --check"
-        " tells"
+        f" ({(now or 'unknown')[:12]}): {made}. Whether it still gives the same,"
+        " --check tells"
     ]
 
 

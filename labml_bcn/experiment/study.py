@@ -324,7 +324,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         study = STUDIES[typed.study]
         trials = partial(plan, study)
         folder = typed.results or RESULTS / typed.study
-        # Who only looks must find something; what is recorded makes its folder.
+        # Who only looks must find something; who records makes a folder.
         if typed.results and (typed.list or typed.check):
             require_folder(folder)
         records = read_records(folder, verify=not typed.check)

@@ -238,7 +238,9 @@ def run_and_report(run: Callable[[], Run], path: Path) -> int:
         tell(f"error: {error}")
         return error.exit_status
     except RuntimeError as error:
-        return report_peer_failure(error, f"Go on from the last checkpoint with {go_on}")
+        return report_peer_failure(
+            error, f"Go on from the last checkpoint with {go_on}"
+        )
     if ranks.rank() == 0:
         say(summarize(finished))
     return 0

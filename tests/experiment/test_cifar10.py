@@ -156,6 +156,10 @@ def test_an_empty_file_is_named(root, name):
         cifar10.load(root)
 
 
+@pytest.mark.fault(
+    "A data file that was cut short",
+    "refused, with the byte of the record",
+)
 @pytest.mark.parametrize(
     ("size", "whole", "rest"),
     [(1, 0, 1), (3072, 0, 3072), (3074, 1, 1), (9218, 2, 3072)],
@@ -172,6 +176,7 @@ def test_a_truncated_file_names_the_byte_of_the_record(root, size, whole, rest):
         cifar10.load(root)
 
 
+@pytest.mark.fault("A label over 9", "refused, with file and byte")
 @pytest.mark.parametrize(("position", "label"), [(0, 10), (2, 255)])
 def test_a_label_over_9_names_file_and_byte(root, position, label):
     path = root / cifar10.FOLDER / "data_batch_5.bin"
@@ -187,12 +192,16 @@ def test_a_label_over_9_names_file_and_byte(root, position, label):
         cifar10.load(root)
 
 
-@pytest.mark.fault("A data file filled with zeros", "refused: its images have no picture")
+@pytest.mark.fault(
+    "A data file filled with zeros", "refused: its images have no picture"
+)
 @pytest.mark.parametrize("name", ["data_batch_1.bin", "test_batch.bin"])
 def test_a_file_of_zeros_is_refused(root, name):
     path = root / cifar10.FOLDER / name
     path.write_bytes(bytes(path.stat().st_size))
-    message = rf"{name}: an image must have more than one value, but in 3 of 3 all 3,072"
+    message = (
+        rf"{name}: an image must have more than one value, but in 3 of 3 all 3,072"
+    )
     with pytest.raises(ValueError, match=message):
         cifar10.load(root)
 
@@ -252,7 +261,9 @@ def test_a_file_that_is_not_listed_is_refused(listed):
     sums = read_sums(listed)
     del sums["test_batch.bin"]
     write_sums(listed, sums)
-    with pytest.raises(ValueError, match=r"test_batch\.bin must be named in SHA256SUMS"):
+    with pytest.raises(
+        ValueError, match=r"test_batch\.bin must be named in SHA256SUMS"
+    ):
         cifar10.read(listed)
 
 

@@ -99,6 +99,7 @@ def test_a_download_is_unpacked_and_leaves_nothing_else(serve, cache):
     assert len(cifar10.load().train_images) == 15
 
 
+@pytest.mark.fault("A connection that breaks off", "nothing is left of it; try again")
 def test_a_connection_that_breaks_off_leaves_nothing_and_may_be_tried_again(
     serve, cache
 ):
@@ -110,6 +111,7 @@ def test_a_connection_that_breaks_off_leaves_nothing_and_may_be_tried_again(
     assert len(cifar10.load().train_images) == 15
 
 
+@pytest.mark.fault("An archive with another checksum", "refused, and nothing is kept")
 def test_a_wrong_checksum_is_refused_and_nothing_kept(serve, cache):
     server = serve(make_archive())
     server.md5 = "0" * 32

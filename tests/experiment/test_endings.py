@@ -72,7 +72,9 @@ def into_closed_pipes(numbers, main, words):
     sys.exit(main([str(word) for word in words]))
 
 
-@pytest.mark.fault("A closed pipe: train | true", "the run goes on to its end, status 0")
+@pytest.mark.fault(
+    "A closed pipe: train | true", "the run goes on to its end, status 0"
+)
 @pytest.mark.parametrize("numbers", [(1,), (2,), (1, 2)])
 @pytest.mark.parametrize("more", [(), ("--progress",)])
 def test_a_run_whose_output_nobody_reads_goes_on(
@@ -90,7 +92,9 @@ def into_file(number, path, target, *arguments):
     target(*arguments)
 
 
-@pytest.mark.fault("A closed pipe: study --list | head", "an end without a word, status 0")
+@pytest.mark.fault(
+    "A closed pipe: study --list | head", "an end without a word, status 0"
+)
 @pytest.mark.parametrize(
     ("main", "words"),
     [(study.main, ["--list"]), (study.main, ["--help"]), (train.main, ["--help"])],
@@ -106,8 +110,10 @@ def test_a_listing_that_nobody_reads_ends_without_a_word(tmp_path, main, words):
 
 
 def with_ascii_streams(log, words):
-    sys.stdout = sys.stderr = Path(log).open("w", encoding="ascii")
-    sys.exit(train.main([str(word) for word in words]))
+    with Path(log).open("w", encoding="ascii") as sys.stdout:
+        sys.stderr = sys.stdout
+        status = train.main([str(word) for word in words])
+    os._exit(status)
 
 
 @pytest.mark.fault(
@@ -191,7 +197,9 @@ def test_an_error_in_a_run_is_not_one_of_the_command(
     words = [*WORDS, "--data", str(images), "--out", "run", "--resume"]
     assert train.main(words) == 1
     said = capsys.readouterr().err
-    assert said.startswith(f"error: {type(error).__name__}: {error}. Go on from the last")
+    assert said.startswith(
+        f"error: {type(error).__name__}: {error}. Go on from the last"
+    )
     assert "--resume run" in said
     assert "usage:" not in said
     assert read_outcome(Path("run")).exit_status == 1

@@ -6,9 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from itertools import islice
-from pathlib import Path
 
 import pytest
 import torch
@@ -283,7 +281,8 @@ def killed_before_it_looks(rank, size, port, words, log):
 
 
 @pytest.mark.fault(
-    "A process of several is killed before the first step", "the others say so, status 1"
+    "A process of several is killed before the first step",
+    "the others say so, status 1",
 )
 def test_a_process_that_is_killed_at_the_start_is_told(images, tmp_path):
     port, words = free_port(), (*WORDS, "--data", images, "--out", tmp_path / "run")

@@ -148,7 +148,9 @@ def test_a_value_that_breaks_its_rule_is_refused(name, value, words):
             refuse(**{name: value})
 
 
-@pytest.mark.fault("A config.json with a word for a number", "status 2, the kind is named")
+@pytest.mark.fault(
+    "A config.json with a word for a number", "status 2, the kind is named"
+)
 @pytest.mark.parametrize(
     ("name", "value", "kind"),
     [
@@ -169,7 +171,9 @@ def test_a_value_of_another_kind_is_refused(tmp_path, name, value, kind):
         Settings(**{name: value})
     config = BEFORE | {"settings": BEFORE["settings"] | {name: value}}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=rf"must hold the settings of a run.*{message}"):
+    with pytest.raises(
+        ValueError, match=rf"must hold the settings of a run.*{message}"
+    ):
         run_config.read_config(tmp_path)
 
 

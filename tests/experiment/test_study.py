@@ -355,6 +355,7 @@ def wait_for_records(count, process):
     raise AssertionError(Path("study.log").read_text())
 
 
+@pytest.mark.fault("A study that is killed", "goes on; the same records")
 @pytest.mark.slow
 def test_a_killed_study_goes_on_and_ends_the_same(whole, images):
     for count in (1, 3, 5):
@@ -370,6 +371,7 @@ def test_a_killed_study_goes_on_and_ends_the_same(whole, images):
     assert_as_whole(whole)
 
 
+@pytest.mark.fault("A study that is stopped", "stops its runs, keeps them, goes on")
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_study_stops_its_runs_and_goes_on(whole, images, number):
@@ -526,7 +528,7 @@ def test_a_record_is_read_as_it_was_kept(tmp_path):
 def kept():
     """The records of a study, written as a study writes them."""
     folder = Path("records")
-    for name, record in pretend(TINY).items():
+    for record in pretend(TINY).values():
         write_record(folder, record | {"error": None, "weights": "0" * 64})
     return folder
 
@@ -578,7 +580,9 @@ def test_a_record_under_another_name_is_refused(kept, capsys):
     assert f"the record of {other.stem}, but holds that of {NAME!r}" in said
 
 
-@pytest.mark.fault("A record that is {} or no JSON", "refused in one line, no traceback")
+@pytest.mark.fault(
+    "A record that is {} or no JSON", "refused in one line, no traceback"
+)
 @pytest.mark.parametrize(
     "text", ["{}", "[]", "3", "{", "", '{"name": "' + NAME + '", "accuracy": "high"}']
 )
@@ -665,7 +669,9 @@ def test_the_list_names_the_commit_and_warns_of_older_code(kept, monkeypatch, ca
     assert main(["--results", "records", "--list"]) == 0
     out, err = capsys.readouterr()
     assert f"{NAME}  40.0%  {old[:12]}" in out
-    assert err.startswith(f"note: 1 records were made by other code than this ({now[:12]}")
+    assert err.startswith(
+        f"note: 1 records were made by other code than this ({now[:12]}"
+    )
     assert f"1 by {old[:12]}" in err
     monkeypatch.setattr(runner, "current_commit", lambda: now + "-changed")
     main(["--results", "records", "--list"])

@@ -153,6 +153,10 @@ def test_bad_input_ends_with_a_message_and_2(capsys, arguments, message):
     assert not Path("runs").exists()
 
 
+@pytest.mark.fault(
+    "A folder of images with files missing",
+    "status 2, with their names",
+)
 @pytest.mark.slow
 def test_wrong_data_ends_with_a_message_and_2(tmp_path):
     (tmp_path / cifar10.FOLDER).mkdir()
@@ -324,6 +328,10 @@ def test_without_tensorboard_the_remedy_is_named(images, monkeypatch, capsys):
     assert "pip install 'labml-bcn[tensorboard]'" in error
 
 
+@pytest.mark.fault(
+    "A loss that becomes NaN",
+    "status 1; the step and the layer are named",
+)
 def test_a_loss_that_becomes_nan_ends_the_run_and_names_the_layer(images, capsys):
     words = ["--data", str(images), "--norm", "none", "--lr", "1e30"]
     assert train.main([*words, "--schedule", "constant"]) == 1
