@@ -31,11 +31,11 @@ class Fault(NamedTuple):
 def read_faults(folder: Path) -> list[Fault]:
     """Return the faults that the tests in a folder are marked with."""
     return [
-        Fault(*words, test=f"{path.stem}.{function.name}")
+        Fault(tried, survived, f"{path.stem}.{function.name}")
         for path in sorted(folder.glob("test_*.py"))
         for function in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(function, ast.FunctionDef)
-        for words in _marks(function)
+        for tried, survived in _marks(function)
     ]
 
 

@@ -103,7 +103,7 @@ def start_run(words: Sequence[str], processes: int) -> list[BaseProcess]:
         "WORLD_SIZE": str(processes),
         "GLOO_SOCKET_IFNAME": "lo",
     }
-    started = []
+    started: list[BaseProcess] = []
     for rank in range(processes):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
         environment = group | own if processes > 1 else {}
