@@ -299,7 +299,7 @@ def run_command_with_small_files(size, *arguments, log):
     ("size", "every", "what"),
     [
         (500, 1, "config.json could not be written: File too large. Make"),
-        (1_500, 1000, "timings.jsonl could not be written to: File too"),
+        (1_500, 1000, "metrics.jsonl could not be written to: File too"),
         (2_000_000, 1, "the checkpoint of step 1 could not be written to"),
     ],
 )
