@@ -91,11 +91,8 @@ def join_group(device: str, timeout: float) -> Iterator[str]:
     # group, and now and then crash the exit.
     importlib.import_module("torch.distributed.nn")
     try:
-        dist.init_process_group(
-            "nccl" if device.startswith("cuda") else "gloo",
-            timeout=timedelta(seconds=timeout),
-        )
-    except dist.DistError as error:
+        _meet("nccl" if device.startswith("cuda") else "gloo", timeout)
+    except RuntimeError as error:
         where = ":".join(os.environ.get(f"MASTER_{x}", "?") for x in ("ADDR", "PORT"))
         raise ConnectionError(
             f"the processes could not meet at {where}: {str(error).splitlines()[0]}. If"
@@ -106,6 +103,22 @@ def join_group(device: str, timeout: float) -> Iterator[str]:
         yield device
     finally:
         dist.destroy_process_group()
+
+
+def _meet(backend: str, timeout: float) -> None:
+    # When torchrun starts all processes again, its store still holds the addresses of
+    # those before. So each attempt looks at names of its own.
+    rendezvous = importlib.import_module("torch.distributed.rendezvous").rendezvous
+    wait = timedelta(seconds=timeout)
+    store, rank, size = next(rendezvous("env://", timeout=wait))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    dist.init_process_group(
+        backend,
+        store=dist.PrefixStore(f"attempt {attempt}", store),  # type: ignore[attr-defined]
+        rank=rank,
+        world_size=size,
+        timeout=wait,
+    )
 
 
 def on_first(call: Callable[[], Any]) -> Any:
