@@ -288,8 +288,8 @@ def resolve_settings(
     processes = ranks.size()
     if settings.sync_statistics and processes == 1:
         raise ValueError(
-            "--sync-statistics needs more than one process: start it with torchrun, or"
-            " leave the option out"
+            "--sync-statistics, typed or the run's own, needs more than one process:"
+            " start the command with torchrun, or a new run without the option"
         )
     return replace(
         settings,

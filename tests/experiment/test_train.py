@@ -142,7 +142,7 @@ def test_the_same_command_prints_the_same_accuracies(images, capsys):
         (["--schedule", "step"], "invalid choice: 'step'"),
         (["--warmup", "1"], "warmup must be a share of the run"),
         (["--checkpoint-every", "0"], "checkpoint_every must be at least 1"),
-        (["--sync-statistics"], "needs more than one process"),
+        (["--sync-statistics"], "own, needs more than one process"),
     ],
 )
 def test_bad_input_ends_with_a_message_and_2(capsys, arguments, message):
