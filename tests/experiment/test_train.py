@@ -311,13 +311,17 @@ def test_tensorboard_shows_what_the_metrics_say(images):
     for tag, key in (
         ("train/loss", "loss"),
         ("train/accuracy", "accuracy"),
+        ("train/last loss", "last_loss"),
+        ("learning rate", "lr"),
+        ("gradient norm", "gradient_norm"),
         ("test/accuracy", "test_accuracy"),
     ):
         shown, kept = board.Scalars(tag), [m for m in metrics if key in m]
         assert [e.step for e in shown] == [m["images"] for m in kept]
         values = [m[key] for m in kept]
         assert [e.value for e in shown] == pytest.approx(values)
-    assert len(board.Scalars("images per second")) == 10
+    for tag in ("images per second", "seconds left", "memory"):
+        assert len(board.Scalars(tag)) == 10
 
 
 def test_without_tensorboard_the_remedy_is_named(images, monkeypatch, capsys):
