@@ -15,6 +15,7 @@ from mkdocs.utils import get_relative_url
 
 from facing import fill
 from website import (
+    faults_page,
     norm_diagrams,
     notebook_pages,
     reference,
@@ -67,7 +68,10 @@ def _kinds(config: MkDocsConfig) -> Kinds:
 
 def _html_kinds(page: Page) -> Kinds:
     """Return what any page may ask for: each kind makes HTML."""
-    kinds: dict[str, Callable[..., str]] = {"figure": norm_diagrams.figure}
+    kinds: dict[str, Callable[..., str]] = {
+        "figure": norm_diagrams.figure,
+        **faults_page.html_kinds(_build.root),
+    }
     if page.file.src_uri in _build.notebooks:
         kinds["output"] = _build.notebooks[page.file.src_uri].output
     return kinds

@@ -15,10 +15,13 @@ makes the loop one that can be trusted has modules of its own:
 - `run_folder` keeps a run so that it can be killed at any moment, with checkpoints and
   the files that `atomic_files` writes;
 - `state` is what a checkpoint holds, and `run_log` what is measured on the way;
-- `outcome` says how a run has ended, to people and to programs;
+- `outcome` says how a run has ended, to people and to programs, and `output` writes
+  what is said, to whoever still listens;
+- `checksums` knows whether images and records are what they were;
 - `signals` answers Ctrl-C, and a scheduler that wants its machine back;
 - `diagnose` finds the layer in which a loss became NaN or infinite;
-- `ranks` lets several processes train one network, and `machine` checks the device.
+- `ranks` lets several processes train one network, and `machine` checks the device;
+- `kills` puts that to the test: it kills runs, and compares their ends.
 
 One run proves little. `study` is a grid of them and its command (with `study_options`),
 which `runner` runs, several at once; what came out is in `records`. `bench` measures

@@ -3,13 +3,18 @@
 A file is written under another name, brought to the disk, and only then renamed: a
 rename happens or does not happen, there is no half of it. Lines of JSON are added at
 the end, and cut back to a length that is known to be whole.
+
+Several processes may want one folder. Who writes a run locks it, and others are turned
+away; who adds a file to a collection holds it for a moment, and others wait.
 """
 
+import hashlib
 import importlib
 import json
 import os
 import weakref
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,23 +67,35 @@ class JSONLines:
             self.file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise RunError(
-                f"{path} cannot be written: {error.strerror}", reason="not_writable"
+                f"{path} cannot be written: {error.strerror}",
+                "Allow to write it, or name another folder with --out",
+                reason="not_writable",
             ) from error
         self.close = weakref.finalize(self, os.close, self.file)
         lock(self.file, path)
         self.size = os.lseek(self.file, 0, os.SEEK_END)
 
-    def cut(self, size: int) -> None:
+    def cut(self, size: int, digest: str | None = None) -> None:
         """Cut the file to the `size` in bytes that it had at a checkpoint.
 
         What follows belongs to steps that will be taken again. Raises `RunError` if
-        the file is shorter than that.
+        the file is shorter than that, or these bytes have another SHA-256 than
+        `digest`.
         """
         if self.size < size:
             raise RunError(
                 f"{self.path} must have at least the {size:,} bytes it had at the"
                 f" checkpoint, but has {self.size:,}. It was cut short: bring it back,"
                 " or start anew in another folder",
+                reason="file_damaged",
+            )
+        if digest and self._digest(size) != digest:
+            iter(self)  # says where it is no JSON any longer
+            raise RunError(
+                f"{self.path} must begin with the {size:,} bytes that it had at the"
+                f" checkpoint, with the SHA-256 {digest}, but they have"
+                f" {self._digest(size)}. It was changed: bring it back, or start anew"
+                " in another folder",
                 reason="file_damaged",
             )
         os.ftruncate(self.file, size)
@@ -110,10 +127,23 @@ class JSONLines:
                 reason="not_writable",
             ) from error
 
-    def sync(self) -> int:
-        """Bring the lines to the disk, and return the length in bytes."""
+    def sync(self) -> tuple[int, str]:
+        """Bring the lines to the disk; return the length in bytes and the SHA-256."""
         os.fsync(self.file)
-        return self.size
+        return self.size, self._digest(self.size)
+
+    def is_in_place(self) -> bool:
+        """Return whether the file still lies where it was opened.
+
+        A file that was removed can be written to, but never be found again.
+        """
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self.file))
+        except OSError:
+            return False
+
+    def _digest(self, size: int) -> str:
+        return hashlib.sha256(self.path.read_bytes()[:size]).hexdigest()
 
 
 def lock(file: int, path: Path) -> None:
@@ -133,3 +163,28 @@ def lock(file: int, path: Path) -> None:
             " another folder with --out",
             reason="locked",
         ) from error
+    except OSError as error:
+        raise RunError(
+            f"{path} cannot be locked: {error.strerror}. Its disk has no locks: name a"
+            " folder on another one with --out",
+            reason="not_writable",
+        ) from error
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Wait until no other process of this machine holds a folder, and hold it.
+
+    The lock is on the folder itself, and leaves no file behind. Some shared disks have
+    no such locks; nothing is held there.
+    """
+    if fcntl is None:
+        yield
+        return
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(number, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(number)

@@ -13,6 +13,10 @@ one byte, then the red, the green and the blue plane, each 32 rows of 32 bytes. 
 official files hold 10,000 records each. Any whole number of records is read here, so
 that a part of the set works like the whole.
 
+Files that were damaged would be trained on without a word. If there is a `SHA256SUMS`
+beside them, as after a download, they must have these digests. Without one, what no
+photograph is shows the damage: a label over 9, an image of one value.
+
 The images are looked for in this order; the first that is given decides:
 
 1. the folder that the caller names;
@@ -27,6 +31,7 @@ images than those that were meant.
 import hashlib
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +41,7 @@ import torch
 from torch import Tensor
 
 from labml_bcn.experiment import stripes
+from labml_bcn.experiment.checksums import read_sums, require_digest
 from labml_bcn.experiment.download import DownloadError as DownloadError
 from labml_bcn.experiment.download import fetch as fetch
 from labml_bcn.experiment.optional_packages import optional_package
@@ -45,6 +51,8 @@ TRAIN_FILES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
 TEST_FILE = "test_batch.bin"
 NAMES_FILE = "batches.meta.txt"
 RECORD = 1 + 3 * 32 * 32
+# All of CIFAR-10 in one file; what is larger is something else, and fills the memory.
+MOST_RECORDS = 60_000
 CLASSES = (
     "airplane",
     "automobile",
@@ -251,7 +259,13 @@ def cache_folder() -> Path:
 def _require_folder(root: Path, origin: str) -> Path:
     # People point at the folder with the files as often as at the one above it. Both
     # say clearly what is meant, so both are right.
-    root = root.expanduser()
+    try:
+        root = root.expanduser()
+    except RuntimeError as error:
+        raise FileNotFoundError(
+            f"{origin} must be a folder that holds {FOLDER}, but {root} names a user"
+            " who is not known here. Name the folder without ~."
+        ) from error
     if root.exists() and not root.is_dir():
         raise NotADirectoryError(
             f"{origin} must be a folder that holds {FOLDER}, but {root} is a file. If"
@@ -303,10 +317,11 @@ def read(folder: Path) -> CIFAR10:
             f" {', '.join(missing)}. Copy or unpack them again; a part of CIFAR-10"
             " needs at least one record in each."
         )
+    sums = read_sums(folder)
     images, labels = zip(
-        *(read_records(folder / name) for name in TRAIN_FILES), strict=True
+        *(read_records(folder / name, sums) for name in TRAIN_FILES), strict=True
     )
-    test_images, test_labels = read_records(folder / TEST_FILE)
+    test_images, test_labels = read_records(folder / TEST_FILE, sums)
     train_images = torch.cat(images)
     return CIFAR10(
         train_images=train_images,
@@ -318,21 +333,24 @@ def read(folder: Path) -> CIFAR10:
     )
 
 
-def read_records(path: Path) -> tuple[Tensor, Tensor]:
-    """Read the records of one file.
+def read_records(
+    path: Path, sums: Mapping[str, str] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Read the records of one file, which has one of the digests `sums` if given.
 
     Returns images, uint8 [N, 3, 32, 32], and labels, int64 [N]. Raises `OSError` if the
-    file cannot be read, and `ValueError` if it is empty, ends inside a record, or holds
-    a label over 9.
+    file cannot be read, and `ValueError` if it is empty or too large, ends inside a
+    record, has another digest, or holds a label over 9 or an image of one value.
     """
     try:
+        _require_whole_records(path, path.stat().st_size)
         data = bytearray(path.read_bytes())
     except OSError as error:
         raise OSError(
             f"{path} cannot be read: {error.strerror}. Copy or unpack it again, or"
             " allow to read it."
         ) from error
-    _require_whole_records(path, len(data))
+    require_digest(path, data, sums, "Copy or unpack it again.")
     records = torch.frombuffer(data, dtype=torch.uint8).view(-1, RECORD)
     labels = records[:, 0].long()
     # A label over 9 shows that a byte was lost or added somewhere before it, or that
@@ -346,13 +364,34 @@ def read_records(path: Path) -> tuple[Tensor, Tensor]:
             f" {int(labels[record])}. The file is damaged, or is not CIFAR-10's binary"
             " version: copy or unpack it again."
         )
+    _require_photographs(path, records[:, 1:])
     return records[:, 1:].reshape(-1, 3, 32, 32), labels
+
+
+def _require_photographs(path: Path, pixels: Tensor) -> None:
+    # Where a disk has lost a block, or a copy has left a hole, there are zeros: a valid
+    # label, and an image without a picture.
+    same = (pixels == pixels[:, :1]).all(1).nonzero()
+    if len(same):
+        record = int(same[0])
+        raise ValueError(
+            f"{path}: an image must have more than one value, but in"
+            f" {len(same):,} of {len(pixels):,} all 3,072 bytes are the same; the first"
+            f" is record {record:,} at byte {record * RECORD:,}, all"
+            f" {int(pixels[record, 0])}. The file is damaged: copy or unpack it again."
+        )
 
 
 def _require_whole_records(path: Path, size: int) -> None:
     # A copy that broke off ends inside a record. Read on regardless, it would give a
     # last image that is half of another, or none.
     whole, rest = divmod(size, RECORD)
+    if whole > MOST_RECORDS:
+        raise ValueError(
+            f"{path} must hold at most the {MOST_RECORDS:,} records of CIFAR-10, but"
+            f" its {size:,} bytes are {whole:,}. It is another file: copy or unpack it"
+            " again."
+        )
     if not size:
         raise ValueError(
             f"{path} must hold at least one record of {RECORD:,} bytes, but it is"

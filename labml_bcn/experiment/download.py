@@ -1,9 +1,16 @@
-"""Downloads CIFAR-10's binary archive: 170,052,171 bytes, checked and unpacked."""
+"""Downloads CIFAR-10's binary archive: 170,052,171 bytes, checked and unpacked.
+
+The archive is known by its MD5 sum. When it is unpacked, the digests of its files are
+written beside them, and hold from then on.
+"""
 
 import os
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
+from labml_bcn.experiment.atomic_files import hold
+from labml_bcn.experiment.checksums import digest_of, write_sums
 from labml_bcn.experiment.optional_packages import optional_package, progress_bar
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -28,26 +35,20 @@ def fetch(
     """Download the archive and return its `folder`, unpacked into `cache`.
 
     All happens in a folder beside the final one, which gets its name when it is
-    complete: whoever finds that name finds all files, and several downloads at once do
-    not meet. `progress` shows a bar; `None` does so if there is a terminal.
+    complete: whoever finds that name finds all files. Of several processes that want
+    the archive one downloads it, and the others wait. `progress` shows a bar; `None`
+    does so if there is a terminal.
 
     Raises `DownloadError` if the server cannot be reached, the archive is another one
     than expected, or there is no room for it.
     """
-    pooch = optional_package("pooch")
-    pooch.get_logger().setLevel("WARNING")
-    bar = progress_bar(SIZE, label="CIFAR-10", progress=progress, unit="B")
+    optional_package("pooch").get_logger().setLevel("WARNING")
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as temporary:
-            pooch.retrieve(
-                url,
-                known_hash=f"md5:{md5}",
-                path=temporary,
-                downloader=pooch.HTTPDownloader(bar, timeout=TIMEOUT),
-                processor=pooch.Untar(extract_dir="unpacked"),
-            )
-            return _move(Path(temporary, "unpacked", folder), cache / folder)
+        with hold(cache):
+            if (cache / folder).is_dir():
+                return cache / folder
+            return _download(cache, folder, url, md5, progress)
     # Pooch's word for another checksum. What is wrong on the way is an OSError, that
     # of the package requests as well.
     except ValueError as error:
@@ -61,15 +62,36 @@ def fetch(
             " again; or get it another way and set LABML_BCN_DATA to the folder that"
             f" holds {folder}."
         ) from error
-    finally:
-        bar.close()
+
+
+def _download(
+    cache: Path, folder: str, url: str, md5: str, progress: bool | None
+) -> Path:
+    pooch = optional_package("pooch")
+    bar = progress_bar(SIZE, label="CIFAR-10", progress=progress, unit="B")
+    with (
+        closing(bar),
+        tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as temporary,
+    ):
+        pooch.retrieve(
+            url,
+            known_hash=f"md5:{md5}",
+            path=temporary,
+            downloader=pooch.HTTPDownloader(bar, timeout=TIMEOUT),
+            processor=pooch.Untar(extract_dir="unpacked"),
+        )
+        unpacked = Path(temporary, "unpacked", folder)
+        files = sorted(path for path in unpacked.iterdir() if path.is_file())
+        write_sums(unpacked, {p.name: digest_of(p.read_bytes()) for p in files})
+        return _move(unpacked, cache / folder)
 
 
 def _move(folder: Path, target: Path) -> Path:
     try:
         os.rename(folder, target)
     except OSError:
-        # Another process may have been faster; its files are as good.
+        # Where a folder cannot be held, another process may have been faster; its
+        # files are as good.
         if not target.is_dir():
             raise
     return target

@@ -31,6 +31,14 @@ or by a power cut: it goes on from its last checkpoint, in the folder that
 metrics of one that was never stopped. One run of each method does not tell
 two methods apart that are a few percent from each other; several seeds do.
 
+<!-- kills -->
+
+`python -m labml_bcn.experiment.kills` repeats this. A kill is the simplest
+of what happens to runs that take days, so the tests try others, and this
+table is made of them:
+
+<!-- faults -->
+
 From a shell (`--help` shows all options):
 
     python -m labml_bcn.experiment.train \
@@ -69,7 +77,7 @@ from labml_bcn.experiment.settings import (
     require_rule,
 )
 from labml_bcn.experiment.signals import Interrupted, StopSignal
-from labml_bcn.experiment.state import State
+from labml_bcn.experiment.state import State, own_generator
 
 
 def train(
@@ -116,8 +124,9 @@ def train(
       weight decay, as labml has it.
     - `lr`: the highest learning rate.
     - `schedule`, `warmup`: how the rate changes; see [the rate](#rate).
-    - `seed`: of the order of the images and of the flips. The first weights
-      are the model's own matter.
+    - `seed`: of the order of the images, of the flips, and of what layers
+      draw: torch's global generator is the run's until it ends, and then
+      what it was. The first weights are the model's own matter.
     - `device`: where to train.
     - `amp`: compute convolutions in half precision: bfloat16 on a CPU, and
       float16 with a scaled loss on a GPU.
@@ -125,8 +134,9 @@ def train(
     - `points`: of the training curve, evenly spread.
     - `tests`: how often to look at the test images, evenly spread; the last
       time is the end.
-    - `progress`: show a progress bar on the standard error stream; `None`
-      does so if that is a terminal.
+    - `progress`: show a progress bar on the standard error stream, or
+      nothing. `None` shows the bar if that is a terminal, and else a line
+      every half minute.
     - `folder`: where to keep the run. If it holds a checkpoint, the run goes
       on from there. By default nothing is kept.
     - `checkpoint_every`: steps between two checkpoints.
@@ -148,12 +158,29 @@ def train(
     per_step = batch_size * accumulate * ranks.size()
     report_at = evenly_spaced_steps(points, steps)
     test_at = evenly_spaced_steps(tests, steps)
+    # A checkpoint holds what it was made with, and goes on with nothing else.
+    if folder:
+        folder.settings |= {
+            "batch_size": batch_size,
+            "accumulate": accumulate,
+            "images": images or len(data.train_images),
+            "optimizer": optimizer,
+            "lr": lr,
+            "schedule": schedule,
+            "warmup": warmup,
+            "seed": seed,
+            "amp": amp,
+            "processes": ranks.size(),
+            "digest": data.digest,
+        }
     model, data = model.to(device).train(), data.to(device)
     # What must not be lost is in one place. A run that goes on reads it from
     # the folder; the order of the images follows from the step.
     state = State(model, device, amp, optimizer)
     log = RunLog(folder, steps, per_step, tensorboard, progress)
-    with StopSignal(listen=folder is not None) as stop, log:
+    # What layers draw, dropout for instance, follows from the seed as well.
+    drawn = own_generator(derive_seed(seed, -1 - ranks.rank()))
+    with StopSignal(listen=folder is not None) as stop, log, drawn:
         step = log.resume(state)
         network = compile_model(model) if compile else model
         network = ranks.average_gradients(network)
@@ -182,11 +209,10 @@ def train(
             if bad := take_step(state, network, data, batches, accumulate):
                 raise state.divergence(step, *bad, folder)
             state.seconds += perf_counter() - began
-            log.advance(step)
+            log.advance(step, state)
             if step in report_at:
-                log.add_point(
-                    state.meter.read(step * per_step), state.seconds
-                )
+                point = state.meter.read(step * per_step)
+                log.add_point(point, state.measures(), state.seconds)
 
 
 def take_step(

@@ -1,7 +1,10 @@
 """What needs a package of the extra `train`; reading images needs torch alone."""
 
 import importlib
+import sys
 from typing import Any
+
+from labml_bcn.experiment.output import Listened
 
 
 def optional_package(name: str) -> Any:
@@ -35,6 +38,7 @@ def progress_bar(
         desc=label or None,
         unit=unit,
         unit_scale=unit == "B",
+        file=Listened(sys.stderr),
         disable=None if progress is None else not progress,
         dynamic_ncols=True,
     )

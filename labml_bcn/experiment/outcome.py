@@ -11,7 +11,8 @@ NONFINITE_LOSS, NONFINITE_WEIGHTS = "nonfinite_loss", "nonfinite_weights"
 NONFINITE = (NONFINITE_LOSS, NONFINITE_WEIGHTS)
 # What sysexits.h calls EX_TEMPFAIL: try again later.
 TRY_AGAIN = 75
-# What says that a command does not fit, and ends it as argparse does.
+# What says that a command does not fit, and ends it as argparse does, as long as
+# nothing was changed.
 USAGE_ERRORS = (ValueError, OSError, ModuleNotFoundError)
 
 
@@ -85,7 +86,7 @@ def outcome_of(error: BaseException | None, step: int | None = None) -> Outcome:
         step = step if error.step is None else error.step
         return Outcome(FAILED, step, error.reason, error.message, error.exit_status)
     if ranks.is_peer_failure(error):
-        return Outcome(FAILED, step, "peer_ended", "another process has ended", 1)
-    status = 2 if isinstance(error, USAGE_ERRORS) else 1
+        what = ranks.describe_peer_failure(error)
+        return Outcome(FAILED, step, "peer_ended", what, 1)
     message = f"{type(error).__name__}: {error}"
-    return Outcome(FAILED, step, "exception", message, status)
+    return Outcome(FAILED, step, "exception", message, 1)

@@ -37,8 +37,9 @@ batches. Batch norm gains nothing from it.
 import importlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -70,12 +71,13 @@ def is_under_torchrun() -> bool:
 
 
 @contextmanager
-def join_group(device: str) -> Iterator[str]:
+def join_group(device: str, timeout: float) -> Iterator[str]:
     """Join the group that `torchrun` has prepared, and leave it at the end.
 
     Yields the device of this process: of several GPUs each process takes its own, over
-    NCCL; all else goes over gloo. A process that was started alone stays alone. Raises
-    `ValueError` if the device is not there.
+    NCCL; all else goes over gloo. A process that was started alone stays alone. Who
+    waits `timeout` seconds for another process gives up. Raises `ValueError` if the
+    device is not there, and `ConnectionError` if the processes cannot meet.
     """
     if not is_under_torchrun():
         yield device
@@ -88,11 +90,54 @@ def join_group(device: str) -> Iterator[str]:
     # its functions have it as a default argument. The group's threads would outlive the
     # group, and now and then crash the exit.
     importlib.import_module("torch.distributed.nn")
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        _meet("nccl" if device.startswith("cuda") else "gloo", timeout)
+    except RuntimeError as error:
+        where = ":".join(os.environ.get(f"MASTER_{x}", "?") for x in ("ADDR", "PORT"))
+        raise ConnectionError(
+            f"the processes could not meet at {where}: {str(error).splitlines()[0]}. If"
+            " the port is taken, name another one with torchrun's --master-port, or let"
+            " it choose with --standalone; if a process is missing, start all of them"
+        ) from error
     try:
         yield device
     finally:
         dist.destroy_process_group()
+
+
+def _meet(backend: str, timeout: float) -> None:
+    # When torchrun starts all processes again, its store still holds the addresses of
+    # those before. So each attempt looks at names of its own.
+    rendezvous = importlib.import_module("torch.distributed.rendezvous").rendezvous
+    wait = timedelta(seconds=timeout)
+    store, rank, size = next(rendezvous("env://", timeout=wait))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    dist.init_process_group(
+        backend,
+        store=dist.PrefixStore(f"attempt {attempt}", store),  # type: ignore[attr-defined]
+        rank=rank,
+        world_size=size,
+        timeout=wait,
+    )
+
+
+def on_first(call: Callable[[], Any]) -> Any:
+    """Call a function in the first process, and return its result in all of them.
+
+    What it raises there is raised in all: they then end in the same way.
+    """
+    if size() == 1:
+        return call()
+    answer: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            answer[0] = call()
+        except Exception as error:
+            answer[1] = error
+    dist.broadcast_object_list(answer)
+    if answer[1] is not None:
+        raise answer[1]
+    return answer[0]
 
 
 def average_gradients(model: nn.Module) -> nn.Module:
@@ -128,14 +173,25 @@ def any_rank(flag: bool | Tensor, device: torch.device | str) -> bool:
 
 
 def is_peer_failure(error: BaseException) -> bool:
-    """Return whether an error says that another process has ended.
+    """Return whether an error says that another process has ended, or hangs.
 
-    A process that meets a full disk, say, tells why it ends. Those that wait for it
-    only see that it has gone; NCCL has a kind of error for that, and gloo a text.
+    Those that wait for it only see that it does not answer; NCCL has a kind of error
+    for that, and gloo a text.
     """
     if size() == 1 or not isinstance(error, RuntimeError):
         return False
     return isinstance(error, dist.DistError) or "gloo" in str(error)
+
+
+def describe_peer_failure(error: BaseException) -> str:
+    """Say what is known of a process that did not answer, and no more than that."""
+    text = str(error).lower()
+    if "timed out" in text or "timeout" in text:
+        return (
+            "another process has not answered in the time that --timeout gives it: it"
+            " hangs, was frozen, or is much slower than this one"
+        )
+    return "another process has ended; if it does not say why, it was killed"
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:

@@ -1,4 +1,8 @@
-"""The records of a study: one small JSON file for each trial that has ended."""
+"""The records of a study: one small JSON file for each trial that has ended.
+
+Nothing in them is typed by hand. So each has its digest beside it, and one that was
+changed, copied to another name or put there by hand is not taken for a result.
+"""
 
 import json
 import shlex
@@ -6,7 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from labml_bcn.experiment.atomic_files import write_atomically
+from labml_bcn.experiment.atomic_files import hold, write_atomically
+from labml_bcn.experiment.checksums import (
+    digest_of,
+    read_sums,
+    require_digest,
+    write_sums,
+)
 
 Values = dict[str, Any]
 Records = Mapping[str, Values]
@@ -58,17 +68,64 @@ def accuracy(record: Values) -> float:
     return GUESSING if found is None else found
 
 
-def read_records(folder: Path) -> dict[str, Values]:
-    """Return the records of a folder, by the names of their trials."""
-    paths = sorted(folder.glob("*.json"))
-    return {path.stem: json.loads(path.read_text("utf-8")) for path in paths}
+RECORD_REMEDY = "Bring it back, or remove it and record it again"
+
+
+def read_records(folder: Path, verify: bool = True) -> dict[str, Values]:
+    """Return the records of a folder, by the names of their trials.
+
+    Raises `ValueError` if one is no record or, unless `verify` is off, is not the one
+    that was written.
+    """
+    sums = read_sums(folder) if verify else None
+    records = {}
+    for path in sorted(folder.glob("*.json")):
+        data = path.read_bytes()
+        require_digest(path, data, sums, f"{RECORD_REMEDY}.")
+        records[path.stem] = _parse(path, data)
+    return records
+
+
+def _parse(path: Path, data: bytes) -> Values:
+    try:
+        record: Values = dict(json.loads(data))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path} must hold a record in JSON, but does not: {error}. {RECORD_REMEDY}"
+        ) from error
+    if record.get("name") != path.stem:
+        raise ValueError(
+            f"{path} must hold the record of {path.stem}, but holds that of"
+            f" {record.get('name')!r}. {RECORD_REMEDY}"
+        )
+    share = record.get("accuracy")
+    is_share = isinstance(share, int | float) and 0 <= share <= 1
+    if not isinstance(record.get("settings", {}), dict) or not (
+        share is None or is_share
+    ):
+        raise ValueError(
+            f"{path} must hold settings, and an accuracy from 0 to 1 or null, got"
+            f" {record.get('settings')!r:.80} and {share!r:.80}. {RECORD_REMEDY}"
+        )
+    return record
 
 
 def write_record(folder: Path, record: Values) -> None:
-    """Write a record, whole or not at all, a line for each of its entries."""
+    """Write a record, whole or not at all, a line for each of its entries.
+
+    Its digest is written first, while no record has its name: whenever the process is
+    killed, no record lies there with a digest that is not its own.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     entries = (
         f"{json.dumps(key)}: {json.dumps(value)}" for key, value in record.items()
     )
-    text = "{\n" + ",\n".join(entries) + "\n}\n"
-    write_atomically(folder / f"{record['name']}.json", text.encode())
+    data = ("{\n" + ",\n".join(entries) + "\n}\n").encode()
+    path = folder / f"{record['name']}.json"
+    with hold(folder):
+        path.unlink(missing_ok=True)
+        sums = read_sums(folder)
+        if sums is None:
+            sums = {p.name: digest_of(p.read_bytes()) for p in folder.glob("*.json")}
+        write_sums(folder, sums | {path.name: digest_of(data)})
+        write_atomically(path, data)

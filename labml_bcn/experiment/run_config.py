@@ -21,7 +21,8 @@ from labml_bcn.experiment.atomic_files import JSONLines, write_atomically
 from labml_bcn.experiment.cifar10 import CIFAR10
 from labml_bcn.experiment.environment import surroundings
 from labml_bcn.experiment.outcome import RunError
-from labml_bcn.experiment.settings import Settings, StartOptions
+from labml_bcn.experiment.run_folder import RunFolder
+from labml_bcn.experiment.settings import Settings, StartOptions, name_differences
 
 CONFIG = "config.json"
 
@@ -49,13 +50,16 @@ class RunConfig:
         )
 
 
-def find_run(options: StartOptions, new: Settings) -> tuple[Path, RunConfig | None]:
+def find_run(options: StartOptions) -> tuple[Path | None, RunConfig | None]:
     """Return the folder of the run that a command means, and its configuration.
 
-    A run that is to begin, with the settings `new`, has none. Raises `ValueError` if
-    the folder holds a run and `--resume` was not typed, or there is none to go on with.
+    A run that is to begin has none, and no folder if none was typed. Raises
+    `ValueError` if the folder holds a run and `--resume` was not typed, or there is
+    none to go on with.
     """
     out, resume = options.out, options.resume
+    if out == "":
+        raise ValueError("--out must name a folder, got ''; leave it out to have one")
     if resume and out and Path(resume) != Path(out):
         raise ValueError(
             f"--resume and --out must name one folder, got {resume} and {out}; leave"
@@ -66,7 +70,9 @@ def find_run(options: StartOptions, new: Settings) -> tuple[Path, RunConfig | No
             "--resume needs the folder of a run: --resume FOLDER, or --out FOLDER"
             " --resume"
         )
-    path = Path(resume or out or free_folder(new))
+    if not (resume or out):
+        return None, None
+    path = Path(resume or out or "")
     if not (path / CONFIG).exists():
         if resume:
             raise ValueError(
@@ -74,20 +80,65 @@ def find_run(options: StartOptions, new: Settings) -> tuple[Path, RunConfig | No
                 " start one, use --out"
             )
         return path, None
-    if resume is None:
+    require_no_run(path, resume is not None)
+    return path, read_config(path)
+
+
+def make_folder(settings: Settings) -> Path:
+    """Make a folder for a new run, named after the method, and return it.
+
+    The system makes a folder once: of several commands that start at the same moment,
+    each gets one of its own. Raises `RunError` if none can be made.
+    """
+    name = "-".join(describe(settings).split()).replace("=", "-")
+    for number in ("", *(f"-{number}" for number in range(2, 10_000))):
+        path = Path("runs") / f"{name}{number}"
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise RunError(
+                f"{path} could not be made: {error.strerror}; name another folder with"
+                " --out",
+                reason="not_writable",
+            ) from error
+        return path
+    raise RunError(f"runs/ is full of runs of {name}: name a folder with --out")
+
+
+def claim(folder: RunFolder, config: RunConfig, resume: bool) -> None:
+    """Claim the folder of a run for this process, before anything is written.
+
+    What was found out about the folder before may no longer be true: another command
+    may have been faster. So it is looked at again, now that it is locked. `resume` says
+    whether a run that is there may go on; the configuration of a new one is written.
+
+    Raises `FolderLocked` if another process has the folder, `ValueError` if it holds
+    another run by now, and `RunError` if it cannot be written to.
+    """
+    folder.lock()
+    path = folder.path
+    if (path / CONFIG).exists():
+        require_no_run(path, resume)
+        require_same_settings(config.settings, read_config(path).settings, path)
+    elif folder.checkpoints():
+        raise RunError(
+            f"{path} holds the checkpoints of a run, but no {CONFIG} that says what"
+            " they are of. Bring it back, or start anew in another folder",
+            reason="file_damaged",
+        )
+    else:
+        write_config(path, config)
+
+
+def require_no_run(path: Path, resume: bool) -> None:
+    """Raise `ValueError` for a folder that holds a run, unless it may go on."""
+    if not resume:
         raise ValueError(
             f"{path} holds a run already; go on with it by --resume, or name another"
             " folder with --out"
         )
-    return path, read_config(path)
-
-
-def free_folder(settings: Settings) -> Path:
-    """Return a folder for a new run, named after the method."""
-    name = "-".join(describe(settings).split()).replace("=", "-")
-    numbers = ("", *(f"-{number}" for number in range(2, 10_000)))
-    paths = (Path("runs") / f"{name}{number}" for number in numbers)
-    return next(path for path in paths if not path.exists())
 
 
 def describe(settings: Settings) -> str:
@@ -110,6 +161,11 @@ def read_config(path: Path) -> RunConfig:
     try:
         found = json.loads(file.read_text("utf-8"))
         return RunConfig(**(found | {"settings": Settings(**found["settings"])}))
+    except OSError as error:
+        raise ValueError(
+            f"{file} cannot be read: {error.strerror}. Allow to read it, or start anew"
+            " in another folder"
+        ) from error
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f"{file} must hold the settings of a run, but does not: {error}. Bring it"
@@ -132,12 +188,7 @@ def write_config(path: Path, config: RunConfig) -> None:
 
 def require_same_settings(here: Settings, there: Settings, path: Path) -> None:
     """Raise `ValueError`, with each difference, unless the run has these settings."""
-    new, old = dataclasses.asdict(here), dataclasses.asdict(there)
-    differences = [
-        f"{name.replace('_', '-')} is {old[name]!r} there and {value!r} here"
-        for name, value in new.items()
-        if old[name] != value
-    ]
+    differences = name_differences(dataclasses.asdict(here), dataclasses.asdict(there))
     if differences:
         raise ValueError(
             f"the run in {path} has other settings: {'; '.join(differences)}. Type its"

@@ -20,6 +20,17 @@ the metrics as they were at that step. Three rules give that:
 3. A checkpoint knows how long the metrics were when it was made. What was written
    later is cut off, and will be written again, the same.
 
+And nobody else's files may be taken for the run's own:
+
+4. One process opens the folder before it writes anything, and holds a lock until it
+   ends.
+5. A checkpoint holds the settings that it was made with, and the digest of the
+   metrics. Where they are others than those at hand, the run does not go on.
+
+A checkpoint is written in the loop, not beside it. With one every 1,000 steps of two
+images, that took 0.2% of the time of the small network and 0.6% of that of the full
+one on a CPU: less than what a second thread and its failures would cost to read.
+
 A file can still be damaged later: cut short by a copy, or changed on the disk. So the
 name of a checkpoint holds the digest of its bytes. Checkpoints are read with
 `weights_only=True`: tensors, numbers and text, and nothing that could execute.
@@ -31,6 +42,8 @@ import io
 import json
 import pickle
 import re
+import shlex
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,10 +52,15 @@ import torch
 
 from labml_bcn.experiment.atomic_files import JSONLines, write_atomically
 from labml_bcn.experiment.outcome import Outcome, RunError
+from labml_bcn.experiment.settings import name_differences
 
-FORMAT = 1
+FORMAT = 2
 NAME = re.compile(r"step-(\d+)-([0-9a-f]{16})\.pt")
 OUTCOME = "outcome.json"
+
+
+# What Python raises where a file is not what it was taken for.
+UNREADABLE = (RuntimeError, LookupError, TypeError, ValueError, AttributeError)
 
 
 class Checkpoint(NamedTuple):
@@ -59,10 +77,13 @@ class RunFolder:
     One process writes, and calls `open` before it loads; others may read. The folder
     is made if it is missing, or `RunError` is raised. `metrics` and `timings` are the
     files that `open` has opened, else `None`.
+
+    `settings` are what decides the result of the run. Checkpoints are saved with them,
+    and one that was saved with others is not loaded.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path | str, settings: Mapping[str, Any] = {}) -> None:
+        self.path, self.settings = Path(path), dict(settings)
         self.metrics: JSONLines | None = None
         self.timings: JSONLines | None = None
         try:
@@ -75,14 +96,20 @@ class RunFolder:
             ) from error
 
     def open(self) -> None:
-        """Lock the folder, open metrics and timings, and forget the last outcome.
+        """Lock the folder, and forget how the last start has ended."""
+        self.lock()
+        (self.path / OUTCOME).unlink(missing_ok=True)
+
+    def lock(self) -> None:
+        """Open metrics and timings for this process alone, if that is not done.
 
         Raises `RunError` if they cannot be written, and `FolderLocked` if another
         process is writing them.
         """
+        if self.metrics and self.timings:
+            return
         self.metrics = JSONLines(self.path / "metrics.jsonl")
         self.timings = JSONLines(self.path / "timings.jsonl")
-        (self.path / OUTCOME).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close them, and give up the lock."""
@@ -93,6 +120,8 @@ class RunFolder:
 
     def write_outcome(self, outcome: Outcome) -> None:
         """Write down how the run has ended, if there is room to do so."""
+        if self.metrics and not self.metrics.is_in_place():
+            return
         text = json.dumps(dataclasses.asdict(outcome), indent=2) + "\n"
         with suppress(OSError):
             write_atomically(self.path / OUTCOME, text.encode())
@@ -109,32 +138,45 @@ class RunFolder:
         `state` holds tensors, numbers, text, and lists and dictionaries of these.
         Raises `RunError` if it cannot be written; the ones before are untouched.
         """
-        before = self.checkpoints()
-        if before and before[-1].step == step:
-            return
+        self._require_in_place(step)
         try:
-            sizes = {
-                "metrics": self.metrics.sync() if self.metrics else 0,
-                "timings": self.timings.sync() if self.timings else 0,
+            before = self.checkpoints()
+            if before and before[-1].step == step:
+                return
+            lines = {
+                "metrics": self.metrics.sync() if self.metrics else (0, None),
+                "timings": self.timings.sync() if self.timings else (0, None),
             }
             # Torch writes into memory, and Python the file: so a full disk is an error
             # with a name.
             buffer = io.BytesIO()
-            head = {"format": FORMAT, "step": step, "sizes": sizes}
-            torch.save(head | {"state": state}, buffer)
+            head = {"format": FORMAT, "step": step, "settings": self.settings}
+            torch.save(head | {"lines": lines, "state": state}, buffer)
             data = buffer.getvalue()
             digest = hashlib.sha256(data).hexdigest()[:16]
             write_atomically(self.path / f"step-{step:09}-{digest}.pt", data)
             for old in before[:-1]:
                 old.path.unlink()
         except OSError as error:
+            self._require_in_place(step)
             raise RunError(
                 f"the checkpoint of step {step:,} could not be written to {self.path}:"
                 f" {error.strerror}. {self.last_good_checkpoint()} Make room, and go on"
-                f" from it with --resume {self.path}",
+                f" from it with --resume {shlex.quote(str(self.path))}",
                 reason="not_writable",
                 step=step,
             ) from error
+
+    def _require_in_place(self, step: int) -> None:
+        if self.metrics and not self.metrics.is_in_place():
+            raise RunError(
+                f"{self.path} was removed, or another folder put in its place, while"
+                " the run was writing to it",
+                f"Bring it back and go on with --resume {shlex.quote(str(self.path))},"
+                " or start anew",
+                reason="folder_removed",
+                step=step,
+            )
 
     def load(self) -> tuple[int, dict[str, Any]] | None:
         """Return the newest checkpoint's step and state, or `None` if there is none.
@@ -145,14 +187,22 @@ class RunFolder:
         A damaged checkpoint is not passed over in silence. The one before would do, for
         the steps between are taken again and give the same; but whoever runs this
         should know that files get damaged here. So `RunError` is raised if the
-        checkpoint is damaged or of another format, or if metrics are missing.
+        checkpoint is damaged, of another format or of other settings, or if metrics are
+        missing or changed.
         """
         found = self.checkpoints()
         file = read_checkpoint(found[-1], _remedy(found)) if found else None
-        sizes = file["sizes"] if file else {}
+        if file and (other := name_differences(self.settings, file["settings"])):
+            raise RunError(
+                f"{found[-1].path} was saved with other settings: {'; '.join(other)}."
+                " It is another run's, or the run's settings were changed: bring back"
+                " what belongs together, or start another run in another folder",
+                reason="other_settings",
+            )
         if self.metrics and self.timings:
-            self.metrics.cut(sizes.get("metrics", 0))
-            self.timings.cut(sizes.get("timings", 0))
+            lines = file["lines"] if file else {}
+            self.metrics.cut(*lines.get("metrics", (0,)))
+            self.timings.cut(*lines.get("timings", (0,)))
         return (file["step"], file["state"]) if file else None
 
     def last_good_checkpoint(self) -> str:
@@ -196,9 +246,9 @@ def read_checkpoint(checkpoint: Checkpoint, remedy: str) -> dict[str, Any]:
         )
     try:
         file: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+    except (*UNREADABLE, pickle.UnpicklingError, EOFError) as error:
         raise RunError(
-            f"{path} is no checkpoint: {error}", reason="checkpoint_unknown"
+            f"{path} is no checkpoint: {error}", remedy, reason="checkpoint_unknown"
         ) from error
     found = file.get("format") if isinstance(file, dict) else None
     if found != FORMAT:
@@ -206,6 +256,19 @@ def read_checkpoint(checkpoint: Checkpoint, remedy: str) -> dict[str, Any]:
             f"{path} must have format {FORMAT} of checkpoints, but has {found}: another"
             " version of labml_bcn wrote it. Go on with that version, or start anew in"
             " another folder",
+            reason="checkpoint_unknown",
+        )
+    if missing := {"settings", "lines", "state"} - file.keys():
+        raise RunError(
+            f"{path} is no checkpoint: it has no {', '.join(sorted(missing))}",
+            remedy,
+            reason="checkpoint_unknown",
+        )
+    if file.get("step") != checkpoint.step:
+        raise RunError(
+            f"{path} is named after step {checkpoint.step:,}, but was saved after step"
+            f" {file.get('step')}. It was renamed",
+            remedy,
             reason="checkpoint_unknown",
         )
     return dict(file)

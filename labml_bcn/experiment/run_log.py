@@ -1,13 +1,38 @@
-"""Where the numbers of a run go: to its caller, its folder, TensorBoard and a bar."""
+"""Where the numbers of a run go: to its caller, its folder, TensorBoard and a bar.
+
+Without a terminal there is a line every half minute in place of the bar: what runs for
+days into a file should show in it that it does.
+"""
 
 import importlib
+import math
+import sys
+import time
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, NamedTuple, Protocol, Self
 
 from labml_bcn.experiment import ranks
 from labml_bcn.experiment.optional_packages import progress_bar
 from labml_bcn.experiment.outcome import RunError, outcome_of
+from labml_bcn.experiment.output import tell
 from labml_bcn.experiment.run_folder import RunFolder
+
+# Seconds between two lines, if there is no bar.
+LINE_EVERY = 30
+
+
+# How TensorBoard calls what a point has.
+TAGS = {
+    "loss": "train/loss",
+    "accuracy": "train/accuracy",
+    "last_loss": "train/last loss",
+    "lr": "learning rate",
+    "gradient_norm": "gradient norm",
+    "images_per_second": "images per second",
+    "seconds_left": "seconds left",
+    "memory": "memory",
+}
 
 
 class Point(NamedTuple):
@@ -31,6 +56,19 @@ class Score(NamedTuple):
 
     images: int
     accuracy: float
+
+
+class Measures(NamedTuple):
+    """What is measured of one step.
+
+    `lr` is its learning rate, `gradient_norm` that of the whole gradient, `last_loss`
+    the loss of its last batch, and `memory` the most bytes that were held so far.
+    """
+
+    lr: float
+    gradient_norm: float
+    last_loss: float
+    memory: int | None
 
 
 @dataclass
@@ -60,11 +98,16 @@ class Run:
         return self.images / self.seconds
 
 
-class Loadable(Protocol):
-    """What takes over a checkpoint."""
+class RunState(Protocol):
+    """What takes over a checkpoint, and can be measured."""
+
+    meter: Any
 
     def load(self, checkpoint: dict[str, Any]) -> None:
         """Take over what a checkpoint holds."""
+
+    def measures(self) -> Measures:
+        """Return what there is to know about the last step."""
 
 
 class RunLog:
@@ -90,6 +133,8 @@ class RunLog:
         self.tensorboard, self.progress = tensorboard, progress
         self.first = ranks.rank() == 0
         self.step, self.seconds = 0, 0.0
+        self.has_lines = self.first and progress is None and not sys.stderr.isatty()
+        self.last_line = (time.monotonic(), 0)
         self.board: Any = None
         self.bar: Any = None
 
@@ -106,7 +151,7 @@ class RunLog:
             self.folder.write_outcome(outcome_of(error, self.step))
             self.folder.close()
 
-    def resume(self, state: Loadable) -> int:
+    def resume(self, state: RunState) -> int:
         """Read the folder's checkpoint into `state`, and return its step.
 
         It is 0 if there is none. What was measured up to there is read as well.
@@ -114,6 +159,13 @@ class RunLog:
         found = self.folder.load() if self.folder else None
         if found:
             self.step, checkpoint = found
+            if self.step > self.steps:
+                raise RunError(
+                    f"the checkpoint must be of one of the run's {self.steps:,} steps,"
+                    f" but is of step {self.step:,}: it is another run's. Start another"
+                    " run in another folder",
+                    reason="other_settings",
+                )
             state.load(checkpoint)
         self._read_metrics()
         images = self.step * self.images_per_step
@@ -121,6 +173,7 @@ class RunLog:
             path = self.folder.path / "tensorboard"
             self.board = tensorboard_writer(str(path), images)
         total = self.steps * self.images_per_step
+        self.last_line = (time.monotonic(), images)
         self.bar = progress_bar(total, images, progress=self.progress)
         return self.step
 
@@ -136,33 +189,63 @@ class RunLog:
         for line in self.folder.timings:
             self.seconds = line["seconds"]
 
-    def advance(self, step: int) -> None:
-        """Note that a step was taken."""
+    def advance(self, step: int, state: RunState) -> None:
+        """Note that a step was taken, and say so now and then."""
         self.step = step
         self.bar.update(self.images_per_step)
+        if self.has_lines and time.monotonic() - self.last_line[0] >= LINE_EVERY:
+            self._tell_line(state.meter.peek(step * self.images_per_step), state)
 
-    def add_point(self, point: Point, seconds: float) -> None:
-        """Add a point of the training curve, and the speed since the last one.
+    def _tell_line(self, point: Point, state: RunState) -> None:
+        now, measured = time.monotonic(), state.measures()
+        then, before = self.last_line
+        speed = (point.images - before) / (now - then)
+        left = (self.steps - self.step) * self.images_per_step / speed
+        memory = f", {measured.memory / 1e6:,.0f} MB" if measured.memory else ""
+        tell(
+            f"step {self.step:,} of {self.steps:,}: loss {measured.last_loss:.3f},"
+            f" average {point.loss:.3f}, accuracy {point.accuracy:.1%},"
+            f" lr {measured.lr:.3g}, gradient norm {measured.gradient_norm:.3g},"
+            f" {speed:,.0f} images/s{memory}, {timedelta(seconds=round(left))} left"
+        )
+        self.last_line = (now, point.images)
+
+    def add_point(self, point: Point, measured: Measures, seconds: float) -> None:
+        """Add a point of the training curve, and what else was measured there.
 
         Times go into a file of their own: the metrics of two runs of one seed are the
         same, byte for byte, and their speeds never are.
         """
-        images, loss, accuracy = point
         last = self.run.points[-1].images if self.run.points else 0
-        speed = (images - last) / (seconds - self.seconds)
+        speed = (point.images - last) / (seconds - self.seconds)
         self.run.points.append(point)
         self.seconds = seconds
+        lr, norm, last_loss, memory = measured
+        metrics = point._asdict() | {
+            "last_loss": last_loss,
+            "lr": lr,
+            "gradient_norm": norm if math.isfinite(norm) else None,
+        }
+        left = (self.steps * self.images_per_step - point.images) / speed
+        timings = {
+            "images": point.images,
+            "seconds": seconds,
+            "images_per_second": speed,
+            "seconds_left": left,
+            "memory": memory,
+        }
         if self.folder and self.folder.metrics and self.folder.timings:
-            self.folder.metrics.add(images=images, loss=loss, accuracy=accuracy)
-            self.folder.timings.add(
-                images=images, seconds=seconds, images_per_second=speed
-            )
+            self.folder.metrics.add(**metrics)
+            self.folder.timings.add(**timings)
         if self.board:
-            self.board.add_scalar("train/loss", loss, images)
-            self.board.add_scalar("train/accuracy", accuracy, images)
-            self.board.add_scalar("images per second", speed, images)
+            for key, tag in TAGS.items():
+                if (value := (metrics | timings)[key]) is not None:
+                    self.board.add_scalar(tag, value, point.images)
         self.bar.set_postfix(
-            loss=f"{loss:.3f}", accuracy=f"{accuracy:.1%}", refresh=False
+            loss=f"{point.loss:.3f}",
+            accuracy=f"{point.accuracy:.1%}",
+            lr=f"{lr:.2g}",
+            refresh=False,
         )
 
     def add_test(self, images: int, accuracy: float) -> None:

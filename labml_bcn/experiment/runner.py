@@ -16,11 +16,13 @@ round differently, and training makes small differences large.
 
 import hashlib
 import json
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
@@ -44,6 +46,7 @@ from labml_bcn.experiment.outcome import (
     Outcome,
     RunError,
 )
+from labml_bcn.experiment.output import say, tell
 from labml_bcn.experiment.records import (
     Records,
     Trial,
@@ -69,6 +72,7 @@ class Runner:
     def __init__(self, folder: Path, data: Sequence[str] = ()) -> None:
         self.folder, self.data = folder, data
         self.commit = current_commit()
+        self.version = version_of(self.commit)
         self.stopping = Event()
         self.processes: set[subprocess.Popen[str]] = set()
 
@@ -76,11 +80,11 @@ class Runner:
         """Run a command to its end, and return its record.
 
         What one version of the code has begun is not finished by another: the folder of
-        the run carries the commit. Raises `RunError` if it does not come to its end.
+        the run carries the version. Raises `RunError` if it does not come to its end.
         """
         path = self.path(name)
         words = [*shlex.split(command)[1:], *self.data]
-        words += ["--out", str(path), "--resume"]
+        words += ["--out", str(path), "--resume", "--no-progress"]
         status, errors = self.call(words)
         # A study that was killed has left its runs behind. They come to their end by
         # themselves, and it is found in their folders.
@@ -125,7 +129,7 @@ class Runner:
 
     def path(self, name: str) -> Path:
         """Return the folder of a run."""
-        return self.folder / f"{name}-{(self.commit or 'unknown')[:12]}"
+        return self.folder / f"{name}-{self.version}"
 
     def clear(self, name: str) -> None:
         """Remove the folder of a run that is recorded."""
@@ -202,6 +206,36 @@ def current_commit() -> str | None:
     return head + ("-changed" if changed else "") if head else None
 
 
+def version_of(commit: str | None) -> str:
+    """Return a short name for the code: of a commit, if it is that.
+
+    Code that was changed, or is in no repository, has the digest of its files.
+    """
+    if commit and re.fullmatch("[0-9a-f]{40}", commit):
+        return commit[:12]
+    package = Path(__file__).resolve().parents[1]
+    sha = hashlib.sha256()
+    for path in sorted(package.rglob("*")):
+        if path.suffix in (".py", ".cpp", ".h"):
+            sha.update(str(path.relative_to(package)).encode())
+            sha.update(path.read_bytes())
+    return f"{(commit or 'unknown')[:12]}-changed-{sha.hexdigest()[:12]}"
+
+
+def note_other_commits(records: Records, now: str | None) -> list[str]:
+    """Say which records other code has made than that of the commit `now`."""
+    counts = Counter(record.get("commit") or "unknown" for record in records.values())
+    old = {commit[:12]: n for commit, n in counts.items() if commit != now}
+    if not old:
+        return []
+    made = ", ".join(f"{n} by {commit}" for commit, n in sorted(old.items()))
+    return [
+        f"note: {sum(old.values())} records were made by other code than this"
+        f" ({(now or 'unknown')[:12]}): {made}. Whether it still gives the same,"
+        " --check tells"
+    ]
+
+
 def record_all(
     plan: Plan,
     folder: Path,
@@ -241,14 +275,14 @@ def record_all(
                     progress.print_finished(trial, record)
         finally:
             runner.stop()
-    print("stopped, and kept; the same command goes on", file=sys.stderr)
+    tell("stopped, and kept; the same command goes on")
     return 128 + stop.number
 
 
 def report_waiting(left: Sequence[Trial]) -> int:
     """Say what is left when nothing more can be run, and return the exit status."""
     if left:
-        print(
+        say(
             f"{len(left)} points wait for a learning rate: record the sweep of their"
             " methods, too"
         )
@@ -286,16 +320,15 @@ class Progress:
         self.count, self.spent = self.count + 1, self.spent + estimate_seconds(trial)
         elapsed = time.monotonic() - self.began
         left = elapsed * (self.cost / self.spent - 1)
-        print(
+        say(
             f"[{self.count}/{self.total}] {trial.name}: {result_of(record)};"
-            f" {clock(elapsed)}, about {clock(left)} left",
-            flush=True,
+            f" {clock(elapsed)}, about {clock(left)} left"
         )
 
 
 def result_of(record: Values) -> str:
     """Return what came of a run: its accuracy, or why there is none."""
-    error: str | None = record["error"]
+    error: str | None = record.get("error")
     return error or f"{record['accuracy']:.1%}"
 
 
@@ -323,14 +356,17 @@ def clock(seconds: float) -> str:
 
 
 def list_trials(plan: Plan, records: Records, only: Sequence[str]) -> str:
-    """Return the trials, what came of them, and their commands."""
+    """Return the trials, what came of them by which commit, and their commands."""
     trials = select_trials(plan, records, only)
     done = [trial for trial in trials if is_recorded(trial, records)]
-    lines = [
-        f"{trial.name}  {result_of(records[trial.name]) if trial in done else '-'}\n"
-        f"    {trial.command}"
-        for trial in trials
-    ]
+    lines = []
+    for trial in trials:
+        found = [trial.name, "-"]
+        if trial in done:
+            record = records[trial.name]
+            commit = (record.get("commit") or "")[:12]
+            found = [trial.name, result_of(record), *([commit] if commit else [])]
+        lines += ["  ".join(found), f"    {trial.command}"]
     return "\n".join([*lines, f"{len(done)} of {len(trials)} points are recorded"])
 
 
@@ -340,7 +376,7 @@ def check(names: Sequence[str], folder: Path, runner: Runner) -> int:
     Returns the exit status: 0 if no bit differs. Raises `ValueError` if there is no
     such record.
     """
-    records = read_records(folder)
+    records = read_records(folder, verify=False)
     if unknown := sorted({*names} - records.keys()):
         raise ValueError(
             f"{folder} holds no record of {', '.join(unknown)}; see --list"
@@ -350,11 +386,10 @@ def check(names: Sequence[str], folder: Path, runner: Runner) -> int:
         record = records[name]
         differences = compare_records(record, runner.run(name, record["command"]))
         failed += bool(differences)
-        print(
+        say(
             f"{name}: {' and '.join(differences)} came out differently"
             if differences
-            else f"{name}: the same, bit for bit",
-            flush=True,
+            else f"{name}: the same, bit for bit"
         )
     return 1 if failed else 0
 

@@ -9,9 +9,10 @@ import argparse
 import dataclasses
 import inspect
 import math
+import numbers
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -285,7 +286,17 @@ class StartOptions:
         False, KEPT, "write the metrics for TensorBoard too", action="store_true"
     )
     progress: bool | None = option(
-        None, KEPT, "show a progress bar", shown="if there is a terminal"
+        None,
+        KEPT,
+        "show a progress bar, or nothing on the way",
+        shown="a bar if there is a terminal, else a line every half minute",
+    )
+    timeout: float = option(
+        600,
+        MACHINE,
+        "under torchrun: seconds to wait for a process that does not answer",
+        rule=POSITIVE,
+        metavar="SECONDS",
     )
 
     @classmethod
@@ -304,16 +315,28 @@ OPTIONS = {
 }
 
 
+# What the type of an option admits: any kind of number will do for a number.
+KINDS: dict[type, type] = {int: numbers.Integral, float: numbers.Real}
+
+
 def names(options: type) -> set[str]:
     """Return the names of the options of a dataclass."""
     return {f.name for f in dataclasses.fields(options) if f.name in OPTIONS}
 
 
 def require(**values: Any) -> None:
-    """Raise `ValueError` unless each value keeps the rule of the option it names."""
+    """Require that each value is one for the option it names.
+
+    Raises `TypeError` if it is of another kind, and `ValueError` if it breaks the rule.
+    """
     for name, value in values.items():
-        rule = OPTIONS[name].metadata["rule"] if name in OPTIONS else None
-        if rule and value is not None:
+        if name not in OPTIONS or value is None:
+            continue
+        kind, rule = _kind_of(OPTIONS[name].type), OPTIONS[name].metadata["rule"]
+        is_switch = isinstance(value, bool)
+        if is_switch != (kind is bool) or not isinstance(value, KINDS.get(kind, kind)):
+            raise TypeError(f"{name} must be of type {kind.__name__}, got {value!r}")
+        if rule:
             require_rule(name, value, rule)
 
 
@@ -321,6 +344,26 @@ def require_rule(name: str, value: Any, rule: Rule) -> None:
     """Raise `ValueError` unless `value` keeps the rule; the message calls it `name`."""
     if not rule.holds(value):
         raise ValueError(f"{name} must be {rule.words}, got {value!r}")
+
+
+def name_differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
+    """Say of each setting here how it is another one there.
+
+    A setting that came later has its default there.
+    """
+    return [
+        f"{DESCRIPTIONS.get(name, name.replace('_', '-'))} is {old!r} there and"
+        f" {value!r} here"
+        for name, value in here.items()
+        if (old := there.get(name, getattr(Settings, name, value))) != value
+    ]
+
+
+# What cannot be typed has no option's name.
+DESCRIPTIONS = {
+    "processes": "the number of processes",
+    "digest": "the images' digest",
+}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -353,8 +396,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def _argparse_keywords(annotation: Any) -> dict[str, Any]:
     # How a word becomes a value of this type. A switch has a --no- as well, so that a
     # run's own value can be typed either way.
-    kinds: Iterable[Any] = typing.get_args(annotation) or (annotation,)
-    (kind,) = (each for each in kinds if each is not types.NoneType)
+    kind = _kind_of(annotation)
     if kind is bool:
         return {"action": argparse.BooleanOptionalAction}
     return {} if kind is str else {"type": kind}
+
+
+def _kind_of(annotation: Any) -> type:
+    # What an annotation admits beside `None`.
+    kinds = typing.get_args(annotation) or (annotation,)
+    (kind,) = (each for each in kinds if each is not types.NoneType)
+    return typing.cast(type, kind)

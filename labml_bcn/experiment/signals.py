@@ -1,8 +1,9 @@
 """Ctrl-C and SIGTERM ask a run to stop; it answers when there is something to keep.
 
 A scheduler that wants its machine back sends SIGTERM and waits a little. A person
-presses Ctrl-C. In both cases the run should finish its step, keep what it has, and go.
-So the signal is only noted, and the loop looks at the note between two steps.
+presses Ctrl-C, or closes the terminal, which is SIGHUP. In all cases the run should
+finish its step, keep what it has, and go. So the signal is only noted, and the loop
+looks at the note between two steps. Under `nohup` SIGHUP is ignored, and stays so.
 
 Who presses Ctrl-C twice does not want to wait. After the first signal, everything is as
 it was before: the second one ends the program at once, and what was not kept is taken
@@ -15,6 +16,7 @@ from types import FrameType
 from typing import Any, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
 
 
 class Interrupted(Exception):
@@ -38,6 +40,8 @@ class StopSignal:
     def __enter__(self) -> Self:
         if self.listen:
             self.handlers = {n: signal.signal(n, self.note) for n in SIGNALS}
+            if HANGUP and signal.getsignal(HANGUP) is not signal.SIG_IGN:
+                self.handlers[HANGUP] = signal.signal(HANGUP, self.note)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,15 +1,18 @@
 """What a checkpoint holds: everything that decides how a run goes on."""
 
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from labml_bcn.experiment import diagnose, ranks
+from labml_bcn.experiment.machine import peak_memory
 from labml_bcn.experiment.outcome import NONFINITE_LOSS, NONFINITE_WEIGHTS, RunError
-from labml_bcn.experiment.run_folder import RunFolder
-from labml_bcn.experiment.run_log import Point
+from labml_bcn.experiment.run_folder import UNREADABLE, RunFolder
+from labml_bcn.experiment.run_log import Measures, Point
 
 # How a gradient becomes a step, by name.
 OPTIMIZERS: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -29,10 +32,12 @@ class Meter:
 
     def __init__(self, device: torch.device | str) -> None:
         self.sums = torch.zeros(3, device=device)
+        self.last = torch.zeros((), device=device)
 
     @torch.no_grad()
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Count one batch: its loss, its hits and its images."""
+        self.last = loss.detach()
         hits = (logits.argmax(1) == labels).sum()
         self.sums[0] += loss * len(labels)
         self.sums[1] += hits
@@ -43,6 +48,26 @@ class Meter:
         loss, hits, count = ranks.sum_over_ranks(self.sums).tolist()
         self.sums.zero_()
         return Point(images, loss / count, hits / count)
+
+    def peek(self, images: int) -> Point:
+        """Return the averages of this process alone, and go on."""
+        loss, hits, count = self.sums.tolist()
+        return Point(images, loss / max(count, 1), hits / max(count, 1))
+
+
+@contextmanager
+def own_generator(seed: int) -> Iterator[None]:
+    """Seed torch's global generators, and put them back at the end.
+
+    A layer that draws, as dropout does, takes from them. So what it draws follows from
+    the run's seed, whatever the caller has drawn before.
+    """
+    before = diagnose.random_states()
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        diagnose.set_random_states(before)
 
 
 class State:
@@ -77,6 +102,18 @@ class State:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
 
+    def measures(self) -> Measures:
+        """Return what there is to know about the step that was just taken."""
+        grads = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norms = [torch.linalg.vector_norm(grad.float()) for grad in grads]
+        norm = torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(1)
+        return Measures(
+            self.optimizer.param_groups[0]["lr"],
+            norm.item(),
+            self.meter.last.item(),
+            peak_memory(self.device),
+        )
+
     def precision(self) -> torch.autocast:
         """Return the context of half precision, idle unless it was asked for."""
         return torch.autocast(self.kind, self.half, enabled=self.amp)
@@ -105,9 +142,21 @@ class State:
     def load(self, checkpoint: dict[str, Any]) -> None:
         """Take over what a checkpoint holds.
 
-        Raises `RunError` if it is another network's, or that of another number of
-        processes.
+        Raises `RunError` if it is another network's or that of another number of
+        processes, or if something is missing.
         """
+        try:
+            self._load(checkpoint)
+        except UNREADABLE as error:
+            what = textwrap.shorten(str(error), 250)
+            raise RunError(
+                "the checkpoint must hold the state of this run, but does not:"
+                f" {type(error).__name__}: {what}. Another version of labml_bcn wrote"
+                " it: go on with that one, or start anew in another folder",
+                reason="checkpoint_unknown",
+            ) from error
+
+    def _load(self, checkpoint: dict[str, Any]) -> None:
         processes = checkpoint["processes"]
         if len(processes) != ranks.size():
             raise RunError(

@@ -52,7 +52,8 @@ from typing import Any
 
 from labml_bcn.experiment import runner, study_options
 from labml_bcn.experiment.cifar10 import CIFAR10
-from labml_bcn.experiment.outcome import RunError
+from labml_bcn.experiment.outcome import USAGE_ERRORS, RunError
+from labml_bcn.experiment.output import finish_output, say, tell
 from labml_bcn.experiment.records import (
     Records,
     Trial,
@@ -318,15 +319,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
       there.
     """
     command = study_options.parser(STUDIES)
-    typed = command.parse_args(arguments)
-    study = STUDIES[typed.study]
-    trials = partial(plan, study)
-    folder = typed.results or RESULTS / typed.study
-    records = read_records(folder)
-    if typed.list:
-        print(runner.list_trials(trials, records, typed.only))
-        return 0
     try:
+        typed = command.parse_args(arguments)
+        study = STUDIES[typed.study]
+        trials = partial(plan, study)
+        folder = typed.results or RESULTS / typed.study
+        # Who only looks must find something; who records makes a folder.
+        if typed.results and (typed.list or typed.check):
+            require_folder(folder)
+        records = read_records(folder, verify=not typed.check)
+        if typed.list:
+            say(runner.list_trials(trials, records, typed.only))
+            now = runner.current_commit()
+            for note in runner.note_other_commits(records, now):
+                tell(note)
+            return 0
         jobs = count_jobs(study, typed.jobs)
         options = StartOptions(data=typed.data, stand_in=typed.stand_in)
         require_same_images(study, load_images(options), records)
@@ -337,12 +344,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 again = runner.Runner(Path(runs), words)
                 return runner.check(typed.check, folder, again)
         own = runner.Runner(typed.runs, words)
-        return runner.record_all(trials, folder, own, jobs, typed.only)
+        try:
+            return runner.record_all(trials, folder, own, jobs, typed.only)
+        except USAGE_ERRORS as error:
+            # The command did fit: something has happened since.
+            remedy = "All is kept: mend it, and the same command goes on"
+            raise RunError(str(error), remedy) from error
     except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
+        tell(f"error: {error}")
         return 1
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except USAGE_ERRORS as error:
         command.error(str(error))
+    finally:
+        finish_output()
+
+
+def require_folder(folder: Path) -> None:
+    r"""
+    Raise `ValueError` if the folder of the records is not there.
+    """
+    if not folder.is_dir():
+        raise ValueError(
+            f"--results must name a folder with records, got {folder}, which"
+            " is none"
+        )
 
 
 def count_jobs(study: Study, jobs: int | None) -> int:

@@ -10,9 +10,11 @@ may differ from start to start.
 
 import argparse
 import math
+import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from contextlib import closing
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -22,7 +24,7 @@ from torch import nn
 from labml_bcn.experiment import cifar10, ranks, vgg
 from labml_bcn.experiment.cifar10 import CIFAR10
 from labml_bcn.experiment.loop import count_steps, train
-from labml_bcn.experiment.machine import require_machine
+from labml_bcn.experiment.machine import require_machine, set_threads
 from labml_bcn.experiment.optional_packages import optional_package
 from labml_bcn.experiment.outcome import (
     USAGE_ERRORS,
@@ -30,13 +32,15 @@ from labml_bcn.experiment.outcome import (
     Stopped,
     outcome_of,
 )
+from labml_bcn.experiment.output import finish_output, say, tell
 from labml_bcn.experiment.run_config import (
     RunConfig,
+    claim,
     describe,
     find_run,
+    make_folder,
     note_start,
     require_same_settings,
-    write_config,
 )
 from labml_bcn.experiment.run_folder import RunFolder
 from labml_bcn.experiment.run_log import Run
@@ -93,13 +97,16 @@ files, in the folder of the run:
 exit status:
   0    the run has come to its end
   1    it cannot go on: the loss is NaN or infinite, the disk is full, a
-       checkpoint is damaged
+       checkpoint is damaged; what was kept is as it was, and the message
+       says what to do
   2    the command does not fit; nothing was changed
   75   another process is writing to the folder: try again later
-  130  stopped by Ctrl-C, and kept; 143 by SIGTERM
+  130  stopped by Ctrl-C, and kept; 143 by SIGTERM, 129 by a closed terminal
 
 A second Ctrl-C stops at once. What follows the last checkpoint is then
-taken again.
+taken again. Output that nobody reads any longer does not end a run. Of
+several processes torchrun reports the first that fails, with a traceback
+of its own and with status 1.
 """
 
 
@@ -126,76 +133,90 @@ def main(arguments: Sequence[str] | None = None) -> int:
     argparse does.
     """
     command = parser()
-    typed = vars(command.parse_args(arguments))
     # What can be wrong with a command is found before the first step, and said in one
     # line. So is what a run can meet on its way. Anything else is an error of the
     # program, and keeps its traceback.
     try:
+        typed = vars(command.parse_args(arguments))
         options = StartOptions.of(typed)
         new = Settings().typed_over(typed)
-        path, config = find_run(options, new)
+        path, config = find_run(options)
         settings = config.settings.typed_over(typed) if config else new
-        with ranks.join_group(settings.device) as device:
-            return start(settings, options, path, config, device)
+        with ranks.join_group(settings.device, options.timeout) as device:
+            try:
+                return start(settings, options, path, config, device)
+            except RuntimeError as error:
+                return report_peer_failure(error, "Start all of them again")
     except (*USAGE_ERRORS, RunError) as error:
         command.error(str(error))
     except KeyboardInterrupt as error:
         tell("stopped at once; --resume goes on from what was kept")
         return outcome_of(error).exit_status
+    finally:
+        finish_output()
 
 
 def start(
     settings: Settings,
     options: StartOptions,
-    path: Path,
+    path: Path | None,
     config: RunConfig | None,
     device: str,
 ) -> int:
     """Start the run in the folder `path`, or go on with it, and return the exit status.
 
     Everything is read and built, and the settings are compared with those in `config`,
-    before the folder is touched. `device` is that of this process.
+    before the folder is touched. Without a `path` it is made. `device` is that of this
+    process.
     """
     optional_package("tqdm")  # before the first step, not in it
     data = load_images(options, config)
     if settings.hold_out is not None:
         data = data.hold_out(settings.hold_out)
     settings = resolve_settings(settings, options.epochs, data)
-    if config:
+    if config and path:
         require_same_settings(settings, config.settings, path)
-    torch.set_num_threads(settings.threads or torch.get_num_threads())
+    set_threads(settings.threads or torch.get_num_threads())
     model = build_network(settings)
     count_steps(data, settings.batch_size, settings.accumulate, settings.images)
     require_machine(device, settings.compile)
-    folder, first = RunFolder(path), ranks.rank() == 0
+    path = ranks.on_first(lambda: path or make_folder(settings))
+    folder = RunFolder(path, asdict(settings))
+
+    def begin() -> None:
+        new = RunConfig.of(settings, data, options)
+        claim(folder, new, resume=options.resume is not None)
+        for note in note_start(folder.path):
+            tell(note)
+        introduce(settings, model, data, folder.path)
 
     def run() -> Run:
-        if first:
-            if config is None:
-                write_config(path, RunConfig.of(settings, data, options))
-            for note in note_start(path):
-                tell(note)
-            introduce(settings, model, data, path)
-        ranks.any_rank(False, device)  # the others wait for the folder
-        return train(
-            model,
-            data,
-            **(settings.arguments_of(train) | {"device": device}),
-            progress=options.progress if first else False,
-            folder=folder,
-            checkpoint_every=options.checkpoint_every,
-            tensorboard=options.tensorboard,
-        )
+        ranks.on_first(begin)
+        try:
+            return train(
+                model,
+                data,
+                **(settings.arguments_of(train) | {"device": device}),
+                progress=options.progress if ranks.rank() == 0 else False,
+                folder=folder,
+                checkpoint_every=options.checkpoint_every,
+                tensorboard=options.tensorboard,
+            )
+        except USAGE_ERRORS as error:
+            # The command did fit: something has happened since.
+            remedy = f"Go on from the last checkpoint with {resume_option(folder.path)}"
+            raise RunError(f"{type(error).__name__}: {error}", remedy) from error
 
-    return run_and_report(run, path)
+    with closing(folder):
+        return run_and_report(run, folder.path)
 
 
 def introduce(settings: Settings, model: nn.Module, data: CIFAR10, path: Path) -> None:
     """Print what is trained, on what, and where it is kept."""
     parameters = sum(p.numel() for p in model.parameters())
-    print(f"{describe(settings)}, {parameters:,} parameters")
-    print(f"images: {data.source}")
-    print(f"kept in: {path}", flush=True)
+    say(f"{describe(settings)}, {parameters:,} parameters")
+    say(f"images: {data.source}")
+    say(f"kept in: {path}")
 
 
 def run_and_report(run: Callable[[], Run], path: Path) -> int:
@@ -203,35 +224,42 @@ def run_and_report(run: Callable[[], Run], path: Path) -> int:
 
     `path` is the folder of the run.
     """
+    go_on = resume_option(path)
     try:
         finished = run()
     except Stopped as stopped:
         outcome = outcome_of(stopped)
         tell(
             f"stopped by {outcome.reason} after step {stopped.step:,}, and kept. Go on"
-            f" with --resume {path}"
+            f" with {go_on}"
         )
         return outcome.exit_status
     except RunError as error:
         tell(f"error: {error}")
         return error.exit_status
     except RuntimeError as error:
-        if not ranks.is_peer_failure(error):
-            raise
-        tell(
-            "error: another process has ended, and says why. Go on from the last"
-            f" checkpoint with --resume {path}"
+        return report_peer_failure(
+            error, f"Go on from the last checkpoint with {go_on}"
         )
-        return outcome_of(error).exit_status
     if ranks.rank() == 0:
-        print(summarize(finished))
+        say(summarize(finished))
     return 0
 
 
-def tell(message: str) -> None:
-    """Write to the standard error stream; of several processes, say which."""
-    who = f"process {ranks.rank()}: " if ranks.size() > 1 else ""
-    print(f"{who}{message}", file=sys.stderr, flush=True)
+def report_peer_failure(error: RuntimeError, remedy: str) -> int:
+    """Say that another process does not answer, and return the exit status.
+
+    Any other error is raised again.
+    """
+    if not ranks.is_peer_failure(error):
+        raise error
+    tell(f"error: {ranks.describe_peer_failure(error)}. {remedy}")
+    return outcome_of(error).exit_status
+
+
+def resume_option(path: Path) -> str:
+    """Return what goes on with a run, as a shell wants it."""
+    return f"--resume {shlex.quote(str(path))}"
 
 
 def load_images(options: StartOptions, config: RunConfig | None = None) -> CIFAR10:
@@ -241,10 +269,11 @@ def load_images(options: StartOptions, config: RunConfig | None = None) -> CIFAR
         options = replace(options, **config.data)
     if options.stand_in:
         return cifar10.stand_in()
+    look = {"download": options.download, "progress": options.progress}
     try:
-        return cifar10.load(
-            options.data, download=options.download, progress=options.progress
-        )
+        # What one process has downloaded, all find.
+        ranks.on_first(lambda: cifar10.find(options.data, **look))
+        return cifar10.load(options.data, **look)
     except FileNotFoundError as error:
         raise ValueError(f"{error} Or try it out with --stand-in.") from error
 
@@ -259,8 +288,8 @@ def resolve_settings(
     processes = ranks.size()
     if settings.sync_statistics and processes == 1:
         raise ValueError(
-            "--sync-statistics needs more than one process: start it with torchrun, or"
-            " leave the option out"
+            "--sync-statistics, typed or the run's own, needs more than one process:"
+            " start the command with torchrun, or a new run without the option"
         )
     return replace(
         settings,

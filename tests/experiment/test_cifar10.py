@@ -1,7 +1,10 @@
 """CIFAR-10: the format, damage, the lookup, and real images."""
 
 import hashlib
+import os
 import re
+import shutil
+import subprocess
 import sys
 
 import pytest
@@ -9,6 +12,7 @@ import torch
 from helpers.images import FILES, make_files, make_record, write_files
 
 from labml_bcn.experiment import cifar10
+from labml_bcn.experiment.checksums import digest_of, read_sums, write_sums
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -152,6 +156,10 @@ def test_an_empty_file_is_named(root, name):
         cifar10.load(root)
 
 
+@pytest.mark.fault(
+    "A data file that was cut short",
+    "refused, with the byte of the record",
+)
 @pytest.mark.parametrize(
     ("size", "whole", "rest"),
     [(1, 0, 1), (3072, 0, 3072), (3074, 1, 1), (9218, 2, 3072)],
@@ -168,6 +176,7 @@ def test_a_truncated_file_names_the_byte_of_the_record(root, size, whole, rest):
         cifar10.load(root)
 
 
+@pytest.mark.fault("A label over 9", "refused, with file and byte")
 @pytest.mark.parametrize(("position", "label"), [(0, 10), (2, 255)])
 def test_a_label_over_9_names_file_and_byte(root, position, label):
     path = root / cifar10.FOLDER / "data_batch_5.bin"
@@ -181,6 +190,100 @@ def test_a_label_over_9_names_file_and_byte(root, position, label):
     )
     with pytest.raises(ValueError, match=message):
         cifar10.load(root)
+
+
+@pytest.mark.fault(
+    "A data file filled with zeros", "refused: its images have no picture"
+)
+@pytest.mark.parametrize("name", ["data_batch_1.bin", "test_batch.bin"])
+def test_a_file_of_zeros_is_refused(root, name):
+    path = root / cifar10.FOLDER / name
+    path.write_bytes(bytes(path.stat().st_size))
+    message = (
+        rf"{name}: an image must have more than one value, but in 3 of 3 all 3,072"
+    )
+    with pytest.raises(ValueError, match=message):
+        cifar10.load(root)
+
+
+@pytest.mark.fault(
+    "A hole in a data file, as a lost block leaves it", "refused, with the first byte"
+)
+def test_an_image_of_one_value_names_its_byte(root):
+    path = root / cifar10.FOLDER / "data_batch_5.bin"
+    data = bytearray(path.read_bytes())
+    data[3073 : 2 * 3073] = bytes(3073)
+    path.write_bytes(data)
+    message = r"in 1 of 3 all 3,072 .* first is record 1 at byte 3,073, all 0\..*again"
+    with pytest.raises(ValueError, match=message):
+        cifar10.load(root)
+
+
+@pytest.mark.fault(
+    "A sparse data file of 200 GB", "refused by its size, before it is read"
+)
+def test_a_file_that_is_larger_than_the_set_is_not_read(root):
+    path = root / cifar10.FOLDER / "data_batch_1.bin"
+    os.truncate(path, 65_000_000 * 3073)
+    with pytest.raises(ValueError, match=r"at most the 60,000 records.*65,000,000"):
+        cifar10.load(root)
+
+
+@pytest.fixture
+def listed(root):
+    """The folder of images whose digests stand beside them."""
+    folder = root / cifar10.FOLDER
+    write_sums(folder, {n: digest_of((folder / n).read_bytes()) for n in FILES})
+    return folder
+
+
+@pytest.mark.fault(
+    "A bit of a data file that has flipped",
+    "refused with both digests, where SHA256SUMS stands beside it",
+)
+@pytest.mark.parametrize("name", FILES)
+def test_a_bit_that_flipped_is_found_by_the_digest(listed, name):
+    whole = cifar10.read(listed)
+    assert len(whole.train_images) == 15
+    path = listed / name
+    before = digest_of(path.read_bytes())
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=name) as raised:
+        cifar10.read(listed)
+    said = str(raised.value)
+    for part in (str(path), before, digest_of(data), "Copy or unpack it again"):
+        assert part in said
+
+
+def test_a_file_that_is_not_listed_is_refused(listed):
+    sums = read_sums(listed)
+    del sums["test_batch.bin"]
+    write_sums(listed, sums)
+    with pytest.raises(
+        ValueError, match=r"test_batch\.bin must be named in SHA256SUMS"
+    ):
+        cifar10.read(listed)
+
+
+@pytest.mark.parametrize("text", ["x", "0" * 64, f"{'0' * 63}g  test_batch.bin"])
+def test_sums_that_cannot_be_read_are_named(listed, text):
+    (listed / "SHA256SUMS").write_text(text + "\n")
+    with pytest.raises(ValueError, match=r"SHA256SUMS must hold .* but line 1 is"):
+        cifar10.read(listed)
+
+
+def test_sums_are_those_of_the_command(listed):
+    if not shutil.which("sha256sum"):
+        pytest.skip("this system has no sha256sum")
+    words = ("sha256sum", "--check", "--strict", "SHA256SUMS")
+    subprocess.run(words, cwd=listed, check=True, capture_output=True)
+    done = subprocess.run(
+        ("sha256sum", "--binary", *FILES), cwd=listed, capture_output=True, text=True
+    )
+    (listed / "SHA256SUMS").write_text(done.stdout)
+    assert len(cifar10.read(listed).train_images) == 15
 
 
 def test_names_that_are_not_ten_are_refused(root):
@@ -243,6 +346,13 @@ def test_a_wrong_root_is_never_passed_over(
     origin = "the given root" if explicit else "LABML_BCN_DATA"
     with pytest.raises(FileNotFoundError, match=rf"{origin}.*nowhere does not exist"):
         load(wrong if explicit else None)
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+def test_a_user_who_is_not_known_is_named(monkeypatch, explicit):
+    monkeypatch.setenv("LABML_BCN_DATA", "~nouser-at-all/x")
+    with pytest.raises(FileNotFoundError, match=r"~nouser-at-all/x names a user"):
+        cifar10.load("~nouser-at-all/x" if explicit else None)
 
 
 def test_a_root_that_is_a_file_is_refused(tmp_path):

@@ -3,10 +3,12 @@
 import functools
 import hashlib
 import io
+import os
 import random
 import socket
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -36,15 +38,16 @@ def make_archive() -> bytes:
 class Server(ThreadingHTTPServer):
     """Serves one body, and breaks the first answers off after some bytes.
 
-    With a `crowd`, no body is sent before so many have asked for it.
+    No body is sent before `ready` is set.
     """
 
     daemon_threads = True
 
-    def __init__(self, body: bytes, cuts: tuple[int, ...] = (), crowd: int = 1) -> None:
+    def __init__(self, body: bytes, cuts: tuple[int, ...] = ()) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.body, self.cuts = body, list(cuts)
-        self.crowd = threading.Barrier(crowd)
+        self.ready = threading.Event()
+        self.ready.set()
         self.asked = 0
         self.url = f"http://127.0.0.1:{self.server_port}/cifar.tar.gz"
         self.md5 = hashlib.md5(body).hexdigest()
@@ -56,7 +59,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         server = self.server
         server.asked += 1
-        server.crowd.wait(60)
+        server.ready.wait(25)
         self.send_response(200)
         self.send_header("Content-Length", str(len(server.body)))
         self.end_headers()
@@ -96,6 +99,7 @@ def test_a_download_is_unpacked_and_leaves_nothing_else(serve, cache):
     assert len(cifar10.load().train_images) == 15
 
 
+@pytest.mark.fault("A connection that breaks off", "nothing is left of it; try again")
 def test_a_connection_that_breaks_off_leaves_nothing_and_may_be_tried_again(
     serve, cache
 ):
@@ -107,6 +111,7 @@ def test_a_connection_that_breaks_off_leaves_nothing_and_may_be_tried_again(
     assert len(cifar10.load().train_images) == 15
 
 
+@pytest.mark.fault("An archive with another checksum", "refused, and nothing is kept")
 def test_a_wrong_checksum_is_refused_and_nothing_kept(serve, cache):
     server = serve(make_archive())
     server.md5 = "0" * 32
@@ -182,19 +187,54 @@ def test_files_that_another_process_unpacked_are_kept(serve, cache):
 
 
 def fetch_and_read(cache, url, md5):
+    (cache.parent / f"here-{os.getpid()}").touch()
     folder = download.fetch(cache, FOLDER, url=url, md5=md5)
     assert len(cifar10.read(folder).train_images) == 15
 
 
-@pytest.mark.slow
-def test_two_processes_that_download_at_once_do_not_hurt_each_other(serve, cache):
-    server = serve(make_archive(), crowd=2)
+def fetch_together(server, cache):
+    """Two processes that want the archive while it is on its way; how they end."""
+    server.ready.clear()
     work = functools.partial(fetch_and_read, cache, server.url, server.md5)
     processes = [start(work) for _ in range(2)]
+    while len(list(cache.parent.glob("here-*"))) < 2 or not server.asked:
+        time.sleep(0.01)
+    time.sleep(0.5)  # for the other one to ask as well, if it does
+    server.ready.set()
     for process in processes:
-        process.join(120)
-    assert server.asked == 2
-    assert [process.exitcode for process in processes] == [0, 0]
+        process.join(60)
     assert [path.name for path in cache.iterdir()] == [FOLDER]
     found = {f.name: f.read_bytes() for f in (cache / FOLDER).iterdir()}
     assert found.items() >= make_files().items()
+    return sorted(process.exitcode for process in processes)
+
+
+@pytest.mark.fault(
+    "Two downloads at once", "one downloads, the other waits and finds the files"
+)
+@pytest.mark.slow
+def test_of_two_processes_one_downloads_and_the_other_waits(serve, cache):
+    server = serve(make_archive())
+    assert fetch_together(server, cache) == [0, 0]
+    assert server.asked == 1
+
+
+@pytest.mark.fault("Two downloads at once, and one fails", "the other one succeeds")
+@pytest.mark.slow
+def test_where_one_download_fails_the_waiting_process_tries_itself(serve, cache):
+    server = serve(make_archive(), cuts=(20_000,))
+    assert fetch_together(server, cache) == [0, 1]
+    assert server.asked == 2
+
+
+@pytest.mark.fault(
+    "A file of a download that was changed later", "refused with both digests"
+)
+@pytest.mark.slow
+def test_what_was_downloaded_is_known_by_its_digest_from_then_on(serve, cache):
+    path = fetch(cache, serve(make_archive())) / "data_batch_2.bin"
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"data_batch_2\.bin must have the SHA-256"):
+        cifar10.load()

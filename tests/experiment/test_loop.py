@@ -11,6 +11,7 @@ from torch import nn
 
 from labml_bcn import BatchChannelNorm
 from labml_bcn.experiment import cifar10, loop, vgg
+from labml_bcn.experiment.state import State
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -350,3 +351,32 @@ def test_progress_is_shown_on_the_error_stream_or_not_at_all(few, capsys, shown)
 def test_no_terminal_no_progress_bar(few, capsys):
     loop.train(Tiny(), few)
     assert capsys.readouterr().err == ""
+
+
+# What layers draw
+
+
+@pytest.mark.fault(
+    "Numbers that the caller has drawn before, in a network with dropout",
+    "a run depends on its seed alone; the caller's generator is as it was",
+)
+def test_what_layers_draw_follows_from_the_seed_of_the_run(stripes):
+    def learn(drawn, seed):
+        torch.manual_seed(7)
+        model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(3072, 10))
+        torch.manual_seed(drawn)
+        before = torch.get_rng_state()
+        run = loop.train(model, stripes, images=40, seed=seed)
+        assert torch.equal(torch.get_rng_state(), before)
+        return run.points
+
+    assert learn(1, 0) == learn(2, 0)
+    assert learn(1, 0) != learn(1, 1)
+
+
+def test_the_gradients_norm_is_that_of_all_of_it(few):
+    model = Tiny()
+    loop.train(model, few, images=2, tests=1)
+    grads = torch.cat([p.grad.flatten() for p in model.parameters()])
+    measured = State(model, "cpu", False, "sgd").measures()
+    assert measured.gradient_norm == pytest.approx(grads.norm().item())

@@ -31,7 +31,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         (RunError("x", reason="locked", step=8), ("failed", 8, "locked", 1)),
         (RunError("x"), ("failed", 7, "error", 1)),
         (FolderLocked("x", reason="locked"), ("failed", 7, "locked", 75)),
-        (ValueError("x"), ("failed", 7, "exception", 2)),
+        (ValueError("x"), ("failed", 7, "exception", 1)),
+        (OSError("x"), ("failed", 7, "exception", 1)),
         (RuntimeError("x"), ("failed", 7, "exception", 1)),
     ],
 )  # fmt: skip

@@ -447,6 +447,7 @@ def small_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 
 
+@pytest.mark.fault("A full disk, with several processes", "all end; the first says why")
 @pytest.mark.slow
 def test_a_full_disk_ends_all_processes_without_a_traceback(images, tmp_path):
     words = ["--data", images, "--images", 40, "--out", "run"]
@@ -503,6 +504,10 @@ def test_no_thread_of_the_group_outlives_it(images, tmp_path):
     assert not any("gloo" in line for line in lines), lines
 
 
+@pytest.mark.fault(
+    "Several processes, stopped",
+    "the same end, with each one's statistics",
+)
 @pytest.mark.slow
 def test_processes_that_were_stopped_end_as_if_they_were_not(images, tmp_path):
     """Each process has statistics of its own, and gets them back."""

@@ -21,12 +21,13 @@ from helpers.runs import (
     images,
     read_last_checkpoint,
     read_lines,
+    rewrite_checkpoint,
     run_command,
     wait_for_a_line,
 )
 from torch import nn
 
-from labml_bcn.experiment import cifar10, run_folder, train
+from labml_bcn.experiment import cifar10, train
 from labml_bcn.experiment.outcome import TRY_AGAIN, Outcome, Stopped
 from labml_bcn.experiment.run_folder import RunFolder, read_outcome
 
@@ -67,6 +68,7 @@ def whole(images, tmp_path_factory):
 # --- Killed -----------------------------------------------------------------
 
 
+@pytest.mark.fault("kill -9 at random moments", "the same end, bit for bit")
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments_a_run_ends_the_same(images, whole, tmp_path):
     reference, seconds = whole
@@ -130,6 +132,10 @@ MOMENTS = [
 ]
 
 
+@pytest.mark.fault(
+    "kill -9 before or after any call that writes",
+    "the same end, bit for bit",
+)
 @pytest.mark.slow
 def test_killed_in_any_call_of_writing_a_run_ends_the_same(images, tmp_path):
     reference = tmp_path / "reference"
@@ -152,6 +158,10 @@ def test_killed_in_any_call_of_writing_a_run_ends_the_same(images, tmp_path):
 # --- Asked to stop ----------------------------------------------------------
 
 
+@pytest.mark.fault(
+    "Ctrl-C, or SIGTERM from a scheduler",
+    "kept, status 130 or 143; the same end",
+)
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_step_and_keeps_it(images, whole, tmp_path, number):
@@ -219,6 +229,10 @@ class Signalling(nn.Module):
         return self.layers(x)
 
 
+@pytest.mark.fault(
+    "A stop in the middle of a test, in a network with dropout",
+    "the same end, bit for bit",
+)
 @pytest.mark.parametrize(
     ("training", "call", "optimizer"),
     [
@@ -276,12 +290,16 @@ def run_command_with_small_files(size, *arguments, log):
     run_command(*arguments, log=log)
 
 
+@pytest.mark.fault(
+    "Files that may not grow any further",
+    "status 1; the last good checkpoint is named",
+)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "every", "what"),
     [
         (500, 1, "config.json could not be written: File too large. Make"),
-        (1_500, 1000, "timings.jsonl could not be written to: File too"),
+        (1_500, 1000, "metrics.jsonl could not be written to: File too"),
         (2_000_000, 1, "the checkpoint of step 1 could not be written to"),
     ],
 )
@@ -326,6 +344,7 @@ def small_disk(tmp_path):
     subprocess.run(("umount", folder), check=True)
 
 
+@pytest.mark.fault("A disk that is full", "status 1; the last good checkpoint is named")
 @pytest.mark.slow
 def test_a_disk_that_fills_up_keeps_the_last_good_checkpoint(
     images, small_disk, tmp_path
@@ -379,6 +398,10 @@ def resume(folder, capsys, *more):
     return status, capsys.readouterr().err
 
 
+@pytest.mark.fault(
+    "A checkpoint cut short, or with a bit that flipped",
+    "status 1; the one before gives the same end",
+)
 @pytest.mark.slow
 @pytest.mark.parametrize("harm", ["cut", "changed"])
 def test_a_damaged_checkpoint_is_reported_and_the_one_before_gives_the_same_end(
@@ -403,29 +426,21 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_gives_the_same_end(
     assert_same_end(killed, whole[0])
 
 
-def rewrite(folder, change):
-    """Change the newest checkpoint, and name it as it should be."""
-    kept = RunFolder(folder).checkpoints()[-1]
-    file = torch.load(kept.path, weights_only=True)
-    change(file)
-    kept.path.unlink()
-    run_folder.FORMAT, before = file["format"], run_folder.FORMAT
-    try:
-        RunFolder(folder).save(kept.step, file["state"])
-    finally:
-        run_folder.FORMAT = before
-
-
+@pytest.mark.fault(
+    "A checkpoint of another version",
+    "status 1: go on with that version",
+)
 def test_another_versions_checkpoint_is_refused(killed, capsys):
-    rewrite(killed, lambda file: file.update(format=99))
+    rewrite_checkpoint(killed, lambda file: file.update(format=99))
     status, said = resume(killed, capsys)
     assert status == 1
-    assert "must have format 1 of checkpoints, but has 99" in said
+    assert "must have format 2 of checkpoints, but has 99" in said
     assert "Go on with that version" in said
 
 
+@pytest.mark.fault("A checkpoint of another network", "status 1, in one line")
 def test_another_networks_checkpoint_is_refused(killed, capsys):
-    rewrite(killed, lambda file: file["state"]["model"].popitem())
+    rewrite_checkpoint(killed, lambda file: file["state"]["model"].popitem())
     status, said = resume(killed, capsys)
     assert status == 1
     assert "the run has another network: Error(s) in loading" in said
@@ -433,6 +448,7 @@ def test_another_networks_checkpoint_is_refused(killed, capsys):
     assert len(said) < 500
 
 
+@pytest.mark.fault("A checkpoint that holds code", "refused, and nothing is executed")
 def test_code_in_a_checkpoint_is_not_executed(killed, capsys, tmp_path):
     mark = tmp_path / "executed"
 
@@ -450,6 +466,7 @@ def test_code_in_a_checkpoint_is_not_executed(killed, capsys, tmp_path):
     assert not mark.exists()
 
 
+@pytest.mark.fault("Metrics that were cut short", "status 1, with what must be there")
 def test_metrics_that_were_cut_short_are_reported(killed, capsys):
     (killed / "metrics.jsonl").write_text("")
     status, said = resume(killed, capsys)
@@ -458,6 +475,10 @@ def test_metrics_that_were_cut_short_are_reported(killed, capsys):
     assert "but has 0" in said
 
 
+@pytest.mark.fault(
+    "Other settings typed than the run's",
+    "status 2, with each difference",
+)
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -515,7 +536,10 @@ def test_resume_without_a_run_is_refused(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("text", ["{", "null", "[]", "{}"])
+@pytest.mark.fault("A config.json that cannot be read", "status 2")
+@pytest.mark.parametrize(
+    "text", ["{", "null", "[]", "{}", '{"settings": {"lr": "abc"}}']
+)
 def test_settings_that_cannot_be_read_are_reported(killed, capsys, text):
     (killed / "config.json").write_text(text)
     status, said = resume(killed, capsys)
@@ -523,6 +547,7 @@ def test_settings_that_cannot_be_read_are_reported(killed, capsys, text):
     assert "must hold the settings of a run" in said
 
 
+@pytest.mark.fault("Half a line, as a loss of power leaves it", "cut off; the same end")
 @pytest.mark.slow
 def test_half_a_line_about_a_start_does_no_harm(killed, whole, capsys):
     file = killed / "starts.jsonl"
@@ -542,6 +567,7 @@ def test_lines_that_are_no_json_are_reported(killed, capsys, name):
     assert f"{file} must hold JSON, line by line, but does not" in said
 
 
+@pytest.mark.fault("Another version of torch", "a note, and the run goes on")
 def test_another_version_of_torch_is_reported(killed, capsys):
     file = killed / "starts.jsonl"
     file.write_text(file.read_text().replace('"torch": "2', '"torch": "1'))

@@ -148,6 +148,40 @@ def test_a_value_that_breaks_its_rule_is_refused(name, value, words):
             refuse(**{name: value})
 
 
+@pytest.mark.fault(
+    "A config.json with a word for a number", "status 2, the kind is named"
+)
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("lr", "abc", "float"),
+        ("momentum", "0.1", "float"),
+        ("batch_size", 2.0, "int"),
+        ("threads", "two", "int"),
+        ("seed", True, "int"),
+        ("ws", "yes", "bool"),
+        ("amp", 1, "bool"),
+        ("norm", 3, "str"),
+        ("device", 5, "str"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused(tmp_path, name, value, kind):
+    message = f"{name} must be of type {kind}, got {value!r}"
+    with pytest.raises(TypeError, match=message):
+        Settings(**{name: value})
+    config = BEFORE | {"settings": BEFORE["settings"] | {name: value}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        ValueError, match=rf"must hold the settings of a run.*{message}"
+    ):
+        run_config.read_config(tmp_path)
+
+
+def test_any_kind_of_number_is_one():
+    numpy = pytest.importorskip("numpy")
+    require(lr=1, batch_size=numpy.int64(3), warmup=numpy.float32(0.5))
+
+
 def test_none_keeps_every_rule_that_leaves_the_choice_open():
     require(threads=None, warmup=None, variance_around=None, epochs=None)
 

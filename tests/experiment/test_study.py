@@ -355,6 +355,7 @@ def wait_for_records(count, process):
     raise AssertionError(Path("study.log").read_text())
 
 
+@pytest.mark.fault("A study that is killed", "goes on; the same records")
 @pytest.mark.slow
 def test_a_killed_study_goes_on_and_ends_the_same(whole, images):
     for count in (1, 3, 5):
@@ -370,6 +371,7 @@ def test_a_killed_study_goes_on_and_ends_the_same(whole, images):
     assert_as_whole(whole)
 
 
+@pytest.mark.fault("A study that is stopped", "stops its runs, keeps them, goes on")
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_study_stops_its_runs_and_goes_on(whole, images, number):
@@ -517,6 +519,197 @@ def test_a_record_is_read_as_it_was_kept(tmp_path):
     assert read_records(tmp_path / "records") == {"x": record}
     path = tmp_path / "records" / "x.json"
     assert path.read_text().count("\n") == len(record) + 2
+
+
+# --- Records that are not what was recorded ---------------------------------
+
+
+@pytest.fixture
+def kept():
+    """The records of a study, written as a study writes them."""
+    folder = Path("records")
+    for record in pretend(TINY).values():
+        write_record(folder, record | {"error": None, "weights": "0" * 64})
+    return folder
+
+
+def listing(capsys, *words):
+    """The exit status of `--list`, and what is said of errors."""
+    try:
+        status = main(["--results", "records", "--list", *words])
+    except SystemExit as exit:
+        status = exit.code
+    return status, capsys.readouterr().err
+
+
+def edit(path, **values):
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+NAME = "main-bcn-ws-b2-s0"
+
+
+@pytest.mark.fault(
+    "A record edited by hand: its accuracy, a digest, a setting",
+    "the study, its list and the site refuse it",
+)
+@pytest.mark.parametrize(
+    "values",
+    [{"accuracy": 0.99}, {"weights": "1" * 64}, {"settings": {}}, {"note": "x"}],
+)
+def test_a_record_that_was_edited_is_refused(kept, capsys, values):
+    path = kept / f"{NAME}.json"
+    assert listing(capsys)[0] == 0
+    edit(path, **values)
+    status, said = listing(capsys)
+    assert status == 2
+    assert f"{path} must have the SHA-256" in said
+    assert "remove it and record it again" in said
+
+
+@pytest.mark.fault("A record copied to another name", "refused; both names are said")
+def test_a_record_under_another_name_is_refused(kept, capsys):
+    other = kept / "main-bcn-ws-b2-s7.json"
+    shutil.copy(kept / f"{NAME}.json", other)
+    status, said = listing(capsys)
+    assert status == 2
+    assert f"{other} must be named in SHA256SUMS" in said
+    (kept / "SHA256SUMS").unlink()
+    status, said = listing(capsys)
+    assert status == 2
+    assert f"the record of {other.stem}, but holds that of {NAME!r}" in said
+
+
+@pytest.mark.fault(
+    "A record that is {} or no JSON", "refused in one line, no traceback"
+)
+@pytest.mark.parametrize(
+    "text", ["{}", "[]", "3", "{", "", '{"name": "' + NAME + '", "accuracy": "high"}']
+)
+def test_a_record_that_is_none_is_refused(kept, capsys, text):
+    (kept / "SHA256SUMS").unlink()
+    path = kept / f"{NAME}.json"
+    path.write_text(text)
+    for words in ([], ["--check", NAME]):
+        status, said = listing(capsys, *words)
+        assert status == 2
+        assert f"{path} must hold" in said
+
+
+def test_a_killed_study_leaves_no_record_with_another_digest(kept, monkeypatch):
+    records = read_records(kept)
+    new = records[NAME] | {"accuracy": 0.7}
+    real = os.replace
+    for calls in (1, 2, 3, 4):
+        left = iter(range(calls))
+
+        def killed(*arguments, left=left):
+            next(left)
+            return real(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", killed)
+            with contextlib.suppress(StopIteration):
+                write_record(kept, new)
+        found = read_records(kept)
+        assert found.get(NAME) in (None, records[NAME], new)
+        write_record(kept, new)
+        assert read_records(kept) == records | {NAME: new}
+
+
+def write_many(names):
+    for name in names:
+        write_record(Path("records"), {"name": name, "accuracy": 0.5})
+
+
+@pytest.mark.fault("Two studies that record into one folder", "no record is lost")
+def test_two_studies_record_into_one_folder(tmp_path):
+    names = [f"x{number}" for number in range(40)]
+    processes = [
+        start(functools.partial(in_folder, tmp_path, write_many, names[k::2]))
+        for k in range(2)
+    ]
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert read_records(tmp_path / "records").keys() == set(names)
+
+
+def in_folder(folder, target, *arguments):
+    os.chdir(folder)
+    target(*arguments)
+
+
+def test_old_records_without_digests_get_them_with_the_next_one(kept):
+    (kept / "SHA256SUMS").unlink()
+    records = read_records(kept)
+    write_record(kept, records[NAME])
+    assert read_records(kept) == records
+    edit(kept / "ablation-bcn-ws-b2-g4-s0.json", accuracy=1.0)
+    with pytest.raises(ValueError, match="must have the SHA-256"):
+        read_records(kept)
+
+
+@pytest.mark.fault("--results with a folder that is not there", "status 2")
+@pytest.mark.parametrize("more", [["--list"], ["--check", NAME]])
+def test_a_mistyped_folder_is_not_an_empty_study(capsys, more):
+    with pytest.raises(SystemExit, match="2"):
+        main(["--results", "typo", *more])
+    assert "must name a folder with records, got typo" in capsys.readouterr().err
+
+
+@pytest.mark.fault(
+    "Records that older code has made", "listed with their commit, and a warning"
+)
+def test_the_list_names_the_commit_and_warns_of_older_code(kept, monkeypatch, capsys):
+    now, old = "a" * 40, "b" * 40
+    monkeypatch.setattr(runner, "current_commit", lambda: now)
+    for name, record in read_records(kept).items():
+        write_record(kept, record | {"commit": old if name == NAME else now})
+    assert main(["--results", "records", "--list"]) == 0
+    out, err = capsys.readouterr()
+    assert f"{NAME}  40.0%  {old[:12]}" in out
+    assert err.startswith(
+        f"note: 1 records were made by other code than this ({now[:12]}"
+    )
+    assert f"1 by {old[:12]}" in err
+    monkeypatch.setattr(runner, "current_commit", lambda: now + "-changed")
+    main(["--results", "records", "--list"])
+    assert "5 by aaaaaaaaaaaa" in capsys.readouterr().err
+
+
+@pytest.mark.fault(
+    "Code that was edited while a study was stopped", "runs of their own, none mixed"
+)
+def test_edited_code_has_folders_of_its_own(monkeypatch, tmp_path):
+    paths = set()
+    package = tmp_path / "package"
+    (package / "experiment").mkdir(parents=True)
+    monkeypatch.setattr(runner, "__file__", str(package / "experiment" / "runner.py"))
+    commit = "a" * 40
+    for found in (commit, f"{commit}-changed", None):
+        monkeypatch.setattr(runner, "current_commit", lambda found=found: found)
+        for text in ("one", "two"):
+            (package / "layer.py").write_text(text)
+            paths.add(Runner(Path("runs")).path("x").name)
+    # A commit has one version; what differs from it has as many as it had edits.
+    assert len(paths) == 1 + 2 + 2
+    assert f"x-{commit[:12]}" in paths
+
+
+@pytest.mark.fault("A full disk while a record is written", "status 1 with a remedy")
+def test_a_record_that_cannot_be_written_is_no_error_of_the_command(
+    monkeypatch, capsys
+):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runner, "record_all", full)
+    assert main(["--stand-in", "--results", "records", "--jobs", "1"]) == 1
+    said = capsys.readouterr().err
+    assert "No space left on device" in said
+    assert "the same command goes on" in said
+    assert "usage:" not in said
 
 
 def test_help_explains_every_option_and_its_examples_parse():

@@ -125,6 +125,10 @@ def test_the_same_command_prints_the_same_accuracies(images, capsys):
             "variance_around",
         ),
         (["--device", "gpu"], "device must be one that torch can use"),
+        (["--device", "meta"], "device must be one that torch can use"),
+        (["--threads", "100000"], "threads must be at most "),
+        (["--out", ""], "--out must name a folder, got ''"),
+        (["--timeout", "0"], "timeout must be positive and finite, got 0"),
         (["--seed", "-1"], "seed must be from 0"),
         (["--threads", "0"], "threads must be at least 1, got 0"),
         (["--lr", "nan"], "lr must be positive"),
@@ -138,7 +142,7 @@ def test_the_same_command_prints_the_same_accuracies(images, capsys):
         (["--schedule", "step"], "invalid choice: 'step'"),
         (["--warmup", "1"], "warmup must be a share of the run"),
         (["--checkpoint-every", "0"], "checkpoint_every must be at least 1"),
-        (["--sync-statistics"], "needs more than one process"),
+        (["--sync-statistics"], "own, needs more than one process"),
     ],
 )
 def test_bad_input_ends_with_a_message_and_2(capsys, arguments, message):
@@ -149,6 +153,10 @@ def test_bad_input_ends_with_a_message_and_2(capsys, arguments, message):
     assert not Path("runs").exists()
 
 
+@pytest.mark.fault(
+    "A folder of images with files missing",
+    "status 2, with their names",
+)
 @pytest.mark.slow
 def test_wrong_data_ends_with_a_message_and_2(tmp_path):
     (tmp_path / cifar10.FOLDER).mkdir()
@@ -303,13 +311,17 @@ def test_tensorboard_shows_what_the_metrics_say(images):
     for tag, key in (
         ("train/loss", "loss"),
         ("train/accuracy", "accuracy"),
+        ("train/last loss", "last_loss"),
+        ("learning rate", "lr"),
+        ("gradient norm", "gradient_norm"),
         ("test/accuracy", "test_accuracy"),
     ):
         shown, kept = board.Scalars(tag), [m for m in metrics if key in m]
         assert [e.step for e in shown] == [m["images"] for m in kept]
         values = [m[key] for m in kept]
         assert [e.value for e in shown] == pytest.approx(values)
-    assert len(board.Scalars("images per second")) == 10
+    for tag in ("images per second", "seconds left", "memory"):
+        assert len(board.Scalars(tag)) == 10
 
 
 def test_without_tensorboard_the_remedy_is_named(images, monkeypatch, capsys):
@@ -320,6 +332,10 @@ def test_without_tensorboard_the_remedy_is_named(images, monkeypatch, capsys):
     assert "pip install 'labml-bcn[tensorboard]'" in error
 
 
+@pytest.mark.fault(
+    "A loss that becomes NaN",
+    "status 1; the step and the layer are named",
+)
 def test_a_loss_that_becomes_nan_ends_the_run_and_names_the_layer(images, capsys):
     words = ["--data", str(images), "--norm", "none", "--lr", "1e30"]
     assert train.main([*words, "--schedule", "constant"]) == 1

@@ -8,7 +8,10 @@ FILES = (*cifar10.TRAIN_FILES, cifar10.TEST_FILE)
 
 
 def make_record(label: int, value: int = 0) -> bytes:
-    return bytes([label]) + bytes([value % 256]) * 3072
+    """A record whose image has one value, but for one pixel in the middle."""
+    pixels = bytearray([value % 256]) * 3072
+    pixels[1536] ^= 1
+    return bytes([label]) + pixels
 
 
 def make_files(records: int = 3) -> dict[str, bytes]:

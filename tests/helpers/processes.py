@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
@@ -24,6 +25,12 @@ def start(target: Callable[..., object], *arguments: Any) -> BaseProcess:
     process = CONTEXT.Process(target=_one_thread, args=(target, *arguments))
     process.start()
     return process
+
+
+def wait_until_stopped(pid: int) -> None:
+    """Wait until a process was stopped by SIGSTOP, as Linux tells it."""
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        time.sleep(0.005)
 
 
 def _one_thread(target: Callable[..., object], *arguments: Any) -> None:

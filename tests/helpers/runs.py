@@ -1,6 +1,8 @@
 """Runs of the training command, in processes that can be killed."""
 
 import contextlib
+import hashlib
+import io
 import json
 import os
 import sys
@@ -48,6 +50,21 @@ def read_last_checkpoint(folder: Path) -> dict[str, Any]:
     assert found is not None
     step, state = found
     return {"step": step} | state
+
+
+def rewrite_checkpoint(
+    folder: Path, change: Callable[[dict[str, Any]], object], step: int | None = None
+) -> None:
+    """Change the newest checkpoint, and name it as it should be."""
+    kept = RunFolder(folder).checkpoints()[-1]
+    file = torch.load(kept.path, weights_only=True)
+    change(file)
+    kept.path.unlink()
+    data = io.BytesIO()
+    torch.save(file, data)
+    digest = hashlib.sha256(data.getvalue()).hexdigest()[:16]
+    name = f"step-{kept.step if step is None else step:09}-{digest}.pt"
+    (folder / name).write_bytes(data.getvalue())
 
 
 def assert_same_end(one: Path, other: Path) -> None:
