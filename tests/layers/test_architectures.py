@@ -125,7 +125,7 @@ ARCHITECTURES = {
         nets.FeaturePyramid,
         6,
         6,
-        {"reads its output": 4},
+        {"its output": 4},
         inputs=pyramid,
         multiple=8,
         scripts=False,
