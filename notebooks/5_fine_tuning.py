@@ -326,7 +326,10 @@ print(*ends, sep="\n")
 # ## Who is above whom
 #
 # Said only where all seeds of one are above all seeds of the other; and what
-# is not said is not known.
+# is not said is not known. Besides, there are $n$ test images only: with others,
+# a share $p$ that is right would come out different by about
+#
+# $$\sqrt{\frac{p (1 - p)}{n}}$$
 
 # %%
 for name in ("BCN+WS kept", "BCN+WS"):

@@ -5,6 +5,7 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 from helpers.oracle import assert_close
 from labml_bcn import (
@@ -201,3 +202,9 @@ def assert_same_gradients(actual, leaves, expected, restated=None, **tolerance):
     theirs = torch.autograd.grad(expected, restated or leaves, g.to(expected.dtype))
     for a, b in zip(ours, theirs, strict=True):
         assert_close(a, b, **tolerance)
+
+
+def evaluating(*layers):
+    """Layers in turn, with values that no default has, in evaluation."""
+    model = layers[0] if len(layers) == 1 else nn.Sequential(*layers)
+    return randomize(model).eval()

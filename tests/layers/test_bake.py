@@ -8,8 +8,8 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.layers import F64, inputs, randomize
-from helpers.oracle import assert_close, normalize, standardize
+from helpers.layers import F64, evaluating, inputs
+from helpers.oracle import assert_close, standardize
 from torch import Tensor, nn
 from torch.ao.quantization import get_default_qconfig_mapping
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
@@ -24,7 +24,7 @@ from labml_bcn import (
     WSConv2d,
     WSConv3d,
 )
-from labml_bcn.bake import affine_map, bake
+from labml_bcn.bake import bake
 from labml_bcn.convert import convert
 
 WS = {1: WSConv1d, 2: WSConv2d, 3: WSConv3d}
@@ -35,12 +35,6 @@ SIZES = {0: (), 1: (9,), 2: (7, 6), 3: (5, 4, 6), 4: (2, 3, 2, 4)}
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 # PyTorch's group norm looks at its input's size, and a trace says so.
 traced = pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-
-
-def evaluating(*layers):
-    """Layers in turn, with values that no default has, in evaluation."""
-    model = layers[0] if len(layers) == 1 else nn.Sequential(*layers)
-    return randomize(model).eval()
 
 
 def assert_bakes(model, *x, example=None, tolerance=1e-5):
@@ -68,41 +62,6 @@ def assert_plain(model):
 
 def kinds(model):
     return [type(module) for module in model.modules()]
-
-
-# ---- Equations -------------------------------------------------------------
-
-
-@pytest.mark.equation("bake.affine")
-@pytest.mark.parametrize("affine", [True, False])
-def test_batch_norm_in_evaluation_is_an_affine_map(affine):
-    norm = randomize(EstimatedBatchNorm(6, eps=0.1, affine=affine)).eval().double()
-    slope, offset = affine_map(norm)
-    x = inputs(3, 6, 5, dtype=F64)
-    expected = normalize(
-        x, norm.exp_mean, norm.exp_var, norm.scale, norm.shift, norm.eps
-    )
-    assert_close(slope[:, None] * x + offset[:, None], expected)
-
-
-@pytest.mark.equation("bake.folding")
-@pytest.mark.parametrize("bias", [True, False])
-def test_a_folded_weight_is_the_slope_times_the_weight(bias):
-    model = evaluating(nn.Conv2d(3, 6, 3, bias=bias), EstimatedBatchNorm(6)).double()
-    slope, offset = affine_map(model[1])
-    baked = bake(model)
-    assert_close(baked[0].weight, slope[:, None, None, None] * model[0].weight)
-    own = model[0].bias if bias else 0
-    assert_close(baked[0].bias, slope * own + offset)
-
-
-@pytest.mark.equation("bake.repeated")
-def test_a_group_norms_scale_and_shift_are_those_of_the_channels_group():
-    norm = evaluating(ChannelNorm(12, 3))
-    baked = bake(norm)
-    for c in range(12):
-        assert baked.weight[c] == norm.scale[c // 4]
-        assert baked.bias[c] == norm.shift[c // 4]
 
 
 # ---- Convolutions ----------------------------------------------------------

@@ -449,28 +449,6 @@ def test_a_convolution_is_the_same_with_another_weight(conv, norm, kind, pretrai
     torch.testing.assert_close(conv(x), expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.equation("convert.undone")
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"stride": 2, "padding": 2, "dilation": 2, "groups": 2, "bias": False},
-        {"padding": "same", "padding_mode": "circular"},
-    ],
-)
-def test_pretrained_keeps_the_function_with_all_settings(options, dtype):
-    conv = nn.Conv2d(8, 8, 3, **options).to(dtype)
-    with torch.no_grad():
-        conv.weight.mul_(0.01).add_(3)
-    x = torch.randn(2, 8, 9, 9, dtype=dtype)
-    expected = conv(x)
-    convert(nn.Sequential(conv, nn.BatchNorm2d(8).to(dtype)), x, pretrained=True)
-    assert isinstance(conv, WSConv2d)
-    # Filters whose mean is large beside their deviation are the hard ones.
-    tolerance = {"rtol": 1e-6, "atol": 1e-6} if dtype == torch.float64 else {}
-    torch.testing.assert_close(conv(x), expected, **tolerance)
-
-
 def test_pretrained_leaves_a_gain_that_does_not_learn():
     model = network()
     weight = model[0].weight.detach().clone()
