@@ -157,7 +157,7 @@ def convert(
     kept = require_modules(keep, model)
     flow = dataflow(model, example)
     report, changes = Conversion(model), []
-    decisions: dict[nn.Module, Change | str] = {}
+    decisions: Decisions = {}
     layers = names_of_layers(model)
     # Whether a convolution is changed depends on the norm behind it.
     for module in sorted(
