@@ -29,7 +29,8 @@ And nobody else's files may be taken for the run's own:
 
 A checkpoint is written in the loop, not beside it. With one every 1,000 steps of two
 images, that took 0.2% of the time of the small network and 0.6% of that of the full
-one on a CPU: less than what a second thread and its failures would cost to read.
+one on a CPU that was busy with other work, too: less than what a second thread and its
+failures would cost to read.
 
 A file can still be damaged later: cut short by a copy, or changed on the disk. So the
 name of a checkpoint holds the digest of its bytes. Checkpoints are read with
