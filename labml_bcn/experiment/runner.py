@@ -379,7 +379,7 @@ def check(names: Sequence[str], folder: Path, runner: Runner) -> int:
     records = read_records(folder, verify=False)
     if unknown := sorted({*names} - records.keys()):
         raise ValueError(
-            f"{folder} holds no record of {', '.join(unknown)}; see --list"
+            f"{folder} holds no record of {', '.join(map(repr, unknown))}; see --list"
         )
     failed = 0
     for name in names:

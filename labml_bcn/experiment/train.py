@@ -96,11 +96,12 @@ files, in the folder of the run:
 
 exit status:
   0    the run has come to its end
-  1    it cannot go on: the loss is NaN or infinite, the disk is full, a
-       checkpoint is damaged; what was kept is as it was, and the message
+  1    it cannot go on: the loss is NaN or infinite, disk or memory are full,
+       a checkpoint is damaged; what was kept is as it was, and the message
        says what to do
   2    the command does not fit; nothing was changed
-  75   another process is writing to the folder: try again later
+  75   another process is writing to the folder: try again later; on Windows
+       this is not noticed
   130  stopped by Ctrl-C, and kept; 143 by SIGTERM, 129 by a closed terminal
 
 A second Ctrl-C stops at once. What follows the last checkpoint is then

@@ -319,7 +319,7 @@ def test_check_runs_trials_again_and_tells_what_differs(
     assert said == f"{name}: weights and curve came out differently\n"
     with pytest.raises(SystemExit, match="2"):
         main([*words, "main-bcn-ws-b3-s0"])
-    assert "holds no record of main-bcn-ws-b3-s0" in capsys.readouterr().err
+    assert "holds no record of 'main-bcn-ws-b3-s0'" in capsys.readouterr().err
 
 
 def study_in(images, *words):
