@@ -410,10 +410,10 @@ def require_same_images(
     """
     digests = {data.digest, data.hold_out(study.hold_out).digest}
     for name, record in records.items():
-        if record["settings"]["digest"] not in digests:
+        if record.get("settings", {}).get("digest") not in digests:
             raise ValueError(
                 f"{name} was recorded with other images"
-                f" ({record['images']}) than those found here"
+                f" ({record.get('images')}) than those found here"
                 f" ({data.source}); name another folder with --results"
             )
 
