@@ -2,9 +2,13 @@
 
 import json
 import signal
-from collections.abc import Callable, Mapping
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 from labml_bcn.experiment.atomic_files import hold, write_atomically
 from labml_bcn.experiment.machine import out_of_memory
@@ -23,7 +27,8 @@ exit status:
 def end_quietly(measure: Callable[[], int]) -> int:
     """Measure, and return the exit status: errors become a message with a remedy."""
     try:
-        return measure()
+        with _terminable():
+            return measure()
     except RunError as error:
         tell(f"error: {error}")
     except (MemoryError, RuntimeError) as error:
@@ -36,6 +41,23 @@ def end_quietly(measure: Callable[[], int]) -> int:
     finally:
         finish_output()
     return 1
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    # SIGTERM ends as an exception does: what was started is ended, too, and what is
+    # temporary is removed.
+    def leave(number: int, _: FrameType | None) -> NoReturn:
+        sys.exit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:

@@ -199,6 +199,29 @@ def test_ctrl_c_ends_a_measurement_in_one_line(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["said"]
 
 
+def test_sigterm_ends_what_a_command_has_started(tmp_path):
+    """The command that records all benchmarks starts another one for each."""
+    process = start(functools.partial(call, (), tmp_path / "said", record_slowly, []))
+    while not Path("child").exists():
+        time.sleep(0.01)
+    process.terminate()
+    process.join()
+    assert process.exitcode == 143
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(Path("child").read_text()), 0)
+
+
+def record_slowly(_):
+    script = (
+        "import os, pathlib, time\n"
+        "pathlib.Path('new').write_text(str(os.getpid()))\n"
+        "os.rename('new', 'child')\n"
+        "time.sleep(100)\n"
+    )
+    record.command_of = lambda *_: [sys.executable, "-c", script]
+    return record.main([".", "--only", "cpu-eager"])
+
+
 @pytest.mark.fault(
     "A disk that is full when a measurement has ended", "status 1 with a remedy"
 )
