@@ -93,10 +93,11 @@ def make_folder(settings: Settings) -> Path:
     each gets one of its own. Raises `RunError` if none can be made.
     """
     name = "-".join(describe(settings).split()).replace("=", "-")
+    RunFolder("runs")  # makes it, or says what it is instead
     for number in ("", *(f"-{number}" for number in range(2, 10_000))):
         path = Path("runs") / f"{name}{number}"
         try:
-            path.mkdir(parents=True)
+            path.mkdir()
         except FileExistsError:
             continue
         except OSError as error:
