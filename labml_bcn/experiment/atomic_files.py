@@ -20,7 +20,7 @@ from typing import Any
 
 from labml_bcn.experiment.outcome import FolderLocked, RunError
 
-# Windows has no such locks on files.
+# Windows has other locks, which were not tried: there nobody is turned away.
 fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 
 
@@ -172,19 +172,21 @@ def lock(file: int, path: Path) -> None:
 
 
 @contextmanager
-def hold(folder: Path) -> Iterator[None]:
+def hold(folder: Path) -> Iterator[bool]:
     """Wait until no other process of this machine holds a folder, and hold it.
 
-    The lock is on the folder itself, and leaves no file behind. Some shared disks have
-    no such locks; nothing is held there.
+    The lock is on the folder itself, and leaves no file behind. Windows and some shared
+    disks have no such locks; nothing is held there, and what is yielded is false.
     """
     if fcntl is None:
-        yield
+        yield False
         return
     number = os.open(folder, os.O_RDONLY)
+    held = False
     try:
         with suppress(OSError):
             fcntl.flock(number, fcntl.LOCK_EX)
-        yield
+            held = True
+        yield held
     finally:
         os.close(number)

@@ -6,6 +6,7 @@ command `sha256sum` writes, and checks with `sha256sum -c SHA256SUMS`.
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,7 +38,8 @@ def read_sums(folder: Path) -> dict[str, str] | None:
                 f" {number} is {line[:80]!r}. Bring it back, or write it anew with"
                 " sha256sum"
             )
-        found[match[2]] = match[1].lower()
+        # `sha256sum ./*` writes names with a folder.
+        found[os.path.normpath(match[2])] = match[1].lower()
     return found
 
 

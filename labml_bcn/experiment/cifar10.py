@@ -238,6 +238,11 @@ def find(
     """
     # What was named comes first, and has to be right. An empty variable counts as
     # unset: that is how a shell takes a variable back for one command.
+    if root == "":
+        raise ValueError(
+            f"the given root must be a folder that holds {FOLDER}, got '': perhaps of a"
+            " variable that was never set. Leave it out to look elsewhere."
+        )
     if root is not None:
         return _require_folder(Path(root), "the given root")
     if configured := os.environ.get("LABML_BCN_DATA"):

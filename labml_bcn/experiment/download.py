@@ -5,6 +5,7 @@ written beside them, and hold from then on.
 """
 
 import os
+import shutil
 import tempfile
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +19,8 @@ MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
 SIZE = 170_052_171
 # Seconds to wait for a connection, and for the next bytes.
 TIMEOUT = (4, 30)
+# How a folder is called in which a download is on its way.
+PART = ".download-"
 
 
 class DownloadError(OSError):
@@ -45,9 +48,11 @@ def fetch(
     optional_package("pooch").get_logger().setLevel("WARNING")
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with hold(cache):
+        with hold(cache) as held:
             if (cache / folder).is_dir():
                 return cache / folder
+            if held:
+                _clear(cache)
             return _download(cache, folder, url, md5, progress)
     # Pooch's word for another checksum. What is wrong on the way is an OSError, that
     # of the package requests as well.
@@ -71,7 +76,7 @@ def _download(
     bar = progress_bar(SIZE, label="CIFAR-10", progress=progress, unit="B")
     with (
         closing(bar),
-        tempfile.TemporaryDirectory(dir=cache, prefix=".download-") as temporary,
+        tempfile.TemporaryDirectory(dir=cache, prefix=PART) as temporary,
     ):
         pooch.retrieve(
             url,
@@ -84,6 +89,13 @@ def _download(
         files = sorted(path for path in unpacked.iterdir() if path.is_file())
         write_sums(unpacked, {p.name: digest_of(p.read_bytes()) for p in files})
         return _move(unpacked, cache / folder)
+
+
+def _clear(cache: Path) -> None:
+    # Who was killed in the middle has left its part, 170 MB of it perhaps. Nobody else
+    # is at it, for the cache is held.
+    for part in cache.glob(f"{PART}*"):
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _move(folder: Path, target: Path) -> Path:

@@ -11,25 +11,26 @@ training shows the record. It takes about ten minutes on two cores.
 import argparse
 import contextlib
 import hashlib
-import json
 import multiprocessing
 import os
 import random
+import shlex
 import signal
 import socket
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from labml_bcn.experiment import cifar10, train
-from labml_bcn.experiment.atomic_files import write_atomically
+from labml_bcn.experiment import cifar10, option_types, train
 from labml_bcn.experiment.environment import surroundings
+from labml_bcn.experiment.measurement import EXIT_STATUS, end_quietly, write_result
 from labml_bcn.experiment.output import say
 from labml_bcn.experiment.run_folder import RunFolder
 from labml_bcn.experiment.runner import digest_weights
@@ -176,32 +177,46 @@ def last_step(folder: Path) -> int | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Kill runs, write the record, and return 0 if all ends are the same."""
+    return end_quietly(partial(measure, arguments))
+
+
+def measure(arguments: Sequence[str] | None) -> int:
+    """Kill runs of all kinds, and write what came of it."""
     parser = argparse.ArgumentParser(
-        prog="python -m labml_bcn.experiment.kills", description=__doc__.split("\n")[0]
+        prog="python -m labml_bcn.experiment.kills",
+        description=__doc__.split("\n")[0],
+        epilog=EXIT_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    parser.add_argument("record", type=Path, help="the JSON file to write")
-    parser.add_argument(
-        "--kills", type=int, default=27, help="of each kind (default: 27)"
+    add = parser.add_argument
+    add("record", type=option_types.new_file, help="the JSON file to write")
+    add(
+        "--kills",
+        type=option_types.count,
+        default=27,
+        help="of each kind (default: 27)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    typed = parser.parse_args(arguments)
-    typed.record.parent.mkdir(parents=True, exist_ok=True)
-    moments, found = random.Random(typed.seed), []
+    add("--seed", type=int, default=0, help="of the moments (default: 0)")
+    options = parser.parse_args(arguments)
+    moments, found = random.Random(options.seed), []
     warm_up()
     with tempfile.TemporaryDirectory() as name:
         write_images(Path(name))
         for kind in KINDS:
-            each = kill_runs(kind, typed.kills, Path(name), moments)
+            each = kill_runs(kind, options.kills, Path(name), moments)
             found.append(each)
             same = f"{each['same']} of {each['ends']} ends are the same"
             say(f"{kind}: {len(each['kills'])} kills, {same}")
+    words = ["python", "-m", "labml_bcn.experiment.kills", str(options.record)]
+    words += ["--kills", str(options.kills), "--seed", str(options.seed)]
     record = {
         "surroundings": {k: v for k, v in surroundings().items() if k != "command"},
-        "command": f"python -m labml_bcn.experiment.kills {typed.record}",
+        "command": shlex.join(words),
         "images": IMAGES,
         "kinds": found,
     }
-    write_atomically(typed.record, (json.dumps(record, indent=1) + "\n").encode())
+    write_result(options.record, record)
     return 0 if all(each["same"] == each["ends"] for each in found) else 1
 
 

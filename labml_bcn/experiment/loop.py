@@ -427,14 +427,18 @@ def evenly_spaced_steps(count: int, steps: int) -> set[int]:
     return {-(-steps * k // count) for k in range(1, count + 1)}
 
 
+# A thousand a second would take four months.
+MOST_STEPS = 10**10
+
+
 def count_steps(
     data: CIFAR10, batch_size: int, accumulate: int, images: int | None
 ) -> int:
     r"""
     Count the steps of a run, what is left over dropped.
 
-    **Raises** `ValueError` if there is none, with the rule, the value and
-    the remedy.
+    **Raises** `ValueError` if there is none, or more than anybody could wait
+    for, with the rule, the value and the remedy.
     """
     require(batch_size=batch_size, accumulate=accumulate)
     total, processes = len(data.train_images), ranks.size()
@@ -452,5 +456,10 @@ def count_steps(
             f" to take, got images={images or 0:,} and"
             f" batch_size={batch_size:,}, accumulate={accumulate:,},"
             f" processes={processes}: {per_step:,} a step"
+        )
+    if steps > MOST_STEPS:
+        raise ValueError(
+            f"images must be those of at most {MOST_STEPS:,} steps, got"
+            f" {images:,}: {steps:,} steps; no run would come to their end"
         )
     return steps

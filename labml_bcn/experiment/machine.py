@@ -57,6 +57,12 @@ def peak_memory(device: torch.device | str) -> int | None:
     return most if sys.platform == "darwin" else 1024 * most
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that there is not enough memory, of any kind."""
+    kinds = (MemoryError, torch.cuda.OutOfMemoryError)
+    return isinstance(error, kinds) or "DefaultCPUAllocator" in str(error)
+
+
 def set_threads(count: int) -> None:
     """Let the CPU's operations take so many threads, or raise `ValueError`.
 

@@ -4,6 +4,7 @@ import signal
 from dataclasses import dataclass
 
 from labml_bcn.experiment import ranks
+from labml_bcn.experiment.machine import out_of_memory
 
 DONE, STOPPED, FAILED = "done", "stopped", "failed"
 # The keys for a loss, and for weights, that are NaN or infinite.
@@ -85,6 +86,9 @@ def outcome_of(error: BaseException | None, step: int | None = None) -> Outcome:
     if isinstance(error, RunError):
         step = step if error.step is None else error.step
         return Outcome(FAILED, step, error.reason, error.message, error.exit_status)
+    if out_of_memory(error):
+        what = "there is not enough memory"
+        return Outcome(FAILED, step, "out_of_memory", what, 1)
     if ranks.is_peer_failure(error):
         what = ranks.describe_peer_failure(error)
         return Outcome(FAILED, step, "peer_ended", what, 1)

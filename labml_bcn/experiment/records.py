@@ -68,6 +68,14 @@ def accuracy(record: Values) -> float:
     return GUESSING if found is None else found
 
 
+# What is read of a record.
+KINDS: dict[str, Any] = {
+    "settings": dict,
+    "command": str,
+    "images": str,
+    "commit": str | None,
+    "error": str | None,
+}
 RECORD_REMEDY = "Bring it back, or remove it and record it again"
 
 
@@ -99,14 +107,18 @@ def _parse(path: Path, data: bytes) -> Values:
             f" {record.get('name')!r}. {RECORD_REMEDY}"
         )
     share = record.get("accuracy")
-    is_share = isinstance(share, int | float) and 0 <= share <= 1
-    if not isinstance(record.get("settings", {}), dict) or not (
-        share is None or is_share
-    ):
+    is_number = isinstance(share, int | float) and not isinstance(share, bool)
+    if not (share is None or (is_number and 0 <= share <= 1)):
         raise ValueError(
-            f"{path} must hold settings, and an accuracy from 0 to 1 or null, got"
-            f" {record.get('settings')!r:.80} and {share!r:.80}. {RECORD_REMEDY}"
+            f"{path} must hold an accuracy from 0 to 1 or null, got {share!r:.80}."
+            f" {RECORD_REMEDY}"
         )
+    for key, kinds in KINDS.items():
+        if key in record and not isinstance(record[key], kinds):
+            raise ValueError(
+                f"{path} must hold {key} as a study records it, got"
+                f" {str(record[key])!r:.80}. {RECORD_REMEDY}"
+            )
     return record
 
 

@@ -20,6 +20,7 @@ from typing import Any, Self
 from labml_bcn.experiment.atomic_files import JSONLines, write_atomically
 from labml_bcn.experiment.cifar10 import CIFAR10
 from labml_bcn.experiment.environment import surroundings
+from labml_bcn.experiment.option_types import expand, naming
 from labml_bcn.experiment.outcome import RunError
 from labml_bcn.experiment.run_folder import RunFolder
 from labml_bcn.experiment.settings import Settings, StartOptions, name_differences
@@ -72,7 +73,8 @@ def find_run(options: StartOptions) -> tuple[Path | None, RunConfig | None]:
         )
     if not (resume or out):
         return None, None
-    path = Path(resume or out or "")
+    with naming("--resume" if resume else "--out"):
+        path = expand(resume or out or "")
     if not (path / CONFIG).exists():
         if resume:
             raise ValueError(
@@ -91,10 +93,11 @@ def make_folder(settings: Settings) -> Path:
     each gets one of its own. Raises `RunError` if none can be made.
     """
     name = "-".join(describe(settings).split()).replace("=", "-")
+    RunFolder("runs")  # makes it, or says what it is instead
     for number in ("", *(f"-{number}" for number in range(2, 10_000))):
         path = Path("runs") / f"{name}{number}"
         try:
-            path.mkdir(parents=True)
+            path.mkdir()
         except FileExistsError:
             continue
         except OSError as error:

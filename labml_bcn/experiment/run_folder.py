@@ -28,9 +28,10 @@ And nobody else's files may be taken for the run's own:
    metrics. Where they are others than those at hand, the run does not go on.
 
 A checkpoint is written in the loop, not beside it. With one every 1,000 steps of two
-images, that took 0.2% of the time of the small network and 0.6% of that of the full
-one on a CPU that was busy with other work, too: less than what a second thread and its
-failures would cost to read.
+images, that takes 0.1% of the time of the small network, 10 ms beside steps of 9.5 ms,
+and 0.3% of that of the full one, 280 ms beside steps of 88 ms (medians of 21 saves, on
+two cores with nothing else to do): less than what a second thread and its failures
+would cost to read.
 
 A file can still be damaged later: cut short by a copy, or changed on the disk. So the
 name of a checkpoint holds the digest of its bytes. Checkpoints are read with

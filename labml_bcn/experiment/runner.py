@@ -48,6 +48,7 @@ from labml_bcn.experiment.outcome import (
 )
 from labml_bcn.experiment.output import say, tell
 from labml_bcn.experiment.records import (
+    RECORD_REMEDY,
     Records,
     Trial,
     Values,
@@ -379,11 +380,16 @@ def check(names: Sequence[str], folder: Path, runner: Runner) -> int:
     records = read_records(folder, verify=False)
     if unknown := sorted({*names} - records.keys()):
         raise ValueError(
-            f"{folder} holds no record of {', '.join(unknown)}; see --list"
+            f"{folder} holds no record of {', '.join(map(repr, unknown))}; see --list"
         )
     failed = 0
     for name in names:
         record = records[name]
+        if "command" not in record:
+            raise ValueError(
+                f"{folder / name}.json holds no command that could be run again."
+                f" {RECORD_REMEDY}"
+            )
         differences = compare_records(record, runner.run(name, record["command"]))
         failed += bool(differences)
         say(
@@ -400,6 +406,6 @@ def compare_records(record: Values, again: Values) -> list[str]:
     An option that came later has its default there.
     """
     same = ("accuracy", "error", "weights", "tests", "curve")
-    settings: dict[str, Any] = again["settings"] | record["settings"]
-    differences = [name for name in same if record[name] != again[name]]
+    settings: dict[str, Any] = again["settings"] | record.get("settings", {})
+    differences = [name for name in same if record.get(name) != again[name]]
     return differences if settings == again["settings"] else ["settings", *differences]

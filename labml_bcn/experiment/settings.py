@@ -8,7 +8,6 @@ these come the parser and its help, the checks, the defaults of `train` and
 import argparse
 import dataclasses
 import inspect
-import math
 import numbers
 import types
 import typing
@@ -31,7 +30,9 @@ def one_of(*choices: str) -> Rule:
 
 
 AT_LEAST_ONE = Rule("at least 1", lambda value: value >= 1)
-POSITIVE = Rule("positive and finite", lambda value: 0 < value < math.inf)
+# No comparison holds for NaN, and a step with a larger rate overflows float32.
+RATE = Rule("positive and at most 1e30", lambda value: 0 < value <= 1e30)
+POSITIVE = Rule("positive and at most 1,000,000", lambda value: 0 < value <= 1_000_000)
 SHARE = Rule("a share of the run, from 0 to below 1", lambda value: 0 <= value < 1)
 SEED = Rule("from 0 to 2**63 - 1", lambda value: 0 <= value < 2**63)
 
@@ -159,9 +160,7 @@ class Settings:
         " defaults",
         rule=one_of("sgd", "adam"),
     )
-    lr: float = option(
-        0.005, RUN, "highest learning rate", rule=POSITIVE, metavar="RATE"
-    )
+    lr: float = option(0.005, RUN, "highest learning rate", rule=RATE, metavar="RATE")
     schedule: str = option(
         "onecycle",
         RUN,

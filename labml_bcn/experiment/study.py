@@ -40,6 +40,7 @@ settings that [Use it](../../use.md#which-momentum) recommends for one or
 two; above, their defaults.
 """
 
+import fnmatch
 import math
 import os
 import sys
@@ -52,7 +53,12 @@ from typing import Any
 
 from labml_bcn.experiment import runner, study_options
 from labml_bcn.experiment.cifar10 import CIFAR10
-from labml_bcn.experiment.outcome import USAGE_ERRORS, RunError
+from labml_bcn.experiment.option_types import naming, require_new_folder
+from labml_bcn.experiment.outcome import (
+    USAGE_ERRORS,
+    RunError,
+    outcome_of,
+)
 from labml_bcn.experiment.output import finish_output, say, tell
 from labml_bcn.experiment.records import (
     Records,
@@ -62,11 +68,7 @@ from labml_bcn.experiment.records import (
     is_recorded,
     read_records,
 )
-from labml_bcn.experiment.settings import (
-    AT_LEAST_ONE,
-    StartOptions,
-    require_rule,
-)
+from labml_bcn.experiment.settings import StartOptions
 from labml_bcn.experiment.train import load_images
 
 # The methods, by the names that they have in every figure.
@@ -328,6 +330,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if typed.results and (typed.list or typed.check):
             require_folder(folder)
         records = read_records(folder, verify=not typed.check)
+        require_matches(trials(records), typed.only)
         if typed.list:
             say(runner.list_trials(trials, records, typed.only))
             now = runner.current_commit()
@@ -335,6 +338,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 tell(note)
             return 0
         jobs = count_jobs(study, typed.jobs)
+        if not typed.check:
+            with naming("--results"):
+                require_new_folder(folder)
         options = StartOptions(data=typed.data, stand_in=typed.stand_in)
         require_same_images(study, load_images(options), records)
         words = ["--data", typed.data] if typed.data else []
@@ -353,6 +359,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RunError as error:
         tell(f"error: {error}")
         return 1
+    except KeyboardInterrupt as error:
+        tell("stopped; the same command goes on")
+        return outcome_of(error).exit_status
     except USAGE_ERRORS as error:
         command.error(str(error))
     finally:
@@ -370,15 +379,26 @@ def require_folder(folder: Path) -> None:
         )
 
 
+def require_matches(trials: Sequence[Trial], only: Sequence[str]) -> None:
+    r"""
+    Raise `ValueError` for a pattern that no trial's name matches.
+    """
+    names = [trial.name for trial in trials]
+    for pattern in only:
+        if not fnmatch.filter(names, pattern):
+            raise ValueError(
+                f"--only must match the name of a point, got {pattern!r},"
+                " which matches none; --list shows all names"
+            )
+
+
 def count_jobs(study: Study, jobs: int | None) -> int:
     r"""
     Return how many runs to take at once: by default one a core, or one on a
     GPU.
     """
-    if jobs is None:
-        return 1 if "device" in study.common else os.cpu_count() or 1
-    require_rule("jobs", jobs, AT_LEAST_ONE)
-    return jobs
+    own = 1 if "device" in study.common else os.cpu_count() or 1
+    return jobs or own
 
 
 def require_same_images(
@@ -390,10 +410,10 @@ def require_same_images(
     """
     digests = {data.digest, data.hold_out(study.hold_out).digest}
     for name, record in records.items():
-        if record["settings"]["digest"] not in digests:
+        if record.get("settings", {}).get("digest") not in digests:
             raise ValueError(
                 f"{name} was recorded with other images"
-                f" ({record['images']}) than those found here"
+                f" ({record.get('images')}) than those found here"
                 f" ({data.source}); name another folder with --results"
             )
 

@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Collection
 from pathlib import Path
 
+from labml_bcn.experiment import option_types
+
 DESCRIPTION = """\
 Record a study of normalization at micro-batch: seven methods, five batch
 sizes, three seeds, and an ablation. Each trial is one training command, and
@@ -76,19 +78,19 @@ def parser(studies: Collection[str]) -> argparse.ArgumentParser:
     )
     add(
         "--jobs",
-        type=int,
+        type=option_types.count,
         metavar="J",
         help="runs at once (default: one a core, or one on a GPU)",
     )
     add(
         "--results",
-        type=Path,
+        type=option_types.path,
         metavar="FOLDER",
         help="the records (default: docs/results, and the study's name)",
     )
     add(
         "--runs",
-        type=Path,
+        type=option_types.new_folder,
         default=Path("runs", "study"),
         metavar="FOLDER",
         help="where runs are kept until they end (default: runs/study)",

@@ -24,7 +24,11 @@ from torch import nn
 from labml_bcn.experiment import cifar10, ranks, vgg
 from labml_bcn.experiment.cifar10 import CIFAR10
 from labml_bcn.experiment.loop import count_steps, train
-from labml_bcn.experiment.machine import require_machine, set_threads
+from labml_bcn.experiment.machine import (
+    out_of_memory,
+    require_machine,
+    set_threads,
+)
 from labml_bcn.experiment.optional_packages import optional_package
 from labml_bcn.experiment.outcome import (
     USAGE_ERRORS,
@@ -96,11 +100,12 @@ files, in the folder of the run:
 
 exit status:
   0    the run has come to its end
-  1    it cannot go on: the loss is NaN or infinite, the disk is full, a
-       checkpoint is damaged; what was kept is as it was, and the message
+  1    it cannot go on: the loss is NaN or infinite, disk or memory are full,
+       a checkpoint is damaged; what was kept is as it was, and the message
        says what to do
   2    the command does not fit; nothing was changed
-  75   another process is writing to the folder: try again later
+  75   another process is writing to the folder: try again later; on Windows
+       this is not noticed
   130  stopped by Ctrl-C, and kept; 143 by SIGTERM, 129 by a closed terminal
 
 A second Ctrl-C stops at once. What follows the last checkpoint is then
@@ -206,6 +211,15 @@ def start(
             # The command did fit: something has happened since.
             remedy = f"Go on from the last checkpoint with {resume_option(folder.path)}"
             raise RunError(f"{type(error).__name__}: {error}", remedy) from error
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            raise RunError(
+                "there is not enough memory for a step",
+                "Start another run with a smaller --batch-size, and --accumulate to"
+                " make up for it; or make room, and go on with"
+                f" {resume_option(folder.path)}",
+            ) from error
 
     with closing(folder):
         return run_and_report(run, folder.path)

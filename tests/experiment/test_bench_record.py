@@ -40,9 +40,3 @@ def test_it_stops_at_what_fails(tmp_path, monkeypatch, capfd):
     assert record.main([str(tmp_path), *words]) == 2
     assert not list(tmp_path.iterdir())
     capfd.readouterr()
-
-
-def test_a_missing_folder_is_said_at_once(tmp_path, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        record.main([str(tmp_path / "missing")])
-    assert "there is no folder" in capsys.readouterr().err

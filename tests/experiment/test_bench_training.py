@@ -127,17 +127,3 @@ def test_without_kernels_there_is_one_network_less():
         names = training.networks_to_race("cpu", compiled=True)
     assert names[0] == "operations"
     assert names[-1] == "operations, compiled"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--batch-sizes", "0"], "batch size must be at least 1, got 0"),
-        (["--device", "gpu"], "device must be one that torch can use"),
-        (["--threads", "0"], "threads must be at least 1"),
-    ],
-)
-def test_what_cannot_be_measured_is_refused(capsys, arguments, message):
-    with pytest.raises(SystemExit, match="2"):
-        training.main(arguments)
-    assert message in capsys.readouterr().err

@@ -16,7 +16,7 @@ import pytest
 from helpers.images import make_files
 from helpers.processes import start
 
-from labml_bcn.experiment import cifar10, download
+from labml_bcn.experiment import atomic_files, cifar10, download
 from labml_bcn.experiment.download import DownloadError
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -238,3 +238,30 @@ def test_what_was_downloaded_is_known_by_its_digest_from_then_on(serve, cache):
     path.write_bytes(data)
     with pytest.raises(ValueError, match=r"data_batch_2\.bin must have the SHA-256"):
         cifar10.load()
+
+
+@pytest.mark.fault(
+    "A download that is killed", "the next one removes its part, and succeeds"
+)
+@pytest.mark.slow
+def test_the_part_of_a_killed_download_is_removed_by_the_next(serve, cache):
+    server = serve(make_archive())
+    server.ready.clear()
+    work = functools.partial(fetch_and_read, cache, server.url, server.md5)
+    process = start(work)
+    while not server.asked:
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    (part,) = cache.iterdir()
+    assert part.name.startswith(".download-")
+    server.ready.set()
+    fetch(cache, server)
+    assert [path.name for path in cache.iterdir()] == [FOLDER]
+
+
+def test_where_nothing_can_be_held_a_part_may_be_anothers(serve, cache, monkeypatch):
+    monkeypatch.setattr(atomic_files, "fcntl", None)
+    (cache / ".download-x").mkdir(parents=True)
+    fetch(cache, serve(make_archive()))
+    assert {path.name for path in cache.iterdir()} == {FOLDER, ".download-x"}

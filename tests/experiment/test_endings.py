@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from helpers.processes import start
 from helpers.runs import (
     assert_same_end,
@@ -173,6 +174,33 @@ def test_a_folder_that_is_taken_away_ends_the_run(images, tmp_path, replaced):
     if not twin:
         (tmp_path / "away").rename(folder)
         assert RunFolder(folder).load()
+
+
+@pytest.mark.fault(
+    "A batch that does not fit into memory", "status 1; a smaller batch is advised"
+)
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.cuda.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_a_batch_that_does_not_fit_into_memory_is_told(
+    images, monkeypatch, capsys, error
+):
+    def full(*_, **__):
+        raise error
+
+    monkeypatch.setattr(loop.F, "cross_entropy", full)
+    words = [*WORDS, "--data", str(images), "--out", "run"]
+    assert train.main(words) == 1
+    said = capsys.readouterr().err
+    assert "error: there is not enough memory for a step. Start another run" in said
+    assert "--resume run\n" in said
+    assert read_outcome(Path("run")).reason == "out_of_memory"
+    assert RunFolder("run").load(), "what was reached is kept"
 
 
 @pytest.mark.fault("Any error of the system in a run", "status 1 with a remedy")

@@ -319,7 +319,7 @@ def test_modes_come_back_when_the_test_fails(few):
         ({"checkpoint_every": 0}, r"checkpoint_every must be at least 1"),
         ({"tensorboard": True}, r"tensorboard needs a folder"),
         ({"images": 0}, r"images=0"),
-        ({"lr": 0.0}, r"lr must be positive and finite, got 0.0"),
+        ({"lr": 0.0}, r"lr must be positive and at most 1e30, got 0.0"),
         ({"lr": math.nan}, r"lr must be positive"),
         ({"lr": math.inf}, r"lr must be positive"),
         ({"seed": -1}, r"seed must be from 0"),

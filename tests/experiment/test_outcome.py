@@ -34,6 +34,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         (ValueError("x"), ("failed", 7, "exception", 1)),
         (OSError("x"), ("failed", 7, "exception", 1)),
         (RuntimeError("x"), ("failed", 7, "exception", 1)),
+        (MemoryError(), ("failed", 7, "out_of_memory", 1)),
     ],
 )  # fmt: skip
 def test_every_way_to_end_has_its_outcome(error, expected):
@@ -87,6 +88,7 @@ class Failing(nn.Module):
     [
         (KeyboardInterrupt(), "stopped", "SIGINT"),
         (ZeroDivisionError("x"), "failed", "exception"),
+        (MemoryError(), "failed", "out_of_memory"),
     ],
 )
 def test_a_run_from_python_leaves_its_outcome_too(tmp_path, error, outcome, reason):

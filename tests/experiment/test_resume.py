@@ -499,6 +499,19 @@ def test_other_settings_than_the_runs_are_refused(killed, capsys, more, message)
 
 
 @pytest.mark.slow
+def test_a_run_of_several_processes_is_not_gone_on_with_by_one(killed, capsys):
+    """Nobody has typed the option that the run has."""
+    config = killed / "config.json"
+    whole = config.read_text()
+    config.write_text(
+        whole.replace('"sync_statistics": false', '"sync_statistics": true')
+    )
+    status, said = resume(killed, capsys)
+    assert status == 2
+    assert "--sync-statistics, typed or the run's own, needs more than one" in said
+    assert "start the command with torchrun" in said
+
+
 def test_settings_that_are_typed_again_go_on_with_the_run(killed, whole, capsys):
     assert resume(killed, capsys, *METHOD, "--images", 2 * STEPS)[0] == 0
     assert_same_end(killed, whole[0])

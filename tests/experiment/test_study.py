@@ -319,7 +319,7 @@ def test_check_runs_trials_again_and_tells_what_differs(
     assert said == f"{name}: weights and curve came out differently\n"
     with pytest.raises(SystemExit, match="2"):
         main([*words, "main-bcn-ws-b3-s0"])
-    assert "holds no record of main-bcn-ws-b3-s0" in capsys.readouterr().err
+    assert "holds no record of 'main-bcn-ws-b3-s0'" in capsys.readouterr().err
 
 
 def study_in(images, *words):
@@ -584,7 +584,24 @@ def test_a_record_under_another_name_is_refused(kept, capsys):
     "A record that is {} or no JSON", "refused in one line, no traceback"
 )
 @pytest.mark.parametrize(
-    "text", ["{}", "[]", "3", "{", "", '{"name": "' + NAME + '", "accuracy": "high"}']
+    "text",
+    [
+        *("{}", "[]", "3", "{", ""),
+        *(
+            json.dumps({"name": NAME} | values)
+            for values in (
+                {"accuracy": "high"},
+                {"accuracy": True},
+                {"accuracy": math.nan},
+                {"settings": None},
+                {"settings": []},
+                {"commit": 5},
+                {"command": ["rm"]},
+                {"images": {}},
+                {"error": 0},
+            )
+        ),
+    ],
 )
 def test_a_record_that_is_none_is_refused(kept, capsys, text):
     (kept / "SHA256SUMS").unlink()
@@ -594,6 +611,18 @@ def test_a_record_that_is_none_is_refused(kept, capsys, text):
         status, said = listing(capsys, *words)
         assert status == 2
         assert f"{path} must hold" in said
+
+
+def test_a_record_without_what_it_is_of_is_refused(kept, capsys):
+    """It can be listed, for it is JSON; but it is no record of these images."""
+    (kept / "SHA256SUMS").unlink()
+    (kept / f"{NAME}.json").write_text(json.dumps({"name": NAME}))
+    for words in ([], ["--check", NAME]):
+        with pytest.raises(SystemExit, match="2"):
+            main(["--stand-in", "--results", "records", *words])
+        assert "was recorded with other images" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="holds no command that could be run again"):
+        runner.check([NAME], kept, runner.Runner(Path("runs")))
 
 
 def test_a_killed_study_leaves_no_record_with_another_digest(kept, monkeypatch):

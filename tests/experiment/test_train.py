@@ -128,13 +128,17 @@ def test_the_same_command_prints_the_same_accuracies(images, capsys):
         (["--device", "meta"], "device must be one that torch can use"),
         (["--threads", "100000"], "threads must be at most "),
         (["--out", ""], "--out must name a folder, got ''"),
-        (["--timeout", "0"], "timeout must be positive and finite, got 0"),
+        (["--out", " "], "--out: must name a place, got ' '"),
+        (["--out", "~nobody-here/x"], "--out: ~nobody-here/x names a user"),
+        (["--resume", "~nobody-here/x"], "--resume: ~nobody-here/x names a user"),
+        (["--images", str(10**20)], "at most 10,000,000,000 steps"),
+        (["--timeout", "0"], "timeout must be positive and at most 1,000,000, got 0"),
         (["--seed", "-1"], "seed must be from 0"),
         (["--threads", "0"], "threads must be at least 1, got 0"),
         (["--lr", "nan"], "lr must be positive"),
         (["--data", "nowhere"], "not allowed with argument --stand-in"),
         (["--images", "9", "--epochs", "1"], "not allowed with argument"),
-        (["--epochs", "0"], "epochs must be positive and finite, got 0"),
+        (["--epochs", "0"], "epochs must be positive and at most 1,000,000, got 0"),
         (["--hold-out", "0"], "held out must be at least one and fewer"),
         (["--hold-out", "7728"], "than the 7,728 training images, got 7,728"),
         (["--optimizer", "lion"], "invalid choice: 'lion'"),
@@ -151,6 +155,16 @@ def test_bad_input_ends_with_a_message_and_2(capsys, arguments, message):
     assert left.value.code == 2
     assert message in capsys.readouterr().err
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("make", [Path.touch, lambda runs: runs.symlink_to("gone")])
+def test_without_a_place_for_runs_another_one_is_advised(capsys, make):
+    make(Path("runs"))
+    with pytest.raises(SystemExit, match="2"):
+        train.main(["--stand-in", "--images", "4"])
+    said = capsys.readouterr().err
+    assert "runs must be a folder that can be written to" in said
+    assert "name another one with --out" in said
 
 
 @pytest.mark.fault(

@@ -24,7 +24,6 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -32,6 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from labml_bcn import BatchChannelNorm, native
+from labml_bcn.experiment import option_types
 from labml_bcn.experiment.bench.convolutions import (
     measure_convolution,
     resnet50_convolutions,
@@ -43,6 +43,9 @@ from labml_bcn.experiment.bench.rivals import (
     kernels_take,
 )
 from labml_bcn.experiment.bench.timing import capture, race, write_record
+from labml_bcn.experiment.machine import require_device, set_threads
+from labml_bcn.experiment.measurement import EXIT_STATUS, end_quietly
+from labml_bcn.experiment.output import say
 
 # What networks normalize at one and two images: a ResNet at 224 by 224, and a VGG at
 # 32 by 32.
@@ -65,6 +68,9 @@ INPUTS = (
     (1, 512, 28, 28),
     (16, 2048, 7, 7),
 )
+
+# More, in float32, would fill 8 GB with the input alone.
+MOST_VALUES = 2**31
 
 Rivals = dict[str, Callable[[Tensor], Tensor]]
 
@@ -156,6 +162,10 @@ def parse_shape(text: str) -> tuple[int, ...]:
             f"an input is four positive sizes B,C,H,W, got {text!r}; for"
             " instance 2,64,32,32"
         )
+    if math.prod(sizes) > MOST_VALUES:
+        raise argparse.ArgumentTypeError(
+            f"an input must have at most {MOST_VALUES:,} values, got {text}"
+        )
     return sizes
 
 
@@ -164,7 +174,8 @@ def build_parser() -> argparse.ArgumentParser:
     command = argparse.ArgumentParser(
         prog="python -m labml_bcn.experiment.bench.layers",
         description="Measure the layers against their rivals, in turns.",
-        epilog="Times are medians; ratios are to the pair.",
+        epilog=f"Times are medians; ratios are to the pair.\n\n{EXIT_STATUS}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = command.add_argument
     add(
@@ -190,15 +201,25 @@ def build_parser() -> argparse.ArgumentParser:
     add("--eval", action="store_true", help="forward alone, in evaluation")
     add("--graph", action="store_true", help="replay CUDA graphs of the steps")
     add("--weights", action="store_true", help="weight standardization")
-    add("--threads", type=int, metavar="T", help="default: torch's choice")
+    add(
+        "--threads",
+        type=option_types.count,
+        metavar="T",
+        help="default: torch's choice",
+    )
     add(
         "--seconds",
-        type=float,
+        type=option_types.seconds,
         default=1.3,
         metavar="S",
         help="for each input (default: 1.3)",
     )
-    add("--json", type=Path, metavar="FILE", help="write the results there")
+    add(
+        "--json",
+        type=option_types.new_file,
+        metavar="FILE",
+        help="write the results there",
+    )
     return command
 
 
@@ -235,7 +256,7 @@ def compiled_of(layer: nn.Module) -> Callable[[Tensor], Tensor]:
 
 def measure_inputs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Measure and print one input after the other."""
-    print(f"{'input':>18}{'':>16}{'ms':>10}{'ratio':>8}{'saved':>8}{'peak':>8}")
+    say(f"{'input':>18}{'':>16}{'ms':>10}{'ratio':>8}{'saved':>8}{'peak':>8}")
     for shape in options.inputs:
         torch.compiler.reset()
         dtype = getattr(torch, options.dtype)
@@ -249,10 +270,10 @@ def measure_inputs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         label = ",".join(map(str, shape))
         for name, (ms, *ratios) in table.items():
             shown = "".join(f"{ratio:8.2f}" for ratio in ratios)
-            print(f"{label:>18}{name:>16}{ms:10.3f}{shown}")
+            say(f"{label:>18}{name:>16}{ms:10.3f}{shown}")
             label = ""
         ratio = floor.ms / table["pair"].ms
-        print(f"{'':>18}{'floor':>16}{floor.ms:10.3f}{ratio:8.2f}", flush=True)
+        say(f"{'':>18}{'floor':>16}{floor.ms:10.3f}{ratio:8.2f}")
         yield {
             "input": shape,
             "bytes": x.nbytes,
@@ -268,7 +289,7 @@ def measure_weights(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         into, out, kernel, stride, size = convolution
         label = f"{into}->{out} {kernel}x{kernel}/{stride} at {size}"
         shown = "".join(f"  {name} {share:+.2f}" for name, share in row["adds"].items())
-        print(f"{label:>24}{row['ms']:9.2f} ms {shown}", flush=True)
+        say(f"{label:>24}{row['ms']:9.2f} ms {shown}")
         yield row
 
 
@@ -305,8 +326,16 @@ def require_measurable(
             f"--weights measures convolutions at batch size 1, in float32 on"
             f" the CPU: leave out {', '.join(given)}"
         )
-    if options.device.startswith("cuda") and not torch.cuda.is_available():
-        command.error("--device cuda: there is no CUDA device here")
+    if not options.eval and any(b * h * w == 1 for b, _, h, w in options.inputs):
+        command.error(
+            "--inputs must have more than one value a channel, or there is no variance"
+            " to train with; make B, H or W larger, or measure with --eval"
+        )
+    try:
+        require_device(options.device)
+        set_threads(options.threads or torch.get_num_threads())
+    except ValueError as error:
+        command.error(str(error))
     names = build_rivals(options.groups, options.groups).keys()
     if unknown := set(options.rivals or ()) - names:
         command.error(
@@ -314,8 +343,6 @@ def require_measurable(
         )
     if options.graph and not options.device.startswith("cuda"):
         command.error("--graph is for --device cuda")
-    if options.json and not options.json.resolve().parent.is_dir():
-        command.error(f"--json: there is no folder {options.json.parent}")
 
 
 def print_means(results: Sequence[dict[str, Any]]) -> None:
@@ -323,7 +350,7 @@ def print_means(results: Sequence[dict[str, Any]]) -> None:
     for name in results[0]["rivals"]:
         races = [each["rivals"] for each in results]
         mean = geometric_mean([each[name]["ratio"] for each in races if name in each])
-        print(f"{'geometric mean':>18}{name:>16}{'':>10}{mean:8.2f}")
+        say(f"{'geometric mean':>18}{name:>16}{'':>10}{mean:8.2f}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -332,12 +359,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     What cannot be measured ends the program with a message and exit status 2, before
     anything is.
     """
+    return end_quietly(partial(measure, arguments))
+
+
+def measure(arguments: Sequence[str] | None) -> int:
+    """Measure inputs or weights."""
     command = build_parser()
     options = command.parse_args(arguments)
     require_measurable(command, options)
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
-    print(native.status())
+    say(str(native.status()))
     if options.weights:
         results = list(measure_weights(options))
     else:

@@ -13,9 +13,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+from labml_bcn.experiment import option_types
 from labml_bcn.experiment.bench.layers import INPUTS
+from labml_bcn.experiment.measurement import EXIT_STATUS, end_quietly
+from labml_bcn.experiment.output import say
 
 KEEP_MEMORY = dict.fromkeys(
     ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_TRIM_THRESHOLD_"),
@@ -67,21 +71,33 @@ def command_of(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the commands one after the other; stop at the first that fails."""
+    return end_quietly(partial(record, arguments))
+
+
+def record(arguments: Sequence[str] | None) -> int:
+    """Make the records, and return the status of the first command that fails."""
     command = argparse.ArgumentParser(
         prog="python -m labml_bcn.experiment.bench.record",
         description="Record every benchmark anew, in about ten minutes.",
+        epilog=EXIT_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     add = command.add_argument
-    add("folder", type=Path, help="where the records lie, such as docs/benchmarks")
+    add(
+        "folder",
+        type=option_types.folder,
+        help="where the records lie, such as docs/benchmarks",
+    )
     add("--only", nargs="+", choices=RECORDS, metavar="NAME", help="these alone")
-    add("--threads", type=int, default=2, metavar="T", help="default: 2")
-    add("--seconds", type=float, metavar="S", help="for each measurement")
+    add("--threads", type=option_types.count, default=2, metavar="T", help="default: 2")
+    add(
+        "--seconds", type=option_types.seconds, metavar="S", help="for each measurement"
+    )
     options = command.parse_args(arguments)
-    if not options.folder.is_dir():
-        command.error(f"there is no folder {options.folder}")
     environment = os.environ | KEEP_MEMORY
     for name in options.only or RECORDS:
-        print(f"\n{name}", flush=True)
+        say(f"\n{name}")
         words = command_of(name, options.folder, options.threads, options.seconds)
         if status := subprocess.run(words, env=environment, check=False).returncode:
             return status

@@ -6,7 +6,6 @@ step, in one process: whatever else the machine does, it does to all of them.
 """
 
 import gc
-import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 
 from labml_bcn import native
 from labml_bcn.experiment.environment import surroundings
+from labml_bcn.experiment.measurement import write_result
 
 LEAST_TURNS = 5
 
@@ -89,7 +89,7 @@ def capture(step: Callable[[], object]) -> Callable[[], object]:
 def write_record(path: Path, **contents: Any) -> None:
     """Write what was measured as JSON, with what it was measured with.
 
-    The file appears whole or not at all.
+    The file appears whole or not at all: then `RunError` is raised.
     """
     record = {
         "surroundings": surroundings(),
@@ -105,6 +105,4 @@ def write_record(path: Path, **contents: Any) -> None:
         },
         **contents,
     }
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-    part.replace(path)
+    write_result(path, record)

@@ -22,7 +22,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -32,18 +32,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from labml_bcn import native
-from labml_bcn.experiment import cifar10
+from labml_bcn.experiment import cifar10, option_types
 from labml_bcn.experiment.bench.networks import GROUPS, NETWORKS, build_network
 from labml_bcn.experiment.bench.timing import race, write_record
 from labml_bcn.experiment.cifar10 import CIFAR10
 from labml_bcn.experiment.loop import shuffled_batches
-from labml_bcn.experiment.machine import require_device
-from labml_bcn.experiment.settings import AT_LEAST_ONE, require, require_rule
+from labml_bcn.experiment.machine import require_device, set_threads
+from labml_bcn.experiment.measurement import EXIT_STATUS, end_quietly
+from labml_bcn.experiment.output import say
+from labml_bcn.experiment.settings import Rule
 
 # Images a step, if none are asked for.
 BATCH_SIZES = {"small": (1, 2, 64), "vgg": (2,), "resnet": (1,)}
 # Height and width of an image.
 PIXELS = {"small": 32, "vgg": 32, "resnet": 224}
+BATCH_SIZE = Rule("from 1 to 50,000", lambda value: 1 <= value <= 50_000)
 
 
 class Trainer:
@@ -134,15 +137,14 @@ def print_result(result: dict[str, Any]) -> None:
     """Print a line for each network."""
     label = f"{result['model']}, {result['batch_size']} a step"
     for name, line in result["networks"].items():
-        print(
+        say(
             f"{label:>20}{name:>20}{line['ms']:10.1f}{line['images_per_second']:10.1f}"
             f"{line['ratio']:8.2f}"
         )
         label = ""
-    print(
+    say(
         f"{'':>20}{'making the batch':>20}{result['data']:10.1%}"
-        f"{result['steps']:10} steps",
-        flush=True,
+        f"{result['steps']:10} steps"
     )
 
 
@@ -152,6 +154,8 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m labml_bcn.experiment.bench.training",
         description="Measure images per second in training, with our layers"
         " and with others, in turns.",
+        epilog=EXIT_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = command.add_argument
@@ -165,39 +169,45 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--batch-sizes",
         nargs="+",
-        type=int,
+        type=option_types.number(int, BATCH_SIZE),
         metavar="B",
         help="images a step (default: 1 2 64, 2 for vgg, 1 for resnet)",
     )
     add(
         "--seconds",
-        type=float,
+        type=option_types.seconds,
         metavar="S",
         default=10.0,
         help="how long to measure each, at least five steps (default: 10)",
     )
     add("--compile", action="store_true", help="compile the first network, too")
-    add("--threads", type=int, metavar="T", help="of the CPU")
+    add("--threads", type=option_types.count, metavar="T", help="of the CPU")
     add("--device", default="cpu", help="cpu, cuda (default: cpu)")
-    add("--json", type=Path, metavar="FILE", help="write the results there")
+    add(
+        "--json",
+        type=option_types.new_file,
+        metavar="FILE",
+        help="write the results there",
+    )
     return command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print a table, and write the results if `--json` asks for it."""
+    return end_quietly(partial(measure, arguments))
+
+
+def measure(arguments: Sequence[str] | None) -> int:
+    """Measure each model at each batch size."""
     command = build_parser()
     options = command.parse_args(arguments)
     try:
-        for size in options.batch_sizes or ():
-            require_rule("batch size", size, AT_LEAST_ONE)
         require_device(options.device)
-        if options.threads is not None:
-            require(threads=options.threads)
-            torch.set_num_threads(options.threads)
+        set_threads(options.threads or torch.get_num_threads())
     except ValueError as error:
         command.error(str(error))
-    print(native.status())
-    print(f"{'ms':>50}{'images/s':>10}{'ratio':>8}")
+    say(str(native.status()))
+    say(f"{'ms':>50}{'images/s':>10}{'ratio':>8}")
     results = []
     for model in options.models:
         for size in options.batch_sizes or BATCH_SIZES[model]:
