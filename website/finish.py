@@ -1,7 +1,9 @@
 """Last touches to a page's HTML, and to stylesheets and scripts."""
 
 import re
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 Address = Callable[[str], str]
 
@@ -60,3 +62,17 @@ def without_comments(text: str, suffix: str) -> str:
     comment = r"/\*.*?\*/" if suffix == ".css" else r"^\s*//.*?$"
     text = re.sub(comment, "", text, flags=re.DOTALL | re.MULTILINE)
     return re.sub(r"\n\s*", "\n", text).lstrip()
+
+
+def remove_unused(site: Path) -> None:
+    """Take out of a built site what the theme brings and no reader asks for.
+
+    These are source maps, and what searches other languages than English.
+    """
+    shutil.rmtree(site / "assets" / "javascripts" / "lunr", ignore_errors=True)
+    for source_map in (site / "assets").rglob("*.map"):
+        source_map.unlink()
+        user = source_map.with_suffix("")
+        text = user.read_text("utf-8")
+        mention = rf"\n?/[/*]# sourceMappingURL={re.escape(source_map.name)}( ?\*/)?"
+        user.write_text(re.sub(mention, "", text), "utf-8")

@@ -106,7 +106,7 @@ def commands(results: Results) -> str:
             if (trial.part, trial.method) == (part, method)
         )
         folds.append(
-            f'<details class="commands"><summary>{method}</summary>'
+            f'<details class="commands" data-search-exclude="true"><summary>{method}</summary>'
             f"<pre>{text}</pre></details>"
         )
     return "\n\n".join(folds)
