@@ -27,7 +27,9 @@ def png() -> bytes:
         fig = Figure(figsize=(WIDTH / 100, HEIGHT / 100), dpi=100, facecolor=PAPER)
         ax = fig.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(HEIGHT, 0))
         ax.axis("off")
-        ax.text(70, 120, TITLE, size=40, family="DejaVu Serif", weight="bold", color=INK)
+        ax.text(
+            70, 120, TITLE, size=40, family="DejaVu Serif", weight="bold", color=INK
+        )
         ax.text(70, 155, SENTENCE, size=19, va="top", linespacing=1.5, color=FAINT)
         for x, panel in ((70, BN), (360, GN), (650, BCN)):
             _draw_panel(ax, panel, x)

@@ -18,7 +18,7 @@ def finish(html: str, address: Address | None = None) -> str:
         html = _preload_math_font(html, address)
     if address and 'class="explorer"' in html:
         html = _add_script(html, address("assets/explorer.js"))
-    return _shorten_margins(_correct_theme(html))
+    return _shorten_margins(_let_names_break(_correct_theme(html)))
 
 
 def _preload_math_font(html: str, address: Address) -> str:
@@ -41,6 +41,17 @@ def _correct_theme(html: str) -> str:
     )
     # With this attribute, the theme asks the repository's host for stars.
     return html.replace(' data-md-component="source"', "")
+
+
+def _let_names_break(html: str) -> str:
+    """Give long names in navigation and outline places to break at."""
+    label = r'(?<=<span class="md-ellipsis">)[^<]*'
+    joint = r"(?<=[a-z0-9])(?=[A-Z])|(?<=_)(?=[^\W_])|(?<=\.)(?=\w)"
+
+    def with_joints(name: re.Match[str]) -> str:
+        return re.sub(joint, "<wbr>", name[0])
+
+    return re.sub(label, lambda m: re.sub(r"[\w.]{15,}", with_joints, m[0]), html)
 
 
 def _shorten_margins(html: str) -> str:

@@ -106,8 +106,8 @@ def commands(results: Results) -> str:
             if (trial.part, trial.method) == (part, method)
         )
         folds.append(
-            f'<details class="commands" data-search-exclude="true"><summary>{method}</summary>'
-            f"<pre>{text}</pre></details>"
+            '<details class="commands" data-search-exclude="true">'
+            f"<summary>{method}</summary><pre>{text}</pre></details>"
         )
     return "\n\n".join(folds)
 
