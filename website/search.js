@@ -11,17 +11,27 @@ const stem = (word) => {
   return same < 4 ? word : word.slice(0, same);
 };
 
+// "GroupNorm" and "batchnorm2d" are classes, and prose has two words.
+const withParts = (name) => `${name} ${name.replace(/norm([123]d)?$/i, " norm")
+  .replace(/([a-z])(?=[A-Z])/g, "$1 ")}`;
+
+// A whole word means more than the beginning of one, and "1" is not that of "128".
+const term = (word) => {
+  if (/^\d+$/.test(word)) return `${word}^1`;
+  if (!/^[a-z]+$/i.test(word)) return word;
+  const begins = stem(word);
+  return begins === word ? `${word}^2 ${word}` : begins;
+};
+
 const rewrite = (query) => query
   // The text has American spelling.
   .replace(/(al|ar|ard|im|ant)is(?=(e[drs]?|ing|ations?)\b)/gi, "$1iz")
-  // "groupnorm" is a class, and prose has two words.
-  .replace(/\b[a-z]{3,}norm\b/gi, (name) => `${name} ${name.slice(0, -4)} norm`)
+  .replace(/\b[a-z]{3,}norm([123]d)?\b/gi, withParts)
   .replace(/(?<=\w)-(?=\w)/g, " ")
   .trim().split(/\s+/)
   // "to" begins "torch". The last word may be one that is being typed.
   .filter((word, i, all) => i === all.length - 1 || !isStopWord(word))
-  // "1" is not the beginning of "128".
-  .map((word) => /^\d+$/.test(word) ? `${word}^1` : /^[a-z]+$/i.test(word) ? stem(word) : word)
+  .map(term)
   .join(" ");
 
 // All words of the query in one place say more than one of them often.

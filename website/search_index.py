@@ -22,7 +22,7 @@ Entry = dict[str, Any]
 
 # The tab whose pages no reader searches for.
 INSIDE = "Internals"
-# A function or method is found by its name; a word means the page around it.
+# What has no heading is found by its name; a word means the page around it.
 DETAIL = 0.3
 
 
@@ -85,8 +85,8 @@ def improve(
 
 
 def _is_detail(entry: Entry) -> bool:
-    # Its title is a name, and not a class's.
-    name = r"(The (function|method) )?<code>[a-z_]\w*</code>"
+    # Its title has no words of its own.
+    name = r"(The (class|function|method) )?<code>\w+</code>"
     return re.fullmatch(name, entry["title"]) is not None
 
 
