@@ -340,24 +340,24 @@ def plan(study: Study, records: Records) -> list[Trial]:
 
 # What a reader of the comparison asks next. The rates are those that it has
 # for the method, and for the first half of BCN those of the whole.
-BRIEF: Values = {"momentum": 0.1}
-NEW: Values = {"momentum": 0.001}
+SLOW: Values = {"momentum": 0.001}
 WARM: Values = {"warm_start": 100}
+HIGH = 0.01
 QUESTIONS = (
-    # Does recalibration rescue batch norm?
+    # Does batch norm fail for its statistics, and do others rescue it?
     Question("BN", 1, 0.00051),
     Question("BN+WS", 1, 0.00051),
     Question("BN", 2, 0.001),
-    Question("BN+WS", 2, 0.001),
-    # Is the first half of BCN enough?
+    # Is the first half of BCN enough? And at a high rate?
+    Question("EstBN", 1, 0.00015),
     Question("EstBN", 2, 0.0003),
     Question("EstBN+WS", 2, 0.001),
-    Question("EstBN", 2, 0.0003, "r0.1", BRIEF),
-    Question("EstBN+WS", 1, 0.00051),
-    # What does the start of the statistics cost?
+    Question("EstBN", 2, HIGH, f"lr{HIGH}"),
+    Question("BCN", 2, HIGH, f"lr{HIGH}"),
+    # What does it cost that an estimate starts at 0 and 1?
     Question("BCN+WS", 2, 0.001, "warm", WARM),
-    Question("BCN+WS", 2, 0.001, "r0.001", NEW),
-    Question("BCN+WS", 2, 0.001, "r0.001-warm", NEW | WARM),
+    Question("BCN+WS", 2, 0.001, "r0.001", SLOW),
+    Question("BCN+WS", 2, 0.001, "r0.001-warm", SLOW | WARM),
 )
 
 # The last two have never been run: they want a GPU, and all of CIFAR-10.
