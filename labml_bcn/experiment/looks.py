@@ -72,9 +72,11 @@ def look(path: Path, data: CIFAR10, config: RunConfig) -> dict[str, Look]:
 
 
 def training_batches(data: CIFAR10, size: int, seed: int) -> Iterator[Tensor]:
-    """Yield the run's first images, `size` at once."""
+    """Yield the run's first images, `size` at once, or all if there are fewer."""
+    total = len(data.train_images)
+    size = min(size, total)
     batches = shuffled_batches(data, size, seed)
-    for _ in range(min(IMAGES, len(data.train_images)) // size):
+    for _ in range(min(IMAGES, total) // size):
         yield data.standardize(next(batches)[0])
 
 

@@ -236,18 +236,17 @@ class Study:
         The runs that answer what the comparison leaves open, one seed of all
         questions first.
         """
+        asked = [self.ask(question) for question in self.questions]
+        return [trials[k] for k in range(len(self.seeds)) for trials in asked]
+
+    def ask(self, question: Question) -> list[Trial]:
+        r"""
+        The runs of one question, one a seed.
+        """
+        method, size, lr, label, more = question
         return [
-            self.trial(
-                "question",
-                question.method,
-                question.batch_size,
-                question.lr,
-                seed,
-                question.label,
-                **question.settings,
-            )
+            self.trial("question", method, size, lr, seed, label, **more)
             for seed in self.seeds
-            for question in self.questions
         ]
 
     def changes(self) -> list[tuple[str, str, Values]]:
