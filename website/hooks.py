@@ -76,6 +76,7 @@ def _html_kinds(page: Page) -> Kinds:
     """Return what any page may ask for: each kind makes HTML."""
     kinds: dict[str, Callable[..., str]] = {
         "figure": norm_diagrams.figure,
+        **{name: _build.kinds[name] for name in results_page.ANYWHERE},
         **faults_page.html_kinds(_build.root),
     }
     if page.file.src_uri in _build.notebooks:
