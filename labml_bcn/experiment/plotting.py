@@ -164,6 +164,18 @@ def show(fig: Figure, sentence: str, alt: str | None = None) -> None:
         screen.display(screen.HTML(markup))
 
 
+def say(*sentences: str) -> None:
+    """Put sentences that were made of numbers into the notebook's output, as prose.
+
+    In a plain script they are printed.
+    """
+    screen = _display()
+    if screen is None:
+        print(*sentences)
+    else:
+        screen.display(screen.Markdown(" ".join(sentences)))
+
+
 def page(fig: Figure, sentence: str, alt: str | None = None) -> str:
     """Return the HTML that `show` shows, for a page that is no notebook.
 

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 mpl.use("agg")
-from matplotlib import pyplot as plt
-
 from helpers.paths import ROOT
+from matplotlib import pyplot as plt
 
 from labml_bcn.experiment import plotting
 
@@ -97,7 +96,7 @@ def test_the_site_has_the_colours_of_the_plots(name):
 
 @pytest.mark.parametrize("width", [None, 1.4])
 def test_a_legend_shows_gaps_of_a_dashed_line_beside_its_mark(width):
-    fig, ax = plt.subplots()
+    _, ax = plt.subplots()
     look = plotting.METHODS["GN"].style | ({"linewidth": width} if width else {})
     ax.plot([0, 1], [0, 1], "o", label="GN", **look)
     legend = ax.legend()
@@ -123,10 +122,19 @@ def test_a_figure_is_shown_with_its_sentence_and_its_words(monkeypatch):
     assert plt.get_fignums() == []
 
 
-def test_in_a_script_the_sentence_is_printed(monkeypatch, capsys):
+def test_sentences_are_prose_of_a_notebook(monkeypatch):
+    shown = []
+    screen = SimpleNamespace(Markdown=str, display=shown.append)
+    monkeypatch.setattr(plotting, "_display", lambda: screen)
+    plotting.say("It rises.", "By **2**.")
+    assert shown == ["It rises. By **2**."]
+
+
+def test_in_a_script_sentences_are_printed(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "IPython", None)
     plotting.show(curve(), "It rises.")
-    assert capsys.readouterr().out == "It rises.\n"
+    plotting.say("By", "two.")
+    assert capsys.readouterr().out == "It rises.\nBy two.\n"
 
 
 def test_a_path_keeps_its_corners_and_a_tenth_of_a_point():
