@@ -231,21 +231,21 @@ def in_words(found):
     effects = [effect(found, norm) for norm in ("BN", "GN", "BCN")]
     parts = []
     for kind, words in {
-        "smoother": "smoother with",
-        "same": "the same with",
-        "rougher": "**rougher** with",
+        "smoother": "smoother for",
+        "same": "the same for",
+        "rougher": "**rougher** for",
     }.items():
         named = [name for each, name in effects if each == kind]
         if named:
-            parts.append(f"{words} {' and '.join(named)}")
-    return ", ".join(parts), sum(kind == "smoother" for kind, _ in effects)
+            parts.append(f"{words} {', '.join(named)}")
+    return "; ".join(parts), sum(kind == "smoother" for kind, _ in effects)
 
 
 (at_first, smoother), (at_last, still) = in_words(first), in_words(later)
 smoothest = min(later, key=lambda name: later[name][1])
 plotting.say(
-    f"Standardized weights make this step, at the first weights, {at_first};",
-    f"after 100 steps, {at_last}.",
+    f"With standardized weights the step is, at the first weights, {at_first}.",
+    f"After 100 steps it is {at_last}.",
     f"That is smoother in {smoother + still} cases of 6.",
     f"The smoothest of all six after 100 steps is {smoothest}.",
 )

@@ -420,13 +420,12 @@ plotting.say(
     f"Batch norm's gap: trained on pairs, it has {mean['BN in pairs']:.1%} right in"
     f" training mode, {mean['BN']:.1%} in evaluation,"
     f" and {mean['BN anew']:.1%} with statistics taken anew.",
-    "In evaluation it is better than it was while it trained, because running"
-    " statistics are calmer than those of two images."
+    "In evaluation it is better than in the mode it was trained in."
     if mean["BN"] > mean["BN in pairs"]
-    else "In evaluation it is worse than it was while it trained.",
-    "New statistics help."
+    else "In evaluation it is worse than in the mode it was trained in.",
+    "New statistics help in every seed."
     if min(accuracy["BN anew"]) > max(accuracy["BN"])
-    else "New statistics do not help in every seed.",
+    else "Three seeds do not tell whether new statistics help.",
 )
 
 # %% [markdown]
