@@ -20,6 +20,7 @@ from website import (
     faults_page,
     norm_diagrams,
     notebook_pages,
+    notebook_records,
     reference,
     results_page,
     search_index,
@@ -143,10 +144,11 @@ def on_pre_page(page: Page, **_: object) -> None:
 
 
 def on_page_read_source(page: Page, **_: object) -> str | None:
-    """Execute a notebook, and return it as Markdown."""
+    """Return a notebook as Markdown, with what it puts out."""
     if not page.file.src_uri.startswith("notebooks/"):
         return None
-    notebook = _build.results.execute(_build.root / page.file.src_uri)
+    path = _build.root / page.file.src_uri
+    notebook = notebook_records.show(_build.results, path)
     converted = notebook_pages.convert(notebook, page.file.name)
     _build.notebooks[page.file.src_uri] = converted
     return converted.markdown
