@@ -17,11 +17,11 @@ TUNING = "notebooks/5_fine_tuning/"
 # What readers type, and the pages that answer it.
 QUERIES = {
     "singularity": {SILENT},
-    "SyncBN": {"use/", "works_with/"},
-    "EstBN": {BCN},
-    "frozen BN": {"use/", TUNING},
+    "SyncBN": {"use/", "works_with/", "relatives/"},
+    "EstBN": {BCN, "relatives/"},
+    "frozen BN": {"use/", TUNING, "relatives/"},
     "batch size 1": {"results/"},
-    "GroupNorm": {"glossary/", BCN},
+    "GroupNorm": {"glossary/", BCN, "relatives/"},
     "ImageNet": {"results/"},
     "CIFAR-10": {"results/", "notebooks/2_micro_batch_run/"},
     "dead channels": {SILENT},
