@@ -12,11 +12,12 @@ KERNELS := hatch_build.py $(wildcard labml_bcn/native/build.py labml_bcn/native/
 PRELOAD = $(foreach name,asan ubsan stdc++,$(shell g++ -print-file-name=lib$(name).so))
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help serve site lab native quick test oldest ecosystem sanitize benchmarks gpu mutants results check format renew clean
+.PHONY: help serve site lab notebooks native quick test oldest ecosystem sanitize benchmarks gpu mutants results check format renew clean
 help:
 	@echo "make serve   build the site and serve it on http://127.0.0.1:8000, with live reload"
 	@echo "make site    build the site into site/"
 	@echo "make lab     open the notebooks in JupyterLab"
+	@echo "make notebooks record the notebooks' outputs on CIFAR-10, for builds without it: ten minutes"
 	@echo "make native  compile the C++ kernels anew, and say whether the layers use them"
 	@echo "make quick   run the tests that answer within two minutes (narrow with ARGS=\"-k channel\")"
 	@echo "make test    run every test (narrow with ARGS=\"-k channel\")"
@@ -54,6 +55,9 @@ site: .venv/installed
 
 lab: .venv/installed-lab
 	$(PY) -m jupyterlab --notebook-dir notebooks $(ARGS)
+
+notebooks: .venv/installed
+	$(PY) -m website.notebook_records $(ARGS)
 
 native: .venv/installed
 	$(PY) labml_bcn/native/build.py

@@ -24,8 +24,7 @@
 # [glossary](../glossary.md): $B$ samples in a batch, $C$ channels, $L$
 # positions, and $r$ for the momentum, the weight of the *new* value.
 #
-# Every number below was printed by the cell above it, when this page was
-# built.
+# Every number below was printed by the cell above it.
 
 # %%
 import matplotlib.pyplot as plt
@@ -53,7 +52,7 @@ print("images:", data.source)
 # are stripes, and the output above says so; all that follows works the same
 # on them.
 
-# %%
+# %% tags=["plot"]
 fig, axes = plt.subplots(2, 5, figsize=(5, 2.9), layout="constrained")
 for label, ax in enumerate(axes.flat):
     first = int((data.train_labels == label).nonzero()[0])
@@ -115,7 +114,7 @@ bcn.eval()
 between = bcn.batch_norm(x)
 after = bcn(x)
 
-# %%
+# %% tags=["plot"]
 stages = {"Before": (x, "none"), "Between": (between, "BN")}
 stages["After"] = (after, "BCN")
 fig, axes = plt.subplots(1, 3, figsize=(5.2, 3.6), sharey=True, layout="constrained")
@@ -144,9 +143,11 @@ plotting.show(
 # ## What the batch norm is for
 #
 # A ReLU comes next, and lets through what is above zero. A channel that
-# never gets there is *eliminated*: its output is 0, its gradient is 0, and
-# nothing brings it back. So the share of values above zero is the number to
-# look at.
+# never gets there is *eliminated*: its output is 0, and through its ReLU
+# comes no gradient. So the share of values above zero is the number to look
+# at. (What [still reaches such a
+# channel](3_elimination_singularities.py#what-still-reaches-a-silent-channel)
+# is measured in the third notebook.)
 #
 # Group norm is the channel norm alone. It centres a group, four channels
 # here, and moves all of them together. What lies below the others before
@@ -162,7 +163,7 @@ print("channel   conv     GN    BCN")
 for c in range(C):
     print(f"{c:7}", *(f"{alive[name][c]:6.1%}" for name in alive))
 
-# %%
+# %% tags=["plot"]
 fig, ax = plt.subplots(figsize=(4.8, 3.2))
 marks = {"none": "|", "GN": "o", "BCN": "D"}
 names = {"none": "convolution", "GN": "GN", "BCN": "BCN"}
@@ -242,7 +243,7 @@ for size in sizes:
 # and across to see what the estimate does. The lower rows of the estimate
 # compare with the upper rows of the batch.
 
-# %%
+# %% tags=["plot"]
 fig, axes = plt.subplots(2, 1, figsize=(4.8, 5), sharex=True, layout="constrained")
 for ax, what, truth in zip(axes, ("mean", "variance"), (0, 1), strict=True):
     ax.axhline(truth, color=plotting.TEXT, linewidth=0.8, linestyle=":")
@@ -317,7 +318,7 @@ for c in range(C):
 #
 # because the running mean that it measures from is never quite at rest.
 
-# %%
+# %% tags=["plot"]
 c = int((1 - within / total_var).argmax())
 fig, ax = plt.subplots(figsize=(4.8, 3.2))
 for mode, target in zip(modes, (within, total_var), strict=True):
@@ -355,7 +356,7 @@ print("steps    0.1   0.01")
 for n in (10, 50, 100, 500):
     print(f"{n:5}", *(f"{(1 - r) ** n:6.1%}" for r in (0.1, 0.01)))
 
-# %%
+# %% tags=["plot"]
 fig, ax = plt.subplots(figsize=(4.8, 3.2))
 for r, width in ((0.1, 0.8), (0.01, 2)):
     mean, _ = record(600, momentum=r)
@@ -409,7 +410,7 @@ for size in sizes:
         row += [f"{difference:{len(kind.__name__) + 1}.3f}"]
     print(*row)
 
-# %%
+# %% tags=["plot"]
 fig, axes = plt.subplots(1, 2, figsize=(5.2, 3.1), sharey=True, layout="compressed")
 kinds = {"BN": BatchNorm, "BCN": EstimatedBatchNorm}
 for ax, (name, kind) in zip(axes, kinds.items(), strict=True):
@@ -475,7 +476,7 @@ print(f"of {values.numel()} inputs       move it  by gradient")
 for name, (moved, graded) in reached.items():
     print(f"{name:16} {int(moved.sum()):10} {int(graded.sum()):12}")
 
-# %%
+# %% tags=["plot"]
 fig, axes = plt.subplots(2, 3, figsize=(5, 5.3), layout="constrained")
 for ax, (name, (moved, graded)) in zip(axes.flat, reached.items(), strict=True):
     colour = plotting.METHODS[name.split(",")[0]].colour
@@ -552,8 +553,9 @@ print(f"largest change of the output: {change:.2%}")
 # - With one image a batch, the variance must be taken around the running
 #   mean, or it misses how images differ from each other.
 # - Estimated statistics make training and evaluation the same function.
-# - The batch half keeps each channel at the height of its neighbours. The
-#   channel half normalizes each sample by its own values.
+# - The batch half keeps each channel at the height of its neighbours, as
+#   long as no learned shift moves it. The channel half normalizes each sample
+#   by its own values.
 #
 # Does a network train better for it? The
 # [next notebook](2_micro_batch_run.py) tries.

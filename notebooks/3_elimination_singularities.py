@@ -15,27 +15,30 @@
 #
 # A ReLU passes on what is positive. If a channel's values sink below zero for
 # every image, its ReLU gives 0 for every image: no signal goes through it,
-# and no gradient comes back to lift it up again. Whatever its weights are
-# then, the network computes the same. The [papers](../papers.md) call such
+# and no gradient comes back through it. The [papers](../papers.md) call such
 # points of the training trajectory **elimination singularities**: places
 # where neurons are consistently deactivated. Near them training is slow.
 #
 # Their argument about norms is this. Batch norm centres each channel by
-# itself, so about half of its values stay positive, and it keeps away from
-# such points by design. Group norm centres a *group* of channels together.
-# One of them can sit far below the others, and no distance is guaranteed.
+# itself, so that about half of its values are positive, until a learned
+# shift moves them. Group norm centres a *group* of channels together. One of
+# them can sit far below the others, and no distance is guaranteed.
 # Batch-channel norm does both, one after the other.
 #
-# This notebook counts. It trains the same small network with four norms, two
-# images a step, and watches each ReLU while it trains.
+# This notebook first looks at one silent channel: is it out of reach? Then
+# it counts. It trains the same small network with five norms, two images a
+# step, and watches each ReLU while it trains.
 
 # %%
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 
 import matplotlib.pyplot as plt
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from labml_bcn import BatchChannelNorm, BatchNorm
 from labml_bcn.experiment import cifar10, plotting, vgg
 from labml_bcn.experiment.train import train
 
@@ -45,6 +48,74 @@ data = cifar10.load_or_stand_in()
 print("images:", data.source)
 
 # %% [markdown]
+# ## What still reaches a silent channel
+#
+# One convolution, a norm, a ReLU, the average over each channel and a linear
+# layer. We silence one channel in the way that is open under every norm: its
+# learned shift becomes −10. Then we ask twice.
+#
+# - Does a **gradient** of the loss still reach the channel's filter? Beside
+#   it stand the filters of the channels that are not silent.
+# - Does it **matter** what the filter is? Another one is drawn in its place,
+#   and we look how far the network's outputs move, as a share of the
+#   largest.
+
+# %%
+C, SILENT = 8, 2
+few = data.standardize(data.train_images[:64])
+few_labels = data.train_labels[:64].long()
+
+
+def network(norm):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, C, 3, padding=1, bias=False)
+    parts = conv, norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    return nn.Sequential(*parts, nn.Linear(C, 10))
+
+
+def reach(norm, shift):
+    """Gradients of the filters, and how far a new silent filter moves outputs."""
+    model = network(norm)
+    with torch.no_grad():
+        shift[SILENT] = -10
+    outputs = model(few)
+    assert model[:3](few)[:, SILENT].max() == 0
+    F.cross_entropy(outputs, few_labels).backward()
+    gradients = model[0].weight.grad.flatten(1).norm(dim=1)
+    with torch.no_grad():
+        model[0].weight[SILENT] = torch.randn(3, 3, 3) / 5
+        moved = (model(few) - outputs).abs().max() / outputs.abs().max()
+    silent = gradients[SILENT].item()
+    gradients[SILENT] = 0
+    return silent, gradients.max().item(), moved.item()
+
+
+batch, group = BatchNorm(C), nn.GroupNorm(2, C)
+both = BatchChannelNorm(C, groups=2, momentum=0)
+reached = {
+    "BN": reach(batch, batch.shift),
+    "GN": reach(group, group.bias),
+    "BCN": reach(both, both.batch_norm.shift),
+}
+print("      gradient of the filter   a new silent filter")
+print("       silent  others, up to      moves outputs by")
+for name, (silent, most, moved) in reached.items():
+    print(f"{name:5} {silent:7.4f} {most:14.4f} {moved:21.1%}")
+assert reached["BN"][0] == reached["BN"][2] == 0
+assert reached["GN"][0] > 0
+
+# %% [markdown]
+# Behind **batch norm** both are exactly 0. Each channel has statistics of its
+# own, so that a silent one takes part in nothing: whatever its filter is, the
+# network computes the same, and no gradient brings it back.
+#
+# Behind **group norm** neither is 0. The silent channel gives nothing to the
+# next layer, but its values are still counted in the mean and the variance of
+# its group. So the group's other channels move with it, and a gradient, a
+# small one, comes back through them. The same holds for **batch-channel
+# norm**, whose second half is a group norm. There, a silent channel is not
+# out of reach. It is slow.
+#
 # ## Two numbers a channel
 #
 # Over a window of 100 steps, that is 200 images:
@@ -122,23 +193,22 @@ assert silence[3] > 0.999
 assert abs(unevenness - 3 / 4) < 0.01
 
 # %% [markdown]
-# ## Four norms
+# ## Five norms
 #
 # All start from the same weights, see the same images in the same order and
 # have one learning rate. Batch-channel norm has the settings [for one or two
-# images a batch](../use.md#which-momentum).
+# images a batch](../use.md#which-momentum). It is there without weight
+# standardization, too: only this variant can show what batch-channel norm
+# does by itself.
 
 # %%
+micro = {"norm": "bcn", "variance_around": "running_mean", "momentum": 0.01}
 variants = {
     "BN": {"norm": "bn"},
     "GN": {"norm": "gn"},
     "GN+WS": {"norm": "gn", "ws": True},
-    "BCN+WS": {
-        "norm": "bcn",
-        "ws": True,
-        "variance_around": "running_mean",
-        "momentum": 0.01,
-    },
+    "BCN": micro,
+    "BCN+WS": {**micro, "ws": True},
 }
 
 
@@ -153,7 +223,8 @@ models = {
 
 def run(name):
     watch = Watch(models[name], steps=100)
-    train(models[name], data, batch_size=2, images=1600, lr=0.003, tests=1)
+    options = {"images": 1600, "lr": 0.003, "tests": 1, "progress": False}
+    train(models[name], data, batch_size=2, **options)
     return watch.windows
 
 
@@ -177,13 +248,23 @@ silent = {
     ]
     for name, found in windows.items()
 }
+print("          nearly silent   the most silent channel's zeros, by layer")
+for name, found in windows.items():
+    worst = " ".join(f"{silence.max():6.1%}" for silence, _ in found[-1])
+    print(f"{name:9} {silent[name][-1]:13.1%}   {worst}")
+
+# %% [markdown]
+# One row a norm, in the last window. A channel at 100% gave nothing for those
+# 200 images.
+
+# %% tags=["plot"]
 fig, ax = plt.subplots(figsize=(4.8, 3.4), layout="constrained")
 for name, shares in silent.items():
     look = plotting.METHODS[name].style
     ax.plot(images, [100 * s for s in shares], marker="o", label=name, **look)
 ax.set(xlabel="images seen", ylabel="nearly silent channels (%)")
 ax.set(xlim=(0, None), ylim=(-0.3, None))
-fig.legend(loc="outside lower center", ncols=4)
+fig.legend(loc="outside lower center", ncols=3)
 fig.suptitle(f"Nearly silent channels: {data.source}", fontsize=11)
 plotting.show(
     fig,
@@ -195,22 +276,13 @@ plotting.show(
     + ".",
 )
 
-# %%
-print("          nearly silent   the most silent channel's zeros, by layer")
-for name, found in windows.items():
-    worst = " ".join(f"{silence.max():6.1%}" for silence, _ in found[-1])
-    print(f"{name:9} {silent[name][-1]:13.1%}   {worst}")
-
 # %% [markdown]
-# One row a norm, in the last window. A channel at 100% is eliminated: for
-# those 200 images it might as well not be there.
-#
 # ## How uneven
 #
 # The same window, a mark a layer, from the one that sees the image to the
 # one before the classifier.
 
-# %%
+# %% tags=["plot"]
 fig, ax = plt.subplots(figsize=(4.8, 3.4), layout="constrained")
 layers = range(1, len(windows["BN"][-1]) + 1)
 for name, found in windows.items():
@@ -219,7 +291,7 @@ for name, found in windows.items():
     ax.plot(layers, share, marker="o", label=name, **look)
 ax.set(xlabel="layer", ylabel="unevenness", ylim=(-0.02, None))
 ax.set(xticks=list(layers))
-fig.legend(loc="outside lower center", ncols=4)
+fig.legend(loc="outside lower center", ncols=3)
 fig.suptitle(f"Unevenness of channels: {data.source}", fontsize=11)
 plotting.show(
     fig,
@@ -237,7 +309,7 @@ plotting.show(
 # The last layer in the last window, its channels sorted by how silent they
 # are. A level line at one half is a layer whose channels all do their share.
 
-# %%
+# %% tags=["plot"]
 fig, ax = plt.subplots(figsize=(4.8, 3.4), layout="constrained")
 for name, found in windows.items():
     silence, _ = found[-1][-1]
@@ -245,7 +317,7 @@ for name, found in windows.items():
     ax.plot(100 * silence.sort().values, label=name, **look)
 ax.axhline(50, color=plotting.TEXT, linewidth=0.8, linestyle=":")
 ax.set(xlabel="channel, sorted", ylabel="zeros (%)", ylim=(0, 103))
-fig.legend(loc="outside lower center", ncols=4)
+fig.legend(loc="outside lower center", ncols=3)
 fig.suptitle(f"Zeros behind the last ReLU: {data.source}", fontsize=11)
 plotting.show(
     fig,
@@ -261,17 +333,124 @@ plotting.show(
 )
 
 # %% [markdown]
+# ## Why not one half
+#
+# Batch norm and the first half of batch-channel norm put each channel's mean
+# to zero. Why is the share of zeros then not one half everywhere? Because
+# scale and *shift* come after that, and are learned. We take the trained
+# networks, put 200 training images through them in evaluation mode, and
+# count zeros twice at each ReLU: as it is, and as it would be if the norm in
+# front of it had no shift.
+
+
+# %%
+@torch.no_grad()
+def zeros(model):
+    """The share of zeros in each channel, with the learned shifts and without."""
+    found = []
+
+    def count_behind(norm):
+        unshifted = deepcopy(norm)
+        for name, parameter in unshifted.named_parameters():
+            if name.endswith(("shift", "bias")):
+                parameter.zero_()
+
+        def count(norm, inputs, output):
+            pair = torch.stack([output, unshifted(*inputs)])
+            found.append((pair <= 0).float().mean((1, 3, 4)))
+
+        norm.register_forward_hook(count)
+
+    model.eval()
+    for block in model.features:
+        if isinstance(block, nn.Sequential):
+            count_behind(block[1])
+    model(data.standardize(data.train_images[:200]))
+    return torch.cat(found, 1)
+
+
+shares = {name: zeros(model) for name, model in models.items()}
+print("            zeros: with shift         without")
+print("          mean   channels        mean   channels")
+for name, pair in shares.items():
+    row = ""
+    for share in pair:
+        low, high = share.quantile(torch.tensor([0.05, 0.95])).tolist()
+        row += f"{share.mean():7.1%}  {low:4.0%} to {high:4.0%}  "
+    print(f"{name:8}{row.rstrip()}")
+
+# %% [markdown]
+# Beside each mean stands the range in which nine of ten channels lie. What
+# differs from one half without the shift is the shape of the channel's values
+# (a mean of zero is no median of zero), and under group norm the height of
+# the channel in its group.
+
+
+# %%
+def verb(pair):
+    before, after = (share.mean().item() for share in pair.flip(0))
+    if abs(after - before) < 0.02:
+        return f"hardly change them ({before:.0%} without, {after:.0%} with)"
+    change = "add to them" if after > before else "take some away"
+    return f"{change} ({before:.0%} without, {after:.0%} with)"
+
+
+plotting.say(
+    f"The learned shifts of BCN+WS {verb(shares['BCN+WS'])}, those of BCN"
+    f" {verb(shares['BCN'])} and those of BN {verb(shares['BN'])}.",
+    "Centring is where a channel starts from, and no promise of where it stays.",
+)
+
+# %% [markdown]
+# ## What came out
+
+# %%
+last = {name: found[-1] for name, found in silent.items()}
+uneven = {name: sum(u for _, u in w[-1]) / len(w[-1]) for name, w in windows.items()}
+some = [f"{name} {share:.1%}" for name, share in last.items() if share]
+none = [name for name, share in last.items() if not share]
+said = ["**Nearly silent in the last window:** " + (", ".join(some) or "none") + "."]
+if some and none:
+    said.append(f"No channel at all with {', '.join(none)}.")
+if last["GN"] and not last["GN+WS"]:
+    said.append(
+        "So **weight standardization alone was enough** to keep the channels of a"
+        " group norm awake here. Beside it batch-channel norm had nothing left to do,"
+        " and this run is no reason to prefer it to GN+WS."
+    )
+elif last["GN+WS"]:
+    said.append("Weight standardization alone did not keep all channels awake.")
+if last["BCN"] < last["GN"]:
+    said.append(
+        "**Without weight standardization** batch-channel norm left"
+        f" {last['BCN']:.1%} silent where group norm left {last['GN']:.1%}: that is"
+        " what its first half does."
+    )
+else:
+    said.append(
+        "Without weight standardization batch-channel norm left no fewer channels"
+        " silent than group norm."
+    )
+said.append(
+    "The unevenness, averaged over the layers, points to why: "
+    + ", ".join(f"{name} {share:.2f}" for name, share in uneven.items())
+    + "."
+)
+plotting.say(*said)
+
+# %% [markdown]
 # ## What this shows, and what not
 #
-# The first figure is the papers' claim, counted: which norms let channels
-# fall silent while a network trains. The second shows the mechanism, and the
-# third where it leads.
+# The silent channels are the papers' claim, counted: which norms let channels
+# fall silent while a network trains. The unevenness is the mechanism.
 #
 # - **BN** centres each channel on the very batch that it is measured on, so
 #   that its means differ by the learned shifts alone.
-# - **BCN** centres on an estimate, which trails behind a little.
-# - **WS** centres filters, not channels; whether that alone keeps channels
-#   even can be read off the difference between the two orange lines.
+# - **BCN** centres on an estimate, which trails behind a little, and has
+#   learned shifts behind it, too.
+# - **WS** centres filters, not channels. What that alone does is the
+#   difference between the two orange lines; what BCN does without it, the
+#   dashed violet one.
 #
 # A silent channel need not harm: a network may have more of them than it
 # needs. Whether the accuracy follows is another question, and [the recorded

@@ -1,7 +1,9 @@
 """Last touches to a page's HTML, and to stylesheets and scripts."""
 
 import re
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 Address = Callable[[str], str]
 
@@ -16,7 +18,7 @@ def finish(html: str, address: Address | None = None) -> str:
         html = _preload_math_font(html, address)
     if address and 'class="explorer"' in html:
         html = _add_script(html, address("assets/explorer.js"))
-    return _shorten_margins(_correct_theme(html))
+    return _shorten_margins(_let_names_break(_correct_theme(html)))
 
 
 def _preload_math_font(html: str, address: Address) -> str:
@@ -41,6 +43,17 @@ def _correct_theme(html: str) -> str:
     return html.replace(' data-md-component="source"', "")
 
 
+def _let_names_break(html: str) -> str:
+    """Give long names in navigation and outline places to break at."""
+    label = r'(?<=<span class="md-ellipsis">)[^<]*'
+    joint = r"(?<=[a-z0-9])(?=[A-Z])|(?<=_)(?=[^\W_])|(?<=\.)(?=\w)"
+
+    def with_joints(name: re.Match[str]) -> str:
+        return re.sub(joint, "<wbr>", name[0])
+
+    return re.sub(label, lambda m: re.sub(r"[\w.]{15,}", with_joints, m[0]), html)
+
+
 def _shorten_margins(html: str) -> str:
     """Take margins off the theme's lines, a twentieth of a page.
 
@@ -60,3 +73,17 @@ def without_comments(text: str, suffix: str) -> str:
     comment = r"/\*.*?\*/" if suffix == ".css" else r"^\s*//.*?$"
     text = re.sub(comment, "", text, flags=re.DOTALL | re.MULTILINE)
     return re.sub(r"\n\s*", "\n", text).lstrip()
+
+
+def remove_unused(site: Path) -> None:
+    """Take out of a built site what the theme brings and no reader asks for.
+
+    These are source maps, and what searches other languages than English.
+    """
+    shutil.rmtree(site / "assets" / "javascripts" / "lunr", ignore_errors=True)
+    for source_map in (site / "assets").rglob("*.map"):
+        source_map.unlink()
+        user = source_map.with_suffix("")
+        text = user.read_text("utf-8")
+        mention = rf"\n?/[/*]# sourceMappingURL={re.escape(source_map.name)}( ?\*/)?"
+        user.write_text(re.sub(mention, "", text), "utf-8")

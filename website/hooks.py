@@ -10,21 +10,26 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.nav import Navigation
 from mkdocs.structure.pages import Page
 from mkdocs.utils import get_relative_url
 
 from facing import fill
 from website import (
+    card,
     faults_page,
     norm_diagrams,
     notebook_pages,
+    notebook_records,
     reference,
     results_page,
+    search_index,
     speed_page,
+    start_page,
     symbol_table,
     works_with_page,
 )
-from website.finish import finish, without_comments
+from website.finish import finish, remove_unused, without_comments
 from website.notebook_pages import NotebookPage
 from website.notebook_results import ResultCache
 
@@ -39,6 +44,7 @@ class _Build:
         self.kinds = _kinds(config)
         self.results = ResultCache(self.root)
         self.notebooks: dict[str, NotebookPage] = {}
+        self.search = search_index.Scope()
 
 
 _build: _Build
@@ -61,6 +67,7 @@ def _kinds(config: MkDocsConfig) -> Kinds:
         "reference": lambda: reference.markdown(root / "labml_bcn"),
         "symbols": lambda: symbol_table.markdown(facing.book.symbols),
         **results_page.kinds(root / "docs" / "results"),
+        **start_page.kinds(root),
         **speed_page.kinds(root / "docs" / "benchmarks"),
         **works_with_page.kinds(root, config.repo_url),
     }
@@ -70,6 +77,7 @@ def _html_kinds(page: Page) -> Kinds:
     """Return what any page may ask for: each kind makes HTML."""
     kinds: dict[str, Callable[..., str]] = {
         "figure": norm_diagrams.figure,
+        **{name: _build.kinds[name] for name in results_page.ANYWHERE},
         **faults_page.html_kinds(_build.root),
     }
     if page.file.src_uri in _build.notebooks:
@@ -118,6 +126,15 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
     for path in sorted((_build.root / "notebooks").glob("*.py")):
         uri = f"notebooks/{path.name}"
         files.append(File(uri, root, config.site_dir, config.use_directory_urls))
+    # Where a link is shared, its picture needs a whole address.
+    if config.site_url:
+        files.append(File.generated(config, "assets/card.png", content=card.png()))
+
+
+def on_nav(nav: Navigation, **_: object) -> None:
+    """Note what the search leaves out: what is inside, and code."""
+    for page in nav.pages:
+        _build.search.add(page)
 
 
 def on_pre_page(page: Page, **_: object) -> None:
@@ -127,10 +144,11 @@ def on_pre_page(page: Page, **_: object) -> None:
 
 
 def on_page_read_source(page: Page, **_: object) -> str | None:
-    """Execute a notebook, and return it as Markdown."""
+    """Return a notebook as Markdown, with what it puts out."""
     if not page.file.src_uri.startswith("notebooks/"):
         return None
-    notebook = _build.results.execute(_build.root / page.file.src_uri)
+    path = _build.root / page.file.src_uri
+    notebook = notebook_records.show(_build.results, path)
     converted = notebook_pages.convert(notebook, page.file.name)
     _build.notebooks[page.file.src_uri] = converted
     return converted.markdown
@@ -167,10 +185,15 @@ def on_post_template(output_content: str, **_: object) -> str:
     return finish(output_content)
 
 
+# After the search, which writes its index.
+@event_priority(-100)
 def on_post_build(config: MkDocsConfig) -> None:
-    """Send no comments to readers, and remove results that nothing asks for."""
-    for path in (Path(config.site_dir) / "assets").iterdir():
+    """Send readers nothing that they do not need, and mend the search."""
+    site = Path(config.site_dir)
+    for path in (site / "assets").iterdir():
         if path.suffix in (".css", ".js"):
             path.write_text(without_comments(path.read_text("utf-8"), path.suffix))
+    remove_unused(site)
+    search_index.mend(site, _build.root, _build.search)
     for uri in _build.notebooks:
         _build.results.prune(Path(uri).stem)

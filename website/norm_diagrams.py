@@ -285,12 +285,12 @@ def _sample_grids(sizes: Sizes, statistic: Statistic) -> str:
 Corners = tuple[tuple[float, float, float], ...]  # sample, channel, position
 
 
-def _box(statistic: Statistic, axes: tuple[str, str, str] | None) -> str:
-    """Draw the three faces of the box that can be seen."""
+def faces(statistic: Statistic) -> list[tuple[Corners, bool]]:
+    """Return the three faces of the box that can be seen, and what is filled."""
     is_shared = partial(statistic.shares, SIZES)
-    faces = [
+    return [
         *(
-            (_top_face(b, c), is_shared(b, c))
+            (top_face(b, c), is_shared(b, c))
             for b in reversed(range(BATCH))
             for c in range(CHANNELS)
         ),
@@ -305,11 +305,20 @@ def _box(statistic: Statistic, axes: tuple[str, str, str] | None) -> str:
             for p in range(POSITIONS)
         ),
     ]
-    past = range(BATCH, BATCH + PAST) if statistic.past else ()
+
+
+def past_samples(statistic: Statistic) -> range:
+    """Return the earlier samples that have a part in a statistic."""
+    return range(BATCH, BATCH + PAST * statistic.past)
+
+
+def _box(statistic: Statistic, axes: tuple[str, str, str] | None) -> str:
+    """Draw the box, and earlier samples behind it."""
+    drawn = faces(statistic)
     return (
-        "".join(_earlier_sample(b) for b in reversed(past))
-        + _path("value", [corners for corners, filled in faces if not filled])
-        + _path("shared", [corners for corners, filled in faces if filled])
+        "".join(_earlier_sample(b) for b in reversed(past_samples(statistic)))
+        + _path("value", [corners for corners, filled in drawn if not filled])
+        + _path("shared", [corners for corners, filled in drawn if filled])
         + (_labels(*axes) if axes else "")
     )
 
@@ -320,7 +329,7 @@ def _path(kind: str, cells: list[Corners], more: str = "") -> str:
         return ""
     shape = ""
     for cell in cells:
-        (x, y), *rest = (_project(*corner) for corner in cell)
+        (x, y), *rest = (project(*corner) for corner in cell)
         shape += f"M{x:g} {y:g}"
         for x2, y2 in rest:
             shape += f"l{x2 - x:g} {y2 - y:g}"
@@ -329,7 +338,8 @@ def _path(kind: str, cells: list[Corners], more: str = "") -> str:
     return f'<path class="{kind}"{more} d="{shape}"/>'
 
 
-def _project(sample: float, channel: float, position: float) -> tuple[float, float]:
+def project(sample: float, channel: float, position: float) -> tuple[float, float]:
+    """Return where a corner of the box is drawn."""
     x = LEFT + channel * SIDE + sample * RIGHT
     return x, TOP + position * SIDE - sample * UP
 
@@ -339,7 +349,8 @@ def _front_face(c: int, p: int) -> Corners:
     return tuple((0, c + i, p + j) for i, j in corners)
 
 
-def _top_face(b: int, c: int) -> Corners:
+def top_face(b: int, c: int) -> Corners:
+    """Return the corners of a channel's top in a sample."""
     corners = ((0, 0), (0, 1), (1, 1), (1, 0))
     return tuple((b + i, c + j, 0) for i, j in corners)
 
@@ -352,16 +363,16 @@ def _side_face(b: int, p: int) -> Corners:
 def _earlier_sample(b: int) -> str:
     """Draw an earlier sample: an outline, with its channel fading."""
     outline = [
-        _project(b, 0, 0),
-        _project(b + 1, 0, 0),
-        _project(b + 1, CHANNELS, 0),
-        _project(b + 1, CHANNELS, POSITIONS),
-        _project(b, CHANNELS, POSITIONS),
+        project(b, 0, 0),
+        project(b + 1, 0, 0),
+        project(b + 1, CHANNELS, 0),
+        project(b + 1, CHANNELS, POSITIONS),
+        project(b, CHANNELS, POSITIONS),
     ]
     points = " ".join(f"{x:g},{y:g}" for x, y in outline)
     fade = f' opacity="{0.75 - 0.2 * (b - BATCH + 1):g}"'
     return f'<polyline class="past" points="{points}"/>' + _path(
-        "shared", [_top_face(b, SIZES.channel)], fade
+        "shared", [top_face(b, SIZES.channel)], fade
     )
 
 

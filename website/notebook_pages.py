@@ -37,7 +37,7 @@ def convert(notebook: NotebookNode, name: str) -> NotebookPage:
         if cell.cell_type == "markdown":
             blocks.append(cell.source)
         elif cell.cell_type == "code":
-            blocks += [_fence(cell.source), *_outputs(cell.outputs, page)]
+            blocks += [_code(cell), *_outputs(cell.outputs, page)]
     page.markdown = "\n\n".join(blocks)
     text = json.dumps(notebook, indent=1, ensure_ascii=False)
     page.files[f"{name}.ipynb"] = f"{text}\n".encode()
@@ -51,6 +51,23 @@ def downloads(name: str) -> str:
         f'Python file</a>, <a href="{name}.ipynb" download>notebook with '
         "outputs</a>. Both run where the package is installed.</p>"
     )
+
+
+# Without the script it stays open: what is folded can always be read.
+FOLD = (
+    '<details class="fold" open markdown>\n<summary>Code of the plot</summary>\n\n',
+    "\n\n</details>\n"
+    "<script>document.currentScript.previousElementSibling.open = false</script>",
+)
+
+
+def _code(cell: NotebookNode) -> str:
+    """Return a cell's code; that of a cell with the tag `plot` can be unfolded.
+
+    In a notebook's Python file such a cell begins with `# %% tags=["plot"]`.
+    """
+    before, after = FOLD if "plot" in cell.metadata.get("tags", []) else ("", "")
+    return f"{before}{_fence(cell.source)}{after}"
 
 
 def _fence(code: str) -> str:

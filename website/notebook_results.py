@@ -2,6 +2,7 @@
 
 The outputs of a notebook are cached under all that they depend on, so that
 words can be edited, here and in the package, without waiting for them again.
+Beside them stands when and with what it was executed.
 """
 
 import ast
@@ -13,6 +14,7 @@ import os
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import jupytext
 import nbformat
@@ -49,24 +51,37 @@ class ResultCache:
 
     def execute(self, path: Path) -> NotebookNode:
         """Return a notebook with the outputs of its code cells."""
+        return with_outputs(jupytext.read(path), self.result(path)["outputs"])
+
+    def result(self, path: Path) -> dict[str, Any]:
+        """Return a notebook's outputs, a list for each code cell, and what made them.
+
+        It is executed if that has not been done.
+        """
         notebook = jupytext.read(path)
-        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-        cached = self.folder / f"{path.stem}-{_code_digest(code)}.json"
+        cached = self.folder / f"{path.stem}-{code_digest(notebook)}.json"
         if not cached.exists():
-            if code:
-                log.info(
-                    "Executing notebooks/%s, for a minute or two; what it prints is "
-                    "kept in .cache",
-                    path.name,
-                )
-                execute(notebook, path, self.data)
-            _write(cached, json.dumps([cell.outputs for cell in code]))
+            _write(cached, json.dumps(self._execute(notebook, path)))
         os.utime(cached)
-        outputs = json.loads(cached.read_text("utf-8"))
-        for number, (cell, each) in enumerate(zip(code, outputs, strict=True), start=1):
-            cell.outputs = nbformat.from_dict(each)
-            cell.execution_count = number
-        return _without_random_names(notebook)
+        found: dict[str, Any] = json.loads(cached.read_text("utf-8"))
+        return found
+
+    def _execute(self, notebook: NotebookNode, path: Path) -> dict[str, Any]:
+        # This imports torch, like `find_data`.
+        from labml_bcn.experiment.environment import surroundings
+
+        made_with = surroundings()
+        # It tells of this build, and not of the notebook.
+        del made_with["command"]
+        if code_cells(notebook):
+            log.info(
+                "Executing notebooks/%s, for a minute or two; what it prints is "
+                "kept in .cache",
+                path.name,
+            )
+            execute(notebook, path, self.data)
+        outputs = [cell.outputs for cell in code_cells(notebook)]
+        return {"surroundings": made_with, "outputs": outputs}
 
     def prune(self, stem: str, keep: int = 4) -> None:
         """Remove all but the newest results of a notebook.
@@ -92,24 +107,57 @@ def _write(path: Path, text: str) -> None:
     part.replace(path)
 
 
+def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    """Return the cells of a notebook that are executed."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def with_outputs(notebook: NotebookNode, outputs: list[Any]) -> NotebookNode:
+    """Return a notebook with these outputs, a list for each code cell."""
+    pairs = zip(code_cells(notebook), outputs, strict=True)
+    for number, (cell, each) in enumerate(pairs, start=1):
+        cell.outputs = nbformat.from_dict(each)
+        cell.execution_count = number
+    return _without_random_names(notebook)
+
+
 # ---- What a result depends on ----------------------------------------------
 
 
 def digest(root: Path, data: Path | None) -> str:
-    """Return a digest of the package's code, the version of torch, the images.
+    """Return a digest of the package's code, the version of torch, the images."""
+    torch = importlib.metadata.version("torch")
+    parts = torch, package_digest(root), images_digest(data)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def package_digest(root: Path) -> str:
+    """Return a digest of the package's code.
 
     Comments and docstrings do not change a result, so they are left out. So
     are the benchmarks, which no notebook uses.
     """
-    found = hashlib.sha256(importlib.metadata.version("torch").encode())
+    found = hashlib.sha256()
     package = root / "labml_bcn"
     for path in _modules(package):
         found.update(str(path.relative_to(package)).encode())
         found.update(_without_words(path.read_text("utf-8")).encode())
+    return found.hexdigest()[:16]
+
+
+def images_digest(data: Path | None) -> str:
+    """Return a digest of the files of images, which is empty for none."""
+    found = hashlib.sha256()
     for path in sorted(data.iterdir()) if data else []:
         found.update(path.name.encode())
         found.update(hashlib.sha256(path.read_bytes()).digest())
-    return found.hexdigest()[:16]
+    return found.hexdigest()[:16] if data else ""
+
+
+def code_digest(notebook: NotebookNode) -> str:
+    """Return a digest of a notebook's code."""
+    text = json.dumps([cell.source for cell in code_cells(notebook)])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _modules(package: Path) -> Iterator[Path]:
@@ -134,11 +182,6 @@ def _is_text(node: ast.AST) -> bool:
         and isinstance(node.value, ast.Constant)
         and isinstance(node.value.value, str)
     )
-
-
-def _code_digest(cells: list[NotebookNode]) -> str:
-    text = json.dumps([cell.source for cell in cells])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def find_data() -> Path | None:

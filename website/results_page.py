@@ -25,7 +25,12 @@ KINDS: dict[str, Callable[[Results], str]] = {
         results_sentences.answer,
         results_plots.plot,
         results_tables.table,
+        results_plots.gap,
+        results_sentences.gap_sentence,
+        results_sentences.gap_closes,
+        results_tables.gap_table,
         results_sentences.papers,
+        results_sentences.versus,
         results_plots.momentum_plot,
         results_tables.momentum,
         results_sentences.advice,
@@ -39,6 +44,9 @@ KINDS: dict[str, Callable[[Results], str]] = {
         results_sentences.error,
     )
 }
+
+# What an annotated page may ask for, too: HTML, or words without marks.
+ANYWHERE = ("gap", "gap_sentence")
 
 
 def kinds(folder: Path) -> dict[str, Callable[[str], str]]:

@@ -1,5 +1,6 @@
 """The recorded study as plots: for its page, and for the README."""
 
+import math
 from collections.abc import Sequence
 from statistics import mean
 from typing import Any
@@ -10,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from labml_bcn.experiment import plotting
+from labml_bcn.experiment.records import GUESSING
 from website.study_results import VARIANCES, Results
 
 README_STYLE = "<style>svg{font-family:sans-serif;--method-bcn:#9a63d6}</style>"
@@ -77,6 +79,65 @@ def momentum_plot(results: Results) -> str:
         " around the running mean and around the batch's. Bars go from the lowest to"
         " the highest seed. The numbers stand in the table below.",
     )
+
+
+@mpl.rc_context(plotting.STYLE)
+def gap(results: Results) -> str:
+    """Draw accuracy in training mode beside that in evaluation, at batch size 1."""
+    found = {method: results.gap(method, 1) for method in results.study.methods}
+    # The deepest fall on top.
+    order = sorted(found, key=lambda m: mean(found[m][1]) - mean(found[m][0]))
+    fig, ax = plt.subplots(figsize=(5.2, 3.2), layout="constrained")
+    top = len(order) - 1
+    ax.vlines(100 * GUESSING, -0.6, top + 0.4, plotting.TEXT, (0, (1, 3)), lw=0.8)
+    for y, method in enumerate(reversed(order)):
+        _draw_gap(ax, y, *map(mean, found[method]), method)
+    _name_marks(ax, top, *map(mean, found[order[0]]))
+    ax.set_yticks(range(len(order)), list(reversed(order)))
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    # As wide as to the next ten, so that the numbers at the right stand in a column.
+    highest = max(max(map(mean, pair)) for pair in found.values())
+    right = 10 * math.ceil(highest / 10)
+    ax.set(xlabel="accuracy (%)", xlim=(0, right), ylim=(-0.6, top + 0.9))
+    return plotting.page(
+        fig,
+        "Batch size 1. Circles: accuracy in training mode, on the last"
+        f" {results.last_images} training images. Bars: accuracy in evaluation, on the"
+        " test images. Means over seeds; the dotted line is guessing.",
+        gap_in_words(results, order),
+    )
+
+
+def _draw_gap(ax: Axes, y: int, training: float, tested: float, method: str) -> None:
+    look = plotting.METHODS[method].style
+    ax.plot([training, tested], [y, y], marker="o", markevery=[0], **look)
+    ax.plot(tested, y, "|", color=look["color"], markersize=13, markeredgewidth=3)
+    words = f"{training:.1f} → {tested:.1f}"
+    ax.annotate(words, (1, y), xycoords=("axes fraction", "data"), va="center")
+
+
+def _name_marks(ax: Axes, y: int, training: float, tested: float) -> None:
+    # In the row whose marks lie farthest apart.
+    for x, words in ((training, "training mode"), (tested, "evaluation")):
+        ax.annotate(
+            words,
+            (x, y),
+            xytext=(0, 9),
+            textcoords="offset points",
+            ha="center",
+            fontsize=9,
+        )
+
+
+def gap_in_words(results: Results, methods: Sequence[str]) -> str:
+    """Say the figure: each method in training mode and in evaluation."""
+    pairs = ((method, *map(mean, results.gap(method, 1))) for method in methods)
+    said = "; ".join(
+        f"{method} {training:.1f} in training mode and {tested:.1f} in evaluation"
+        for method, training, tested in pairs
+    )
+    return f"Accuracy at batch size 1, in percent: {said}."
 
 
 def _label(fig: Figure, ax: Axes, name: str, ncols: int) -> None:

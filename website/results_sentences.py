@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from statistics import mean
 
-from labml_bcn.experiment.records import accuracy
+from labml_bcn.experiment.records import GUESSING, accuracy
 from labml_bcn.experiment.study import AT_MICRO
 from website.study_results import (
     MICRO_SIZES,
     VARIANCES,
     Results,
     best_methods,
+    falling,
     is_above,
     spread,
 )
@@ -132,6 +133,75 @@ def _verdict(results: Results, high: str, low: str, size: int) -> str:
     elif is_above(other, one):
         verdict = "**disagrees**"
     return f"{mean(one):.1f} and {mean(other):.1f}, {verdict},"
+
+
+def gap_sentence(results: Results) -> str:
+    """Say which methods learn at batch size 1 and fail in evaluation."""
+    low = falling(results, 1)
+    if not low:
+        return (
+            "At one image a batch no method is lower in evaluation than in training"
+            " mode, seed for seed."
+        )
+    pairs = [tuple(map(mean, results.gap(method, 1))) for method in low]
+    learned, tested = (_list([f"{x:.1f}" for x in xs]) for xs in zip(*pairs))
+    others = {
+        method: mean(tested) - mean(training)
+        for method in results.study.methods
+        if method not in low
+        for training, tested in [results.gap(method, 1)]
+    }
+    said = (
+        f"At one image a batch {_list(low)} get {learned}% right in training mode, and"
+        f" {tested}% in evaluation, where guessing gets {GUESSING:.0%}."
+    )
+    if others:
+        most = max(map(abs, others.values()))
+        said += f" For {_list([*others])} the two are within {most:.1f} points."
+    return said
+
+
+def gap_closes(results: Results) -> str:
+    """Say at which larger batch sizes a method is lower in evaluation, too."""
+    larger = [size for size in results.sizes if size > 1]
+    still = [
+        f"{_list(low)} at {size}" for size in larger if (low := falling(results, size))
+    ]
+    training, tested = map(mean, results.gap("BN", larger[0]))
+    said = (
+        f"At batch size {larger[0]} BN has {training:.1f}% in training mode and"
+        f" {tested:.1f}% in evaluation."
+    )
+    if still:
+        return f"{said} Lower in evaluation, seed for seed, are {'; '.join(still)}."
+    return (
+        f"{said} From there on no method is lower in evaluation than in training mode,"
+        " seed for seed."
+    )
+
+
+def versus(results: Results) -> str:
+    """Compare BCN with group norm at each batch size, with standardized weights first.
+
+    One line a pair, with the batch sizes at which a method is above the other one.
+    """
+    lines = []
+    for one, other in (("BCN+WS", "GN+WS"), ("BCN", "GN")):
+        sizes: dict[str, list[int]] = {}
+        for size in results.sizes:
+            pair = results.main(one, size), results.main(other, size)
+            verdict = f"{one} and {other} are not told apart"
+            if is_above(*pair):
+                verdict = f"every seed of {one} is above every seed of {other}"
+            elif is_above(*reversed(pair)):
+                verdict = f"every seed of {other} is above every seed of {one}"
+            sizes.setdefault(verdict, []).append(size)
+        said = "; ".join(
+            f"at batch size {_list(list(map(str, at)))} {verdict}"
+            for verdict, at in sizes.items()
+        )
+        lines.append(f"- {said[0].upper()}{said[1:]}.")
+    return "\n".join(lines)
 
 
 def advice(results: Results) -> str:

@@ -8,7 +8,7 @@ from labml_bcn.experiment.records import Trial, Values
 from labml_bcn.experiment.study import AT_MICRO, learning_rate
 from labml_bcn.experiment.vgg import BLOCKS, groups_for
 from website.markdown_tables import row
-from website.study_results import VARIANCES, Results, best_methods, spread
+from website.study_results import VARIANCES, Results, best_methods, falling, spread
 
 
 def table(results: Results) -> str:
@@ -24,6 +24,19 @@ def table(results: Results) -> str:
                 f"{max(values):.1f}</small>"
             )
             cells.append(f"**{cell}**" if method in best[size] else cell)
+        lines.append(row(method, *cells))
+    return "\n".join(lines)
+
+
+def gap_table(results: Results) -> str:
+    """Return the accuracy in training mode and in evaluation, by method and size."""
+    lines = _head("batch size", results.sizes)
+    for method in results.study.methods:
+        cells = []
+        for size in results.sizes:
+            training, tested = map(mean, results.gap(method, size))
+            cell = f"{training:.1f}&nbsp;→&nbsp;{tested:.1f}"
+            cells.append(f"**{cell}**" if method in falling(results, size) else cell)
         lines.append(row(method, *cells))
     return "\n".join(lines)
 
@@ -106,8 +119,8 @@ def commands(results: Results) -> str:
             if (trial.part, trial.method) == (part, method)
         )
         folds.append(
-            f'<details class="commands"><summary>{method}</summary>'
-            f"<pre>{text}</pre></details>"
+            '<details class="commands" data-search-exclude="true">'
+            f"<summary>{method}</summary><pre>{text}</pre></details>"
         )
     return "\n\n".join(folds)
 

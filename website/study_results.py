@@ -11,6 +11,8 @@ from labml_bcn.experiment.study import Study, plan
 
 MICRO_SIZES = (1, 2, 4)
 VARIANCES = ("running_mean", "batch_mean")
+# Points of a training curve that count as the end of the run.
+LAST = 12
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,42 @@ class Results:
     def main(self, method: str, batch_size: int) -> list[float]:
         """Return the accuracies of a method, one a seed."""
         return self.accuracies(self.study.main(method, batch_size, self.records))
+
+    def in_training(self, trials: Sequence[Trial]) -> list[float]:
+        """Return accuracies in training mode at the end of the runs, in percent.
+
+        They are those of the last training images, each classified before the step
+        that learns from it.
+        """
+        curves = [self.record(trial)["curve"][-LAST:] for trial in trials]
+        return [100 * mean(right for _, _, right in curve) for curve in curves]
+
+    def gap(self, method: str, batch_size: int) -> tuple[list[float], list[float]]:
+        """Return the accuracies of a method in training mode and in evaluation."""
+        trials = self.study.main(method, batch_size, self.records)
+        return self.in_training(trials), self.accuracies(trials)
+
+    def question(self, method: str, batch_size: int, label: str = "") -> list[Trial]:
+        """Return the trials of a question, one a seed."""
+        (found,) = (
+            question
+            for question in self.study.questions
+            if question[:2] == (method, batch_size) and question.label == label
+        )
+        return self.study.ask(found)
+
+    def looks(self, trials: Sequence[Trial], way: str) -> list[float]:
+        """Return what trained networks get right in one of the ways, in percent."""
+        return [
+            100 * float(self.record(trial)["looks"][way]["accuracy"])
+            for trial in trials
+        ]
+
+    @cached_property
+    def last_images(self) -> int:
+        """How many training images the accuracy in training mode is of."""
+        curve = self.record(self.trials[0])["curve"]
+        return int(curve[-1][0] - curve[-LAST - 1][0])
 
     def ablation(self, method: str, **settings: Any) -> list[float]:
         """Return accuracies at the ablation's batch size, by settings.
@@ -80,6 +118,15 @@ class Results:
 def is_above(one: Sequence[float], other: Sequence[float]) -> bool:
     """Return whether each seed of one is above each seed of the other."""
     return min(one) > max(other)
+
+
+def falling(results: Results, batch_size: int) -> list[str]:
+    """Return the methods whose every seed is lower in evaluation than in training."""
+    return [
+        method
+        for method in results.study.methods
+        if is_above(*results.gap(method, batch_size))
+    ]
 
 
 def best_methods(results: Results, batch_size: int) -> list[str]:

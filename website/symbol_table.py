@@ -38,7 +38,9 @@ def _line_links(symbol: Symbol, table: SymbolTable) -> str:
         if found
     )
     summary = f"<summary>{count} line{'s' * (count > 1)}</summary>"
-    return f'<details class="places">{summary}{pages}</details>'
+    return (
+        f'<details class="places" data-search-exclude="true">{summary}{pages}</details>'
+    )
 
 
 def _links(path: Path, lines: list[int]) -> str:

@@ -4,7 +4,8 @@ A plot on a page is read by people with a light or a dark screen, with and witho
 colour vision, and by people who do not see it at all. So every figure here
 
 - takes its text and axes from the colour of the text around it;
-- has one colour *and* one dash for each method, the same in every plot;
+- has one colour *and* one dash for each method, the same in every plot, and a legend
+  long enough to show the dash;
 - comes with a sentence that says what to see, and a text alternative.
 
 A cell of a notebook reads
@@ -35,12 +36,15 @@ from matplotlib.lines import Line2D
 class Method:
     """How a method looks, the same in every plot.
 
-    `colour` names the method, and the page may lighten it on a dark ground through the
-    CSS variable `variable`. Weight standardization is not left to colour: with it,
-    lines are solid and markers filled; without it, lines are dashed and markers hollow.
+    `colour` names the method on a light ground, and `dark` is its lighter form for a
+    dark one, which the page puts in its place through the CSS variable `variable`. Both
+    differ from their ground by a contrast of 3 at least, as a line has to.
+    Weight standardization is not left to colour: with it, lines are solid and markers
+    filled; without it, lines are dashed and markers hollow.
     """
 
     colour: str
+    dark: str
     variable: str
     standardized: bool = False
 
@@ -49,26 +53,32 @@ class Method:
         """The keywords for `Axes.plot`."""
         return {
             "color": self.colour,
-            "linestyle": "-" if self.standardized else (0, (4, 2)),
+            "linestyle": "-" if self.standardized else (0, DASH),
             "markerfacecolor": self.colour if self.standardized else "none",
         }
 
 
-# The colours are mostly Okabe and Ito's, which colour-blind readers can tell
-# apart. Black stands for the text's colour: see `TEXT` below.
+# A dash and the gap behind it, in widths of the line.
+DASH = (4, 2)
+LINE = 1.8
+SMALL = 9
+
+# The hues are mostly Okabe and Ito's, which colour-blind readers can tell apart; on a
+# light ground, their orange and their sky are too faint for a line, and are darker
+# here. Black stands for the text's colour: see `TEXT` below.
 TEXT = "#010203"
 _COLOURS = {
-    "none": (TEXT, "text"),
-    "BN": ("#6b7280", "bn"),
-    "GN": ("#e69f00", "gn"),
-    "LN": ("#56b4e9", "ln"),
-    "IN": ("#56b4e9", "ln"),
-    "BCN plain": ("#009e73", "bcn-plain"),
-    "BCN": ("#7b3fb5", "bcn"),
+    "none": (TEXT, TEXT, "text"),
+    "BN": ("#6b7280", "#9aa3b2", "bn"),
+    "GN": ("#c77800", "#e69f00", "gn"),
+    "LN": ("#2b90cf", "#56b4e9", "ln"),
+    "IN": ("#2b90cf", "#56b4e9", "ln"),
+    "BCN plain": ("#009e73", "#1fb58a", "bcn-plain"),
+    "BCN": ("#7b3fb5", "#b48ae6", "bcn"),
 }
 METHODS = {
-    name + suffix: Method(colour, f"--method-{variable}", bool(suffix))
-    for name, (colour, variable) in _COLOURS.items()
+    name + suffix: Method(light, dark, f"--method-{variable}", bool(suffix))
+    for name, (light, dark, variable) in _COLOURS.items()
     for suffix in ("", "+WS")
 }
 
@@ -87,11 +97,14 @@ STYLE: Any = {
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
     "axes.labelsize": 10,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-    "legend.fontsize": 9,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
+    "legend.fontsize": SMALL,
     "legend.frameon": False,
-    "lines.linewidth": 1.8,
+    # Three dashes with two gaps: a marker in the middle would hide a single gap, and
+    # the line would look solid.
+    "legend.handlelength": (3 * DASH[0] + 2 * DASH[1]) * LINE / SMALL,
+    "lines.linewidth": LINE,
     "lines.markersize": 5,
     "image.cmap": "gray",
     "image.interpolation": "none",
@@ -130,7 +143,7 @@ def line(ax: Axes, x: Any, y: Any, method: str, **kwargs: Any) -> Line2D:
         xytext=(6, 0),
         textcoords="offset points",
         va="center",
-        fontsize=9,
+        fontsize=SMALL,
         annotation_clip=False,
     )
     return curve
@@ -149,6 +162,18 @@ def show(fig: Figure, sentence: str, alt: str | None = None) -> None:
         print(sentence)
     else:
         screen.display(screen.HTML(markup))
+
+
+def say(*sentences: str) -> None:
+    """Put sentences that were made of numbers into the notebook's output, as prose.
+
+    In a plain script they are printed.
+    """
+    screen = _display()
+    if screen is None:
+        print(*sentences)
+    else:
+        screen.display(screen.Markdown(" ".join(sentences)))
 
 
 def page(fig: Figure, sentence: str, alt: str | None = None) -> str:
@@ -208,7 +233,18 @@ def svg(fig: Figure) -> str:
 def _compact(text: str) -> str:
     text = re.sub(r'(\s[xy]=")(-?\d+\.\d+)"', _round_number, text)
     text = re.sub(r'( d=")([^"]*)"', _shorten_path, text)
-    return re.sub(r">\s+<", "><", text)
+    return _share_styles(re.sub(r">\s+<", "><", text))
+
+
+def _share_styles(text: str) -> str:
+    """Say once, around the marks of a curve, how all of them look."""
+    alike = r'<use [^>]*? style="([^"]*)"/>(?:<use [^>]*? style="\1"/>)+'
+    return re.sub(alike, _share_style, text)
+
+
+def _share_style(marks: re.Match[str]) -> str:
+    style = f' style="{marks[1]}"'
+    return f"<g{style}>{marks[0].replace(style, '')}</g>"
 
 
 def _round_number(match: re.Match[str]) -> str:

@@ -67,11 +67,14 @@ class Runner:
     """Starts training commands, one process each, and reads what they leave.
 
     Runs are kept in `folder` until they are recorded. `data` is what the commands are
-    told about the images: `--data` and a folder, `--stand-in`, or nothing.
+    told about the images: `--data` and a folder, `--stand-in`, or nothing. With `looks`
+    each network is tested in several ways when it is trained.
     """
 
-    def __init__(self, folder: Path, data: Sequence[str] = ()) -> None:
-        self.folder, self.data = folder, data
+    def __init__(
+        self, folder: Path, data: Sequence[str] = (), looks: bool = False
+    ) -> None:
+        self.folder, self.data, self.looks = folder, data, looks
         self.commit = current_commit()
         self.version = version_of(self.commit)
         self.stopping = Event()
@@ -95,12 +98,23 @@ class Runner:
         # A process that was killed, or did not begin, may leave that of another start.
         if outcome is None or outcome.exit_status != status or not is_result(outcome):
             raise RunError(f"{command}\nended with status {status}: {errors}")
-        return {
+        record = {
             "name": name,
             "command": command,
             "commit": self.commit,
             **read_run(path, outcome),
         }
+        is_looked_at = self.looks and outcome.outcome == DONE
+        return record | ({"looks": self.look(path)} if is_looked_at else {})
+
+    def look(self, path: Path) -> Values:
+        """Test a trained network in several ways, and return what came out."""
+        words = ["-m", "labml_bcn.experiment.looks", str(path), *self.data]
+        status, errors = self.call(words)
+        if status:
+            raise RunError(f"{shlex.join(words)}\nended with status {status}: {errors}")
+        found: Values = json.loads((path / "looks.json").read_text("utf-8"))
+        return found
 
     def call(self, words: Sequence[str]) -> tuple[int, str]:
         """Start a command, and return its exit status and what it said of errors.
@@ -405,7 +419,7 @@ def compare_records(record: Values, again: Values) -> list[str]:
 
     An option that came later has its default there.
     """
-    same = ("accuracy", "error", "weights", "tests", "curve")
+    same = ("accuracy", "error", "weights", "tests", "curve", "looks")
     settings: dict[str, Any] = again["settings"] | record.get("settings", {})
-    differences = [name for name in same if record.get(name) != again[name]]
+    differences = [name for name in same if record.get(name) != again.get(name)]
     return differences if settings == again["settings"] else ["settings", *differences]

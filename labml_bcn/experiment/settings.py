@@ -91,8 +91,9 @@ class Settings:
     norm: str = option(
         "bcn",
         NETWORK,
-        "batch norm, group norm, batch-channel norm or none, behind every convolution",
-        rule=one_of("bn", "gn", "bcn", "none"),
+        "batch norm, group norm, batch-channel norm, its first half alone (estbn), or"
+        " none, behind every convolution",
+        rule=one_of("bn", "gn", "bcn", "estbn", "none"),
     )
     ws: bool = option(
         False, NETWORK, "standardize the weights of every convolution; needs a norm"
@@ -107,7 +108,7 @@ class Settings:
     momentum: float | None = option(
         None,
         NETWORK,
-        "weight of the new value in the running statistics of bn and bcn, from 0 to 1",
+        "weight of the new value in the running statistics, from 0 to 1",
         shown="0.1",
         metavar="R",
     )
@@ -120,9 +121,17 @@ class Settings:
     variance_around: str | None = option(
         None,
         NETWORK,
-        "the mean that the variance of bcn's estimate is taken around",
+        "the mean that the variance of an estimate is taken around",
         shown="batch_mean",
         rule=one_of("batch_mean", "running_mean"),
+    )
+    warm_start: int | None = option(
+        None,
+        NETWORK,
+        "begin with running statistics averaged over N batches, not with 0 and 1",
+        shown="0 and 1",
+        rule=AT_LEAST_ONE,
+        metavar="N",
     )
     sync_statistics: bool = option(
         False,

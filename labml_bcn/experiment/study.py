@@ -38,6 +38,10 @@ best there.
 **Estimates.** With up to four images a batch, estimated statistics have the
 settings that [Use it](../../use.md#which-momentum) recommends for one or
 two; above, their defaults.
+
+**Questions.** What the comparison leaves open has a small study of its own,
+`--study questions`. It also looks at each trained network in training mode,
+and with statistics that were averaged anew.
 """
 
 import fnmatch
@@ -49,7 +53,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from labml_bcn.experiment import runner, study_options
 from labml_bcn.experiment.cifar10 import CIFAR10
@@ -81,10 +86,29 @@ METHODS: dict[str, Values] = {
     "BCN plain+WS": {"norm": "bcn", "ws": True, "estimate": False},
     "BCN+WS": {"norm": "bcn", "ws": True},
 }
-ESTIMATED = ("BCN", "BCN+WS")
+# The first half of BCN alone, which one question is about.
+HALVES: dict[str, Values] = {
+    "EstBN": {"norm": "estbn"},
+    "EstBN+WS": {"norm": "estbn", "ws": True},
+}
+ESTIMATED = ("BCN", "BCN+WS", *HALVES)
 # What estimates are told if a batch has at most so many images.
 MICRO = 4
 AT_MICRO: Values = {"variance_around": "running_mean", "momentum": 0.01}
+
+
+class Question(NamedTuple):
+    r"""
+    Runs of a method with a learning rate that is given, and with other
+    settings than in the comparison: one run a seed. `label` is what their
+    names say of it.
+    """
+
+    method: str
+    batch_size: int
+    lr: float
+    label: str = ""
+    settings: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -108,6 +132,9 @@ class Study:
       kinds of variance.
     - `slow`: a small momentum for methods that train with the statistics of
       the batch: they need one for evaluation only, and it may matter.
+    - `questions`: what else to run, at rates that are given.
+    - `looks`: test each network in several ways when it is trained; see
+      `labml_bcn/experiment/looks.py`.
     """
 
     common: Values = field(default_factory=lambda: {"threads": 1})
@@ -126,6 +153,8 @@ class Study:
     momenta: Sequence[float] = (0.3, 0.1, 0.03, 0.01, 0.003)
     groups: Sequence[int] = (1, 4, 16, 32)
     slow: float = 0.01
+    questions: Sequence[Question] = ()
+    looks: bool = False
 
     def trial(
         self,
@@ -141,7 +170,7 @@ class Study:
         Make a trial. `more` are settings in place of the method's own;
         `label` is what the name says of them.
         """
-        settings = dict(METHODS[method])
+        settings = dict((METHODS | HALVES)[method])
         if method in ESTIMATED and batch_size <= MICRO:
             settings |= AT_MICRO
         settings |= more
@@ -200,6 +229,26 @@ class Study:
             for seed in self.seeds
             for method, label, more in self.changes()
             for lr in [learning_rate(self, method, size, records)]
+        ]
+
+    def answers(self) -> list[Trial]:
+        r"""
+        ### The questions
+
+        The runs that answer what the comparison leaves open, one seed of all
+        questions first.
+        """
+        asked = [self.ask(question) for question in self.questions]
+        return [trials[k] for k in range(len(self.seeds)) for trials in asked]
+
+    def ask(self, question: Question) -> list[Trial]:
+        r"""
+        The runs of one question, one a seed.
+        """
+        method, size, lr, label, more = question
+        return [
+            self.trial("question", method, size, lr, seed, label, **more)
+            for seed in self.seeds
         ]
 
     def changes(self) -> list[tuple[str, str, Values]]:
@@ -285,15 +334,40 @@ def plan(study: Study, records: Records) -> list[Trial]:
                     trials += study.sweep(method, size)
             for method in study.methods:
                 trials.append(study.main(method, batch_size, records)[k])
-    trials += study.ablation(records)
+    trials += study.ablation(records) + study.answers()
     # Several sizes need the same sweep; it is taken with the first of them.
     return list({trial.name: trial for trial in trials}.values())
 
+
+# What a reader of the comparison asks next. The rates are those that it has
+# for the method, and for the first half of BCN those of the whole.
+SLOW: Values = {"momentum": 0.001}
+WARM: Values = {"warm_start": 100}
+HIGH = 0.01
+QUESTIONS = (
+    # Does batch norm fail for its statistics, and do others rescue it?
+    Question("BN", 1, 0.00051),
+    Question("BN+WS", 1, 0.00051),
+    Question("BN", 2, 0.001),
+    # Is the first half of BCN enough? And at a high rate?
+    Question("EstBN", 1, 0.00015),
+    Question("EstBN", 2, 0.0003),
+    Question("EstBN+WS", 2, 0.001),
+    Question("EstBN", 2, HIGH, f"lr{HIGH}"),
+    Question("BCN", 2, HIGH, f"lr{HIGH}"),
+    # What does it cost that an estimate starts at 0 and 1?
+    Question("BCN+WS", 2, 0.001, "warm", WARM),
+    Question("BCN+WS", 2, 0.001, "r0.001", SLOW),
+    Question("BCN+WS", 2, 0.001, "r0.001-warm", SLOW | WARM),
+)
 
 # The last two have never been run: they want a GPU, and all of CIFAR-10.
 LONG: Values = {"model": "vgg", "device": "cuda", "threads": 1}
 STUDIES = {
     "cpu": Study(),
+    "questions": Study(
+        methods=(), ablated=None, questions=QUESTIONS, looks=True
+    ),
     "gpu": Study(common=LONG, images=256_000, hold_out=5_000),
     # labml's recipe: Adam, and one learning rate for all.
     "gpu-labml": Study(
@@ -347,9 +421,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words += ["--stand-in"] if typed.stand_in else []
         if typed.check:
             with tempfile.TemporaryDirectory() as runs:
-                again = runner.Runner(Path(runs), words)
+                again = runner.Runner(Path(runs), words, study.looks)
                 return runner.check(typed.check, folder, again)
-        own = runner.Runner(typed.runs, words)
+        own = runner.Runner(typed.runs, words, study.looks)
         try:
             return runner.record_all(trials, folder, own, jobs, typed.only)
         except USAGE_ERRORS as error:

@@ -27,6 +27,9 @@ examples:
   In doubt? Run a trial's command again, and compare bit for bit:
     python -m labml_bcn.experiment.study --check main-bcn-ws-b2-s0
 
+  What readers ask next, 33 runs:
+    python -m labml_bcn.experiment.study --study questions
+
   The full VGG on a GPU; no records of these are here yet:
     python -m labml_bcn.experiment.study --study gpu --data FOLDER
     python -m labml_bcn.experiment.study --study gpu-labml --data FOLDER
@@ -54,8 +57,8 @@ def parser(studies: Collection[str]) -> argparse.ArgumentParser:
         "--study",
         choices=tuple(studies),
         default="cpu",
-        help="which grid: of the small VGG on a CPU, or of the full one on a"
-        " GPU with our recipe or labml's (default: cpu)",
+        help="which grid: of the small VGG on a CPU, what readers ask next, or of the"
+        " full one on a GPU with our recipe or labml's (default: cpu)",
     )
     add(
         "--list",

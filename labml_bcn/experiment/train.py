@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -23,7 +24,7 @@ from torch import nn
 
 from labml_bcn.experiment import cifar10, ranks, vgg
 from labml_bcn.experiment.cifar10 import CIFAR10
-from labml_bcn.experiment.loop import count_steps, train
+from labml_bcn.experiment.loop import count_steps, shuffled_batches, train
 from labml_bcn.experiment.machine import (
     out_of_memory,
     require_machine,
@@ -49,6 +50,7 @@ from labml_bcn.experiment.run_config import (
 from labml_bcn.experiment.run_folder import RunFolder
 from labml_bcn.experiment.run_log import Run
 from labml_bcn.experiment.settings import Settings, StartOptions, add_options
+from labml_bcn.statistics import update_statistics
 
 __all__ = ["main", "train"]
 
@@ -183,6 +185,7 @@ def start(
         require_same_settings(settings, config.settings, path)
     set_threads(settings.threads or torch.get_num_threads())
     model = build_network(settings)
+    warm_start(model, data, settings)
     count_steps(data, settings.batch_size, settings.accumulate, settings.images)
     require_machine(device, settings.compile)
     path = ranks.on_first(lambda: path or make_folder(settings))
@@ -223,6 +226,18 @@ def start(
 
     with closing(folder):
         return run_and_report(run, folder.path)
+
+
+def warm_start(model: nn.Module, data: CIFAR10, settings: Settings) -> None:
+    """Average the statistics over the first batches that the run will see, if asked to.
+
+    A run that goes on has its own in the checkpoint, which is read after this.
+    """
+    if settings.warm_start is None:
+        return
+    batches = shuffled_batches(data, settings.batch_size, settings.seed)
+    first = islice(batches, settings.warm_start)
+    update_statistics(model, (data.standardize(x) for x, _ in first))
 
 
 def introduce(settings: Settings, model: nn.Module, data: CIFAR10, path: Path) -> None:

@@ -32,7 +32,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labml_bcn import BatchChannelNorm, BatchNorm, WSConv2d
+from labml_bcn import (
+    BatchChannelNorm,
+    BatchNorm,
+    EstimatedBatchNorm,
+    WSConv2d,
+)
 from labml_bcn.experiment.settings import Settings, require
 
 Block = Callable[[int, int], nn.Module]
@@ -55,6 +60,7 @@ OPTIONS = {
         "variance_around",
         "process_group",
     },
+    "estbn": {"momentum", "variance_around", "process_group"},
     "none": set[str](),
 }
 
@@ -148,12 +154,13 @@ def conv_block(
     **Arguments**
 
     - `norm`: `"bn"` batch, `"gn"` group or `"bcn"` batch-channel
-      normalization, or `"none"`.
+      normalization, `"estbn"` for the first half of the last alone, or
+      `"none"`.
     - `ws`: standardize the weights of the convolutions.
     - `groups`: of group and batch-channel norm; by default `groups_for`.
-    - `momentum`: rate of the running statistics of batch and
-      batch-channel norm.
-    - `estimate`, `variance_around`: of batch-channel norm.
+    - `momentum`: rate of the running statistics.
+    - `estimate`: of batch-channel norm.
+    - `variance_around`: of batch-channel norm and of its first half.
     - `process_group`: measure the batches of batch and batch-channel norm
       over the processes of this group.
     - `separate_relu`: keep the ReLU a layer of its own, to watch what goes
@@ -205,7 +212,7 @@ def normalization(
 
     **Arguments**
 
-    - `norm`: `"bn"`, `"gn"`, `"bcn"` or `"none"`.
+    - `norm`: `"bn"`, `"gn"`, `"bcn"`, `"estbn"` or `"none"`.
     - `channels`: of its input.
     - `groups`: if it has groups; by default `groups_for(channels)`.
     - `options`: passed on to the layer.
@@ -217,8 +224,9 @@ def normalization(
     """
     if norm == "none":
         return nn.Identity()
-    if norm == "bn":
-        return BatchNorm(channels, **options)
+    if norm in ("bn", "estbn"):
+        layer = BatchNorm if norm == "bn" else EstimatedBatchNorm
+        return layer(channels, **options)
     groups = groups_for(channels) if groups is None else groups
     if groups < 1 or channels % groups:
         raise ValueError(

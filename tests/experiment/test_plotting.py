@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 mpl.use("agg")
+from helpers.paths import ROOT
 from matplotlib import pyplot as plt
 
 from labml_bcn.experiment import plotting
+
+METHODS = ["BN", "GN", "LN", "IN", "BCN", "BCN plain"]
 
 
 @pytest.fixture(autouse=True)
@@ -55,13 +58,58 @@ def test_two_figures_share_no_id():
     assert ids[0].isdisjoint(ids[1])
 
 
-@pytest.mark.parametrize("name", ["BN", "GN", "LN", "BCN", "BCN plain"])
+@pytest.mark.parametrize("name", METHODS)
 def test_weight_standardization_is_not_left_to_colour(name):
     without = plotting.METHODS[name].style
     with_ws = plotting.METHODS[name + "+WS"].style
     assert without["color"] == with_ws["color"]
     assert without["linestyle"] != with_ws["linestyle"]
     assert without["markerfacecolor"] == "none"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_line_has_contrast_on_both_grounds(name):
+    css = (ROOT / "facing/src/facing/assets/literate.css").read_text()
+    [(paper, night)] = re.findall(r"--lit-paper: light-dark\((\S+), (\S+)\)", css)
+    look = plotting.METHODS[name]
+    assert contrast(look.colour, paper) >= 3
+    assert contrast(look.dark, night) >= 3
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted(map(luminance, (one, other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def luminance(colour: str) -> float:
+    parts = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_site_has_the_colours_of_the_plots(name):
+    look = plotting.METHODS[name]
+    css = (ROOT / "docs/assets/site.css").read_text()
+    assert f"{look.variable}: light-dark({look.colour}, {look.dark});" in css
+
+
+@pytest.mark.parametrize("width", [None, 1.4])
+def test_a_legend_shows_gaps_of_a_dashed_line_beside_its_mark(width):
+    _, ax = plt.subplots()
+    look = plotting.METHODS["GN"].style | ({"linewidth": width} if width else {})
+    ax.plot([0, 1], [0, 1], "o", label="GN", **look)
+    legend = ax.legend()
+    [handle] = legend.get_lines()
+    assert handle.get_linestyle() == "--"
+    assert handle.get_marker() == "o"
+    length = np.ptp(handle.get_xdata())
+    mark = handle.get_markersize() + handle.get_markeredgewidth()
+    dash, gap = (each * handle.get_linewidth() for each in plotting.DASH)
+    gaps = [(start, start + gap) for start in np.arange(dash, length, dash + gap)]
+    beside = [(length - mark) / 2, (length + mark) / 2]
+    assert any(end <= beside[0] for _, end in gaps)
+    assert any(start >= beside[1] and end <= length for start, end in gaps)
 
 
 def test_a_figure_is_shown_with_its_sentence_and_its_words(monkeypatch):
@@ -74,10 +122,19 @@ def test_a_figure_is_shown_with_its_sentence_and_its_words(monkeypatch):
     assert plt.get_fignums() == []
 
 
-def test_in_a_script_the_sentence_is_printed(monkeypatch, capsys):
+def test_sentences_are_prose_of_a_notebook(monkeypatch):
+    shown = []
+    screen = SimpleNamespace(Markdown=str, display=shown.append)
+    monkeypatch.setattr(plotting, "_display", lambda: screen)
+    plotting.say("It rises.", "By **2**.")
+    assert shown == ["It rises. By **2**."]
+
+
+def test_in_a_script_sentences_are_printed(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "IPython", None)
     plotting.show(curve(), "It rises.")
-    assert capsys.readouterr().out == "It rises.\n"
+    plotting.say("By", "two.")
+    assert capsys.readouterr().out == "It rises.\nBy two.\n"
 
 
 def test_a_path_keeps_its_corners_and_a_tenth_of_a_point():
@@ -101,6 +158,20 @@ def test_a_marker_keeps_its_round_shape():
     path = "M 0 1.5 \nC 0.397805 1.5 0.77937 1.341951 1.06066 1.06066 \nz\n"
     assert plotting._compact(f'<path d="{path}"/>') == (
         '<path d="M 0 1.5 C 0.4 1.5 0.78 1.34 1.06 1.06 z"/>'
+    )
+
+
+def test_marks_that_look_alike_say_so_once():
+    fig, ax = plt.subplots()
+    ax.plot(range(50), "o", color="#123456")
+    ax.set_axis_off()
+    text = plotting.svg(fig)
+    assert text.count("<use") == 50
+    assert text.count("#123456") <= 4
+    one, other = '<use x="1" style="fill: red"/>', '<use x="2" style="fill: blue"/>'
+    assert plotting._share_styles(one + other) == one + other
+    assert plotting._share_styles(one + one + other) == (
+        '<g style="fill: red"><use x="1"/><use x="1"/></g>' + other
     )
 
 

@@ -130,3 +130,26 @@ def test_prose_is_filled_and_other_comments_stay(small_site, caplog):
     page = (small_site.build(site_url="https://a.example/") / "index.html").read_text()
     assert "url     = {https://a.example/}" in page
     assert caplog.records == []
+
+
+def test_a_shared_link_shows_a_title_a_sentence_and_a_picture(small_site):
+    (small_site.root / "notebooks" / "n.py").unlink()
+    small_site.write("docs/index.md", "# Home\n")
+    small_site.write("docs/a.md", "---\ndescription: Words.\n---\n\n# A *page*\n")
+    overrides = str(ROOT / "docs" / "overrides")
+    theme = {"name": "material", "font": False, "custom_dir": overrides}
+    out = small_site.build(theme=theme, site_url="https://a.example/b/")
+    page = (out / "a" / "index.html").read_text()
+    for name, content in {
+        "title": "A page",
+        "description": "Words.",
+        "url": "https://a.example/b/a/",
+        "image": "https://a.example/b/assets/card.png",
+    }.items():
+        assert f'<meta property="og:{name}" content="{content}">' in page
+    assert (out / "assets" / "card.png").read_bytes().startswith(b"\x89PNG")
+    # Without an address of the site there is none for the picture.
+    page = (small_site.build(theme=theme) / "a" / "index.html").read_text()
+    assert 'property="og:title"' in page
+    assert "og:image" not in page
+    assert not (out / "assets" / "card.png").exists()

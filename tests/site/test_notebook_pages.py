@@ -44,6 +44,15 @@ def test_a_fence_is_longer_than_those_in_the_code():
     assert convert(code="s = '''\n````\n'''").markdown.startswith("`````python\n")
 
 
+def test_the_code_of_a_plot_is_folded_and_open_without_script():
+    text = '# %%\nx = 1\n\n# %% tags=["plot"]\nplot(x)\n'
+    page = notebook_pages.convert(jupytext.reads(text, fmt="py:percent"), "n")
+    before, _, folded = page.markdown.partition("<details")
+    assert "x = 1" in before
+    assert folded.startswith(' class="fold" open')
+    assert "```python\nplot(x)\n```" in folded
+
+
 def test_a_placeholder_stands_for_each_output():
     page = convert(
         new_output("stream", text="1 < 2\n"),

@@ -58,7 +58,7 @@ def record(trial, accuracy):
         "seconds": 36.0,
         "surroundings": {"torch": "2.0", "cpu": "A processor"},
         "tests": [],
-        "curve": [],
+        "curve": [[80 * k, 1.0, accuracy] for k in range(1, 101)],
     }
 
 

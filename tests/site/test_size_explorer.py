@@ -87,3 +87,16 @@ def test_sizes_are_chosen_by_keyboard_and_by_touch(browser, visit, site_url):
     phone.touchscreen.tap(box["x"] + box["width"] - 8, box["y"] + box["height"] / 2)
     assert phone.locator(".explorer [data-n=BL]").inner_text() == "32"
     context.close()
+
+
+def test_each_slider_says_what_it_sets(visit, site_url):
+    page = visit.open(site_url + BATCH_CHANNEL_NORM)
+    figure = page.locator(".explorer")
+    for name, value in (
+        ("Samples in the batch, B", "2"),
+        ("Channels, C", "6"),
+        ("Groups, G", "2"),
+        ("Positions, L", "4"),
+    ):
+        slider = figure.get_by_role("slider", name=name, exact=True)
+        assert slider.input_value() == value

@@ -1,0 +1,85 @@
+"""The start page shows real lines and real numbers."""
+
+import io
+from pathlib import Path
+
+import pytest
+from helpers.paths import ROOT
+from PIL import Image
+
+from labml_bcn.experiment.records import read_records
+from labml_bcn.experiment.study import STUDIES
+from website import card, start_page
+from website.study_results import Results
+
+LAYER = '''\
+"""# A layer"""
+
+
+def run(x, mean):
+    # **Centre it**, by [a law](#law).
+    #
+    # $$y = x - \\\\mu$$ {#law}
+    y = x - mean
+    return y
+'''
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "labml_bcn").mkdir()
+    (tmp_path / "labml_bcn" / "layer.py").write_text(LAYER)
+    return tmp_path
+
+
+def test_a_step_is_its_sentence_its_formula_and_its_lines(root):
+    text = start_page.step(root, "layer", "run", "law")
+    assert "**Centre it**, by a law." in text
+    assert "$$y = x - " in text
+    assert "\ny = x - mean\n" in text
+    assert "[Lines 8 to 9](labml_bcn/layer.py#L8)" in text
+
+
+@pytest.mark.parametrize("words", [("layer", "gone", "law"), ("layer", "run", "gone")])
+def test_a_step_that_is_gone_stops_the_build(root, words):
+    with pytest.raises(LookupError, match="no step of"):
+        start_page.step(root, *words)
+
+
+def found(**accuracies: list[float]) -> str:
+    results = Results(STUDIES["cpu"], read_records(ROOT / "docs" / "results" / "cpu"))
+    real = results.main
+
+    class Changed(Results):
+        def main(self, method: str, batch_size: int) -> list[float]:
+            name = method.replace("+", "_")
+            return accuracies.get(name) or real(method, batch_size)
+
+    return start_page.headline(Changed(results.study, results.records))
+
+
+def test_the_headline_says_what_was_recorded():
+    text = found(BN=[10.0, 11.0, 12.0])
+    assert "**11.0%**" in text
+
+
+@pytest.mark.parametrize(
+    ("gn_ws", "verdict"),
+    [
+        ([49.0, 50.0, 51.0], "is below it in every seed"),
+        ([59.0, 60.0, 62.0], "is not told apart from it"),
+        ([71.0, 72.0, 73.0], "is above it in every seed"),
+    ],
+)
+def test_the_headline_compares_seed_by_seed(gn_ws, verdict):
+    assert verdict in found(BCN_WS=[60.0, 61.0, 62.0], GN_WS=gn_ws)
+
+
+def test_the_card_is_a_picture_of_the_size_that_it_states():
+    picture = Image.open(io.BytesIO(card.png()))
+    assert picture.format == "PNG"
+    assert picture.size == (card.WIDTH, card.HEIGHT)
+    template = (ROOT / "docs" / "overrides" / "main.html").read_text()
+    assert f'content="{card.WIDTH}"' in template
+    assert f'content="{card.HEIGHT}"' in template
+    assert card.png() == card.png()
