@@ -20,6 +20,7 @@ from website import (
     notebook_pages,
     reference,
     results_page,
+    scatter_lab,
     speed_page,
     symbol_table,
     works_with_page,
@@ -61,6 +62,7 @@ def _kinds(config: MkDocsConfig) -> Kinds:
         "reference": lambda: reference.markdown(root / "labml_bcn"),
         "symbols": lambda: symbol_table.markdown(facing.book.symbols),
         **results_page.kinds(root / "docs" / "results"),
+        **scatter_lab.kinds(root),
         **speed_page.kinds(root / "docs" / "benchmarks"),
         **works_with_page.kinds(root, config.repo_url),
     }
@@ -71,6 +73,7 @@ def _html_kinds(page: Page) -> Kinds:
     kinds: dict[str, Callable[..., str]] = {
         "figure": norm_diagrams.figure,
         **faults_page.html_kinds(_build.root),
+        **scatter_lab.html_kinds(_build.root),
     }
     if page.file.src_uri in _build.notebooks:
         kinds["output"] = _build.notebooks[page.file.src_uri].output
