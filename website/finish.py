@@ -7,6 +7,12 @@ from pathlib import Path
 
 Address = Callable[[str], str]
 
+# What a figure that can be dragged needs besides the page's own, by its class.
+FIGURES = {
+    "explorer": ("explorer.js",),
+    "scatter-lab": ("scatter_lab.css", "scatter_lab.js"),
+}
+
 
 def finish(html: str, address: Address | None = None) -> str:
     """Return a whole page as it is written.
@@ -16,8 +22,10 @@ def finish(html: str, address: Address | None = None) -> str:
     """
     if address and "<math" in html:
         html = _preload_math_font(html, address)
-    if address and 'class="explorer"' in html:
-        html = _add_script(html, address("assets/explorer.js"))
+    if address:
+        for figure, files in FIGURES.items():
+            if f'class="{figure}"' in html:
+                html = _add_figure(html, files, address)
     return _shorten_margins(_let_names_break(_correct_theme(html)))
 
 
@@ -28,8 +36,16 @@ def _preload_math_font(html: str, address: Address) -> str:
     return html.replace("</title>", f"</title>{link}", 1)
 
 
-def _add_script(html: str, script: str) -> str:
-    return html.replace("</body>", f'<script src="{script}"></script></body>', 1)
+def _add_figure(html: str, files: tuple[str, ...], address: Address) -> str:
+    for name in files:
+        where = address(f"assets/{name}")
+        if name.endswith(".css"):
+            link = f'<link rel="stylesheet" href="{where}">'
+            html = html.replace("</head>", f"{link}</head>", 1)
+        else:
+            script = f'<script src="{where}"></script>'
+            html = html.replace("</body>", f"{script}</body>", 1)
+    return html
 
 
 def _correct_theme(html: str) -> str:

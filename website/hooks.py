@@ -23,6 +23,7 @@ from website import (
     notebook_records,
     reference,
     results_page,
+    scatter_lab,
     search_index,
     speed_page,
     start_page,
@@ -67,6 +68,7 @@ def _kinds(config: MkDocsConfig) -> Kinds:
         "reference": lambda: reference.markdown(root / "labml_bcn"),
         "symbols": lambda: symbol_table.markdown(facing.book.symbols),
         **results_page.kinds(root / "docs" / "results"),
+        **scatter_lab.kinds(root),
         **start_page.kinds(root),
         **speed_page.kinds(root / "docs" / "benchmarks"),
         **works_with_page.kinds(root, config.repo_url),
@@ -79,6 +81,7 @@ def _html_kinds(page: Page) -> Kinds:
         "figure": norm_diagrams.figure,
         **{name: _build.kinds[name] for name in results_page.ANYWHERE},
         **faults_page.html_kinds(_build.root),
+        **scatter_lab.html_kinds(_build.root),
     }
     if page.file.src_uri in _build.notebooks:
         kinds["output"] = _build.notebooks[page.file.src_uri].output

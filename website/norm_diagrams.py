@@ -217,7 +217,7 @@ _REFUSED = {
 
 
 # At once, so that nothing moves once the page is there.
-_SHOW_FORM = (
+SHOW_FORM = (
     "<script>document.currentScript.previousElementSibling.hidden = false</script>"
 )
 
@@ -234,7 +234,7 @@ def size_explorer() -> str:
     first = _count_sentence(sizes, _FIRST_STEP, "BL")
     second = _count_sentence(sizes, _SECOND_STEP, "DL")
     return (
-        f'<figure class="explorer"><form hidden>{controls}</form>{_SHOW_FORM}'
+        f'<figure class="explorer"><form hidden>{controls}</form>{SHOW_FORM}'
         f"<figcaption>{_CAPTION}</figcaption>"
         '<div class="steps" aria-live="polite" aria-atomic="true">'
         f"<div>{_sample_grids(sizes, ESTIMATE)}{first}</div>"
