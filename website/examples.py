@@ -32,7 +32,13 @@ SIZES = [
 ]
 
 # D channels make a group, I weights a filter.
-DERIVED = {"D": "C // G", "I": "C * K", "B·C": "B * C", "2·C·(B+1)": "2 * C * (B + 1)"}
+DERIVED = {
+    "D": "C // G",
+    "I": "C * K",
+    "B·C": "B * C",
+    "D·L": "C // G * L",
+    "2·C·(B+1)": "2 * C * (B + 1)",
+}
 
 
 def batch_norm(B, C, L):
