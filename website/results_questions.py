@@ -31,6 +31,8 @@ def below_chance(asked: Results, study: Results) -> str:
     again = asked.accuracies(trials)
     tables = [asked.record(trial)["looks"]["evaluation"] for trial in trials]
     few = [_share_of_three(table["confusion"]) for table in tables]
+    unknown = " Why it is less often in each of these runs, we do not know."
+    is_below = max(again + study.main("BN+WS", 1)) < 100 * GUESSING
     examples = [_worst_mistake(table["confusion"]) for table in tables]
     return (
         f"BN+WS at batch size 1 has {spread(study.main('BN+WS', 1))} in evaluation;"
@@ -42,7 +44,7 @@ def below_chance(asked: Results, study: Results) -> str:
         f" get {min(few):.0f} to {max(few):.0f}% of all answers, by seed, and whole"
         f" classes go to a wrong one: {'; '.join(examples)}. What is consistently wrong"
         " may be right less often than a guess, or more often."
-    )
+    ) + unknown * is_below
 
 
 def _share_of_three(confusion: list[list[int]]) -> float:

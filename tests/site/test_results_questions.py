@@ -85,6 +85,10 @@ def test_what_is_below_chance_is_told_by_its_answers(study):
     assert said.count(wrong) == 3
     assert spread([50] * 3) in said
     assert spread(study.main("BN+WS", 1)) in said
+    assert "we do not know" not in said
+    low = LEVELS | {"BN+WS": 0.05}
+    said = results_questions.below_chance(asked(low), results(low))
+    assert said.endswith("in each of these runs, we do not know.")
 
 
 def test_the_first_half_alone_is_compared_with_the_whole(study):
