@@ -37,13 +37,13 @@ def below_chance(asked: Results, study: Results) -> str:
     return (
         f"BN+WS at batch size 1 has {spread(study.main('BN+WS', 1))} in evaluation;"
         f" the same commands, run again with the kernels, {spread(again)}. Guessing"
-        f" would be {GUESSING:.0%}. But the network does not guess, and it has"
-        " forgotten nothing: in training mode the same weights get"
+        f" would be {GUESSING:.0%}. But the network does not guess, and its weights are"
+        " good: in training mode they get"
         f" {spread(asked.looks(trials, 'training'))} of the test images right. In"
-        " evaluation its answers are consistent, and wrong. Three of the ten classes"
-        f" get {min(few):.0f} to {max(few):.0f}% of all answers, by seed, and whole"
-        f" classes go to a wrong one: {'; '.join(examples)}. What is consistently wrong"
-        " may be right less often than a guess, or more often."
+        " evaluation the answers are few and consistent, and wrong. Three of the ten"
+        f" classes get {min(few):.0f} to {max(few):.0f}% of all answers, by seed, and"
+        f" classes go to a wrong one as a whole: {'; '.join(examples)}. What is"
+        " consistently wrong may be right less often than a guess, or more often."
     ) + unknown * is_below
 
 

@@ -14,7 +14,17 @@ from website import results_page, results_questions
 from website.study_results import Results, is_above, spread
 
 ASKED = STUDIES["questions"]
+PAGE = " ".join((ROOT / "docs" / "results.md").read_text().split())
 USE = " ".join((ROOT / "docs" / "use.md").read_text().split())
+
+
+def recorded():
+    """The questions and the comparison, as they were recorded."""
+    folder = results_page.FOLDER
+    return (
+        Results(ASKED, read_records(folder / "questions"), "questions"),
+        Results(STUDIES["cpu"], read_records(folder / "cpu")),
+    )
 
 
 def looks(evaluation, training, anew, anew64):
@@ -133,7 +143,7 @@ def test_use_it_says_how_long_a_start_is_remembered():
 
 
 def test_what_the_pages_say_of_rescue_was_recorded():
-    found = Results(ASKED, read_records(results_page.FOLDER / "questions"), "questions")
+    found, _ = recorded()
     assert "other statistics do not rescue it" in USE
     for method in ("BN", "BN+WS"):
         trials = found.question(method, 1)
@@ -142,6 +152,37 @@ def test_what_the_pages_say_of_rescue_was_recorded():
         for way in ("evaluation", "anew", "anew64"):
             assert is_above(ways["training"], ways[way])
             assert mean(ways[way]) < 15
+
+
+def test_what_the_pages_say_of_momentum_and_start_was_recorded():
+    found, study = recorded()
+    assert "0.001 was not below 0.01 from either start" in USE
+    for label in ("r0.001", "r0.001-warm"):
+        slow = found.accuracies(found.question("BCN+WS", 2, label))
+        assert not is_above(study.main("BCN+WS", 2), slow)
+
+
+def test_what_the_page_says_of_the_first_half_was_recorded():
+    found, study = recorded()
+    assert "So it does not blow up, in six layers and 8,000 images" in PAGE
+    assert all(record["accuracy"] is not None for record in found.records.values())
+    assert "without weight standardization it is a lot; with it, little" in PAGE
+    lost = {}
+    for method, size in (("EstBN", 1), ("EstBN", 2), ("EstBN+WS", 2)):
+        half = found.accuracies(found.question(method, size))
+        whole = study.main(method.replace("EstBN", "BCN"), size)
+        lost[method, size] = mean(whole) - mean(half)
+        assert method == "EstBN+WS" or is_above(whole, half)
+    assert min(lost["EstBN", 1], lost["EstBN", 2]) > 10
+    assert lost["EstBN+WS", 2] < 3
+    half, whole = (
+        found.accuracies(found.question(method, 2, f"lr{HIGH}"))
+        for method in ("EstBN", "BCN")
+    )
+    assert "there EstBN hardly learns, while BCN does" in PAGE
+    assert mean(half) < 20 < 30 < mean(whole)
+    [usual] = [q.lr for q in ASKED.questions if q[:2] == ("EstBN", 2) and not q.label]
+    assert f"a rate {HIGH / usual:.0f} times that of the comparison" in PAGE
 
 
 def test_code_on_the_pages_has_the_momentum_that_they_advise():
