@@ -144,8 +144,8 @@ def is_picture(output: Mapping[str, Any]) -> bool:
 
 def _sentence() -> dict[str, Any]:
     words = (
-        "*A picture of the images stands here. Recorded outputs hold none: run the"
-        " notebook to see it.*"
+        "*Here the notebook shows images. Recorded outputs hold no picture: run the"
+        " notebook to see them.*"
     )
     return {
         "output_type": "display_data",

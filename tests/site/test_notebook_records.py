@@ -66,7 +66,7 @@ def test_no_record_holds_a_picture_or_much_text():
 def test_what_has_pixels_is_left_out_of_a_record(output):
     [kept] = notebook_records.without_pictures([output])
     assert list(kept["data"]) == ["text/markdown"]
-    assert "Recorded outputs hold none" in kept["data"]["text/markdown"]
+    assert "Recorded outputs hold no picture" in kept["data"]["text/markdown"]
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_a_record_says_what_made_it_and_leaves_pictures_out(results):
     assert "iVBORw0KGgo=" not in json.dumps(record)
     [[printed, picture]] = record["outputs"]
     assert printed["text"] == "on images"
-    assert "Recorded outputs hold none" in picture["data"]["text/markdown"]
+    assert "Recorded outputs hold no picture" in picture["data"]["text/markdown"]
 
 
 def test_recording_needs_images(monkeypatch, capsys):
