@@ -387,7 +387,7 @@ for name, pair in shares.items():
 # the channel in its group. Do the shifts make zeros, or take zeros away?
 
 
-# %%
+# %% tags=["say"]
 def verb(pair):
     before, after = (share.mean().item() for share in pair.flip(0))
     if abs(after - before) < 0.02:
@@ -405,7 +405,7 @@ plotting.say(
 # %% [markdown]
 # ## What came out
 
-# %%
+# %% tags=["say"]
 last = {name: found[-1] for name, found in silent.items()}
 uneven = {name: sum(u for _, u in w[-1]) / len(w[-1]) for name, w in windows.items()}
 some = [f"{name} {share:.1%}" for name, share in last.items() if share]

@@ -97,8 +97,8 @@ def _recorded(record: Record, changed: bool) -> str:
         f"This site was built without CIFAR-10. What stands below the code was"
         f" [recorded](../notebook_outputs/{name}.json) on {day}, on"
         f" {record['images']}, at commit `{record['commit'][:12]}`, with torch"
-        f" {made_with['torch']} on {made_with['cores']} cores of"
-        f" {made_with['cpu']}. {RUN_IT}{since}",
+        f" {made_with['torch']} ({made_with['cpu']}, {made_with['cores']} cores)."
+        f" {RUN_IT}{since}",
     )
 
 
