@@ -256,7 +256,7 @@ plotting.show(
 # in it.
 
 
-# %%
+# %% tags=["say"]
 def compare(one, other, what):
     """A sentence on what changes from one variant to the other."""
     gain = runs[one].accuracy - runs[other].accuracy

@@ -107,12 +107,13 @@ assert reached["GN"][0] > 0
 # %% [markdown]
 # Behind **batch norm** both are exactly 0. Each channel has statistics of its
 # own, so that a silent one takes part in nothing: whatever its filter is, the
-# network computes the same, and no gradient brings it back.
+# network computes the same, and no gradient brings it back. (The cell would
+# fail otherwise.)
 #
 # Behind **group norm** neither is 0. The silent channel gives nothing to the
 # next layer, but its values are still counted in the mean and the variance of
-# its group. So the group's other channels move with it, and a gradient, a
-# small one, comes back through them. The same holds for **batch-channel
+# its group. So the group's other channels move with it, and a gradient, if a
+# smaller one, comes back through them. The same holds for **batch-channel
 # norm**, whose second half is a group norm. There, a silent channel is not
 # out of reach. It is slow.
 #
@@ -383,10 +384,10 @@ for name, pair in shares.items():
 # Beside each mean stands the range in which nine of ten channels lie. What
 # differs from one half without the shift is the shape of the channel's values
 # (a mean of zero is no median of zero), and under group norm the height of
-# the channel in its group.
+# the channel in its group. Do the shifts make zeros, or take zeros away?
 
 
-# %%
+# %% tags=["say"]
 def verb(pair):
     before, after = (share.mean().item() for share in pair.flip(0))
     if abs(after - before) < 0.02:
@@ -404,7 +405,7 @@ plotting.say(
 # %% [markdown]
 # ## What came out
 
-# %%
+# %% tags=["say"]
 last = {name: found[-1] for name, found in silent.items()}
 uneven = {name: sum(u for _, u in w[-1]) / len(w[-1]) for name, w in windows.items()}
 some = [f"{name} {share:.1%}" for name, share in last.items() if share]

@@ -219,7 +219,7 @@ assert first["GN+WS"][1] < 0.8 * first["GN"][1]
 # said than is known.
 
 
-# %%
+# %% tags=["say"]
 def effect(found, norm):
     """Which way standardized weights move the change along a step, and how far."""
     share = found[f"{norm}+WS"][1] / found[norm][1] - 1

@@ -392,7 +392,7 @@ print("exported, at another size:", list(program(torch.randn(1, 3, 48, 40)).shap
 # ## What came out
 
 
-# %%
+# %% tags=["say"]
 def beside(one, other):
     """How one way compares to another, in words."""
     if min(accuracy[one]) > max(accuracy[other]):

@@ -11,6 +11,7 @@ notebook on the stand-in. Either page says below its title what it shows.
 
 import argparse
 import json
+import subprocess
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -97,8 +98,8 @@ def _recorded(record: Record, changed: bool) -> str:
         f"This site was built without CIFAR-10. What stands below the code was"
         f" [recorded](../notebook_outputs/{name}.json) on {day}, on"
         f" {record['images']}, at commit `{record['commit'][:12]}`, with torch"
-        f" {made_with['torch']} on {made_with['cores']} cores of"
-        f" {made_with['cpu']}. {RUN_IT}{since}",
+        f" {made_with['torch']} ({made_with['cpu']}, {made_with['cores']} cores)."
+        f" {RUN_IT}{since}",
     )
 
 
@@ -144,8 +145,8 @@ def is_picture(output: Mapping[str, Any]) -> bool:
 
 def _sentence() -> dict[str, Any]:
     words = (
-        "*A picture of the images stands here. Recorded outputs hold none: run the"
-        " notebook to see it.*"
+        "*Here the notebook shows images. Recorded outputs hold no picture: run the"
+        " notebook to see them.*"
     )
     return {
         "output_type": "display_data",
@@ -169,6 +170,11 @@ def make(results: ResultCache, path: Path, images: str, commit: str) -> Record:
     }
 
 
+def _are_notebooks_changed() -> bool:
+    words = ["git", "-C", str(ROOT), "status", "--porcelain", "--", "notebooks"]
+    return bool(subprocess.run(words, capture_output=True, check=True).stdout)
+
+
 def main() -> None:
     """Record the notebooks' outputs on CIFAR-10."""
     from labml_bcn.experiment import cifar10, records
@@ -188,10 +194,10 @@ def main() -> None:
             " LABML_BCN_DATA to a folder that holds cifar-10-batches-bin, or"
             " LABML_BCN_DOWNLOAD=1 to download it (170 MB)."
         )
-    if not commit or commit.endswith("-changed"):
+    if not commit or commit.endswith("-changed") or _are_notebooks_changed():
         parser.error(
-            "a record names the commit that made it, and labml_bcn/ differs from"
-            " every commit. Commit the changes, then record."
+            "a record names the commit that made it, and labml_bcn/ or notebooks/"
+            " differ from the last one. Commit the changes, then record."
         )
     images = cifar10.read(results.data).source
     for name in names:

@@ -11,7 +11,12 @@ from pathlib import Path
 
 from labml_bcn.experiment.records import read_records
 from labml_bcn.experiment.study import STUDIES
-from website import results_plots, results_sentences, results_tables
+from website import (
+    results_plots,
+    results_questions,
+    results_sentences,
+    results_tables,
+)
 from website.study_results import Results
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -28,6 +33,7 @@ KINDS: dict[str, Callable[[Results], str]] = {
         results_plots.gap,
         results_sentences.gap_sentence,
         results_sentences.gap_closes,
+        results_sentences.last_images,
         results_tables.gap_table,
         results_sentences.papers,
         results_sentences.versus,
@@ -44,6 +50,19 @@ KINDS: dict[str, Callable[[Results], str]] = {
         results_sentences.error,
     )
 }
+# What compares the questions' runs with the study's: both are given.
+ANSWERS: dict[str, results_questions.Answer] = {
+    each.__name__: each
+    for each in (
+        results_questions.below_chance,
+        results_questions.rescue,
+        results_questions.rescue_answer,
+        results_questions.alone,
+        results_questions.alone_answer,
+        results_questions.starts,
+        results_questions.starts_answer,
+    )
+}
 
 # What an annotated page may ask for, too: HTML, or words without marks.
 ANYWHERE = ("gap", "gap_sentence")
@@ -56,12 +75,17 @@ def kinds(folder: Path) -> dict[str, Callable[[str], str]]:
     def load(name: str) -> Results:
         if name not in STUDIES:
             raise LookupError(f"there is no study {name!r}, only {', '.join(STUDIES)}")
-        return Results(STUDIES[name], read_records(folder / name))
+        return Results(STUDIES[name], read_records(folder / name), name)
 
     def on_study(make: Callable[[Results], str]) -> Callable[[str], str]:
         return lambda name: make(load(name))
 
-    return {kind: on_study(make) for kind, make in KINDS.items()}
+    def beside_study(make: results_questions.Answer) -> Callable[[str], str]:
+        return lambda name: make(load(name), load("cpu"))
+
+    return {kind: on_study(make) for kind, make in KINDS.items()} | {
+        kind: beside_study(make) for kind, make in ANSWERS.items()
+    }
 
 
 def main() -> None:

@@ -91,7 +91,7 @@ def gap(results: Results) -> str:
     top = len(order) - 1
     ax.vlines(100 * GUESSING, -0.6, top + 0.4, plotting.TEXT, (0, (1, 3)), lw=0.8)
     for y, method in enumerate(reversed(order)):
-        _draw_gap(ax, y, *map(mean, found[method]), method)
+        _draw_gap(ax, y, found[method], method)
     _name_marks(ax, top, *map(mean, found[order[0]]))
     ax.set_yticks(range(len(order)), list(reversed(order)))
     ax.tick_params(axis="y", length=0)
@@ -109,7 +109,10 @@ def gap(results: Results) -> str:
     )
 
 
-def _draw_gap(ax: Axes, y: int, training: float, tested: float, method: str) -> None:
+def _draw_gap(
+    ax: Axes, y: int, pair: tuple[list[float], list[float]], method: str
+) -> None:
+    training, tested = map(mean, pair)
     look = plotting.METHODS[method].style
     ax.plot([training, tested], [y, y], marker="o", markevery=[0], **look)
     ax.plot(tested, y, "|", color=look["color"], markersize=13, markeredgewidth=3)

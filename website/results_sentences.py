@@ -144,7 +144,9 @@ def gap_sentence(results: Results) -> str:
             " mode, seed for seed."
         )
     pairs = [tuple(map(mean, results.gap(method, 1))) for method in low]
-    learned, tested = (_list([f"{x:.1f}" for x in xs]) for xs in zip(*pairs))
+    learned, tested = (
+        _list([f"{x:.1f}" for x in xs]) for xs in zip(*pairs, strict=True)
+    )
     others = {
         method: mean(tested) - mean(training)
         for method in results.study.methods
@@ -178,6 +180,11 @@ def gap_closes(results: Results) -> str:
         f"{said} From there on no method is lower in evaluation than in training mode,"
         " seed for seed."
     )
+
+
+def last_images(results: Results) -> str:
+    """Return how many training images the accuracy in training mode is of."""
+    return f"{results.last_images:,}"
 
 
 def versus(results: Results) -> str:

@@ -111,10 +111,10 @@ def sweep(results: Results) -> str:
 def commands(results: Results) -> str:
     """Return the command of each trial, folded, a fold a method."""
     folds = []
-    for method in results.study.methods:
+    for method in dict.fromkeys(trial.method for trial in results.trials):
         text = "\n".join(
             f"{_record_link(results, trial)}\n{html.escape(trial.command)}"
-            for part in ("main", "sweep", "ablation")
+            for part in ("main", "sweep", "ablation", "question")
             for trial in results.trials
             if (trial.part, trial.method) == (part, method)
         )
@@ -127,7 +127,7 @@ def commands(results: Results) -> str:
 
 def _record_link(results: Results, trial: Trial) -> str:
     name = results.record(trial)["name"]
-    return f'<a href="cpu/{name}.json">{name}</a>'
+    return f'<a href="{results.name}/{name}.json">{name}</a>'
 
 
 def facts(results: Results) -> str:

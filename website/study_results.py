@@ -19,11 +19,13 @@ LAST = 12
 class Results:
     """A study and its records.
 
-    What is made of a trial without a record ends with a `ValueError`.
+    What is made of a trial without a record ends with a `ValueError`. `name` is that of
+    the study, and of the folder with the records.
     """
 
     study: Study
     records: Records
+    name: str = "cpu"
 
     def record(self, trial: Trial) -> Values:
         """Return the record of a trial."""

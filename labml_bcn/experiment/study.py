@@ -356,7 +356,6 @@ QUESTIONS = (
     Question("EstBN", 2, HIGH, f"lr{HIGH}"),
     Question("BCN", 2, HIGH, f"lr{HIGH}"),
     # What does it cost that an estimate starts at 0 and 1?
-    Question("BCN+WS", 2, 0.001, "warm", WARM),
     Question("BCN+WS", 2, 0.001, "r0.001", SLOW),
     Question("BCN+WS", 2, 0.001, "r0.001-warm", SLOW | WARM),
 )

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from helpers.runs import images, read_last_checkpoint
+from helpers.runs import images, read_last_checkpoint, read_lines
 from torch.nn import functional as F
 
 from labml_bcn import update_statistics
@@ -41,7 +41,7 @@ def found(folder):
 
 
 def test_evaluation_is_what_the_run_has_ended_with(run, images):
-    tests = [json.loads(line) for line in (run / "metrics.jsonl").open()]
+    tests = read_lines(run / "metrics.jsonl")
     accuracy = [t["test_accuracy"] for t in tests if "test_accuracy" in t][-1]
     assert found(run)["evaluation"]["accuracy"] == accuracy
 
@@ -69,9 +69,7 @@ def test_anew_is_update_statistics_and_then_evaluation(
     data, model = cifar10.read(images), network(run)
     batches = shuffled_batches(data, size, seed=0)
     count = len(data.train_images) // size
-    update_statistics(
-        model, (data.standardize(next(batches)[0]) for _ in range(count))
-    )
+    update_statistics(model, (data.standardize(next(batches)[0]) for _ in range(count)))
     assert found(run)[way]["accuracy"] == evaluate(model, data)
 
 

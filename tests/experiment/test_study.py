@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.paths import ROOT
 from helpers.processes import start
 from helpers.runs import clean_environment, images, read_last_checkpoint, read_lines
 
@@ -37,6 +38,7 @@ from labml_bcn.experiment.study import (
     METHODS,
     MICRO,
     STUDIES,
+    Question,
     Study,
     learning_rate,
     main,
@@ -160,6 +162,31 @@ def test_one_seed_of_all_methods_at_batch_size_two_comes_first():
     assert all("-s0" in name for name in names[:98])
 
 
+def test_questions_change_no_more_than_they_ask():
+    """Each run is one of the comparison, but for what its question changes."""
+    records = read_records(ROOT / "docs" / "results" / "cpu")
+    asked = STUDIES["questions"]
+    names = {trial.name for trial in plan(asked, {})}
+    assert len(names) == len(asked.questions) * len(asked.seeds)
+    for question in asked.questions:
+        whole = question.method.replace("EstBN", "BCN")
+        for trial, usual in zip(
+            asked.ask(question),
+            CPU.main(whole, question.batch_size, records),
+            strict=True,
+        ):
+            asked_for = set(question.settings)
+            asked_for |= {"norm"} if whole != question.method else set()
+            asked_for |= {"lr"} if "lr" in question.label else set()
+            changed = trial.settings.items() ^ usual.settings.items()
+            assert {name for name, _ in changed} == asked_for
+
+
+def test_one_seed_of_all_questions_comes_first():
+    seeds = [trial.settings["seed"] for trial in plan(STUDIES["questions"], {})]
+    assert seeds == sorted(seeds)
+
+
 # --- Learning rates ---------------------------------------------------------
 
 
@@ -269,6 +296,22 @@ def test_a_record_holds_settings_images_versions_and_weights(whole, images):
         text = path.read_text()
         assert sys.prefix not in text
         assert str(images) not in text
+
+
+@pytest.mark.slow
+def test_a_study_that_looks_records_what_it_sees(images, monkeypatch, capsys):
+    asked = replace(TINY, methods=(), ablated=None, looks=True)
+    asked = replace(asked, questions=(Question("BN", 1, 0.01),))
+    monkeypatch.setitem(STUDIES, "questions", asked)
+    words = ["--study", "questions", "--data", str(images), "--results", "records"]
+    assert main(words) == 0
+    [(name, record)] = read_records(Path("records")).items()
+    assert record["looks"]["evaluation"]["accuracy"] == record["accuracy"]
+    assert record["looks"].keys() == {"evaluation", "training", "anew", "anew64"}
+    assert main([*words, "--check", name]) == 0
+    assert f"{name}: the same, bit for bit" in capsys.readouterr().out
+    other = record | {"looks": {}}
+    assert compare_records(record, other) == ["looks"]
 
 
 @pytest.mark.slow
@@ -748,7 +791,7 @@ def test_help_explains_every_option_and_its_examples_parse():
         assert all(name in text for name in action.option_strings)
     lines = study_options.EPILOG.splitlines()
     examples = [shlex.split(line) for line in lines if "python -m" in line]
-    assert len(examples) == 6
+    assert len(examples) == 7
     for words in examples:
         study_options.parser(STUDIES).parse_args(words[words.index("-m") + 2 :])
 

@@ -15,6 +15,8 @@ METHODS = [
     ("gn", True),
     ("bcn", False),
     ("bcn", True),
+    ("estbn", False),
+    ("estbn", True),
     ("none", False),
 ]
 

@@ -86,7 +86,7 @@ def test_mkdocs_renders_a_notebook_like_any_page(small_site):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("Bad $\\frac{$.", "Error reading page 'notebooks/n.py': line 3: Expected"),
+        ("Bad $\\frac{$.", "Error reading page 'notebooks/n.py': line 10: Expected"),
         ("[gone](gone.py)", "'notebooks/n.py' contains a link 'gone.py'"),
         ("[gone](../code.py#Gone)", "does not contain an anchor '#Gone'"),
     ],

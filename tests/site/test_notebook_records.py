@@ -12,6 +12,7 @@ from mkdocs.exceptions import PluginError
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
+from labml_bcn.experiment import runner
 from labml_bcn.experiment.records import read_records, write_record
 from website import notebook_records, notebook_results
 from website.notebook_records import is_picture
@@ -66,7 +67,7 @@ def test_no_record_holds_a_picture_or_much_text():
 def test_what_has_pixels_is_left_out_of_a_record(output):
     [kept] = notebook_records.without_pictures([output])
     assert list(kept["data"]) == ["text/markdown"]
-    assert "Recorded outputs hold none" in kept["data"]["text/markdown"]
+    assert "Recorded outputs hold no picture" in kept["data"]["text/markdown"]
 
 
 @pytest.mark.parametrize(
@@ -195,7 +196,7 @@ def test_a_record_says_what_made_it_and_leaves_pictures_out(results):
     assert "iVBORw0KGgo=" not in json.dumps(record)
     [[printed, picture]] = record["outputs"]
     assert printed["text"] == "on images"
-    assert "Recorded outputs hold none" in picture["data"]["text/markdown"]
+    assert "Recorded outputs hold no picture" in picture["data"]["text/markdown"]
 
 
 def test_recording_needs_images(monkeypatch, capsys):
@@ -204,3 +205,17 @@ def test_recording_needs_images(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         notebook_records.main()
     assert "LABML_BCN_DATA to a folder that holds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("changed", ["labml_bcn", "notebooks"])
+def test_a_record_is_made_by_a_commit(monkeypatch, capsys, tmp_path, changed):
+    commit = "c0ffee" + "-changed" * (changed == "labml_bcn")
+    monkeypatch.setattr(sys, "argv", ["notebook_records"])
+    monkeypatch.setattr(notebook_results, "find_data", lambda: tmp_path)
+    monkeypatch.setattr(runner, "current_commit", lambda: commit)
+    monkeypatch.setattr(
+        notebook_records, "_are_notebooks_changed", lambda: changed == "notebooks"
+    )
+    with pytest.raises(SystemExit):
+        notebook_records.main()
+    assert "Commit the changes, then record" in capsys.readouterr().err

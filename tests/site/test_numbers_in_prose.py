@@ -1,0 +1,57 @@
+"""Numbers that README and "Use it" have typed, beside what they stand on."""
+
+import inspect
+import re
+
+from helpers.paths import ROOT
+
+from labml_bcn import BatchChannelNorm, convert
+from labml_bcn.checkpoints import SOURCES
+from labml_bcn.experiment.records import read_records
+from labml_bcn.experiment.study import STUDIES
+
+README = " ".join((ROOT / "README.md").read_text().split())
+USE = " ".join((ROOT / "docs" / "use.md").read_text().split())
+WORDS = {3: "three", 5: "five", 7: "Seven"}
+
+
+def default(function, name):
+    """The default of an argument."""
+    return inspect.signature(function).parameters[name].default
+
+
+def test_the_readme_says_what_was_run():
+    grid = STUDIES["cpu"]
+    records = read_records(ROOT / "docs" / "results" / "cpu")
+    images = {r["counts"]["train"] for r in records.values()}
+    assert f"a {max(images):,}-image part of CIFAR-10" in README
+    assert f"{grid.images:,} images seen" in README
+    methods, sizes, seeds = (
+        WORDS[len(each)] for each in (grid.methods, grid.batch_sizes, grid.seeds)
+    )
+    assert f"{methods} normalizations at {sizes} batch sizes, {seeds} seeds" in README
+    assert "more than two hundred training runs" in README
+    assert len(records) > 200
+
+
+def test_the_default_momenta_are_those_that_the_pages_name():
+    assert default(BatchChannelNorm, "momentum") == 0.1
+    assert "layer's own default for the momentum is labml's 0.1" in README
+    assert "**`momentum=0.1`**, the layer's own default" in USE
+    assert default(convert, "momentum") == 0.01
+    assert default(convert, "variance_around") == "running_mean"
+    assert 'variance_around="running_mean"`** is for one or two images a' in USE
+    assert "and what `convert` sets" in USE
+
+
+def test_32_groups_fit_none_of_the_channels_that_use_it_names():
+    [named] = re.findall(r"32 fit none of ([\d, or]+) channels", USE)
+    channels = [int(number) for number in re.findall(r"\d+", named)]
+    assert len(channels) == 7
+    assert all(count % 32 for count in channels)
+
+
+def test_the_eps_of_other_sources_is_what_use_it_says():
+    assert "timm has $10^{-6}$, BiT $10^{-10}$" in USE
+    assert SOURCES["timm_std_conv"].eps == 1e-6
+    assert SOURCES["bit"].eps == 1e-10
