@@ -148,7 +148,8 @@ def describe(settings: Settings) -> str:
     """Return the method in a few words, with the options that were given."""
     words = [settings.model, settings.norm]
     words += ["ws"] if settings.ws else []
-    for name in ("groups", "momentum", "estimate", "variance_around"):
+    own = ("groups", "momentum", "estimate", "variance_around", "warm_start")
+    for name in own:
         value = getattr(settings, name)
         if value is not None:
             words.append(f"{name}={value}")

@@ -103,11 +103,13 @@ def test_the_function_keeps_its_keywords_and_defaults():
 
 
 def test_every_setting_reaches_what_it_is_for():
-    # What is no argument of these decides about images, threads or processes.
+    # What is no argument of these decides about images, threads or processes, or what
+    # the statistics are before the first step.
     functions = (train.train, vgg.build, vgg.conv_block)
     settings = Settings()
     passed = settings.arguments_of(*functions).keys() | {"model"}
     others = {"threads", "hold_out", "sync_statistics", "processes", "digest"}
+    others |= {"warm_start"}
     assert passed | others == {f.name for f in dataclasses.fields(settings)}
 
 
@@ -126,7 +128,7 @@ def test_a_function_is_given_the_settings_that_it_has_defaults_for():
     ("name", "value", "words"),
     [
         ("model", "big", "one of vgg, small, got 'big'"),
-        ("norm", "ln", "one of bn, gn, bcn, none, got 'ln'"),
+        ("norm", "ln", "one of bn, gn, bcn, estbn, none, got 'ln'"),
         ("variance_around", "mean", "one of batch_mean, running_mean"),
         ("optimizer", "lion", "one of sgd, adam"),
         ("schedule", "step", "one of onecycle, cosine, constant"),

@@ -168,7 +168,7 @@ def test_building_leaves_the_global_random_state_alone():
     ("options", "message"),
     [
         ({"model": "big"}, r"model must be one of vgg, small, got 'big'"),
-        ({"norm": "ln"}, r"norm must be one of bn, gn, bcn, none, got 'ln'"),
+        ({"norm": "ln"}, r"norm must be one of bn, gn, bcn, estbn, none, got 'ln'"),
         ({"norm": "bn", "groups": 4}, r"'bn' has no groups.*gn or bcn"),
         ({"norm": "gn", "momentum": 0.1}, r"'gn' has no momentum.*bn or bcn"),
         ({"norm": "bn", "estimate": True}, r"'bn' has no estimate"),
