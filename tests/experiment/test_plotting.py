@@ -3,6 +3,7 @@
 import io
 import re
 import sys
+from itertools import combinations
 from types import SimpleNamespace
 
 import matplotlib as mpl
@@ -82,9 +83,52 @@ def contrast(one: str, other: str) -> float:
 
 
 def luminance(colour: str) -> float:
+    return float(linear(colour) @ [0.2126, 0.7152, 0.0722])
+
+
+def linear(colour: str) -> np.ndarray:
     parts = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
-    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
-    return float(linear @ [0.2126, 0.7152, 0.0722])
+    return np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+
+
+# What eyes without one kind of cone make of linear red, green and blue (Machado,
+# Oliveira and Fernandes, 2009).
+EYES = {
+    "all cones": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "protanopia": [
+        [0.152, 1.053, -0.205],
+        [0.115, 0.786, 0.099],
+        [-0.004, -0.048, 1.052],
+    ],
+    "deuteranopia": [
+        [0.367, 0.861, -0.228],
+        [0.280, 0.673, 0.047],
+        [-0.012, 0.043, 0.969],
+    ],
+    "tritanopia": [
+        [1.256, -0.077, -0.179],
+        [-0.078, 0.931, 0.148],
+        [0.005, 0.691, 0.304],
+    ],
+}
+
+
+@pytest.mark.parametrize("scheme", ["colour", "dark"])
+@pytest.mark.parametrize("eye", EYES)
+def test_methods_that_share_a_plot_are_told_apart_by_all_eyes(eye, scheme):
+    compared = [plotting.METHODS[name] for name in ("BN", "GN", "BCN plain", "BCN")]
+    seen = [
+        lab(np.array(EYES[eye]) @ linear(getattr(look, scheme))) for look in compared
+    ]
+    for one, other in combinations(seen, 2):
+        assert np.linalg.norm(one - other) > 15
+
+
+def lab(rgb: np.ndarray) -> np.ndarray:
+    """A colour in CIELAB, where a distance of 2 can just be seen."""
+    to_xyz = [[0.434, 0.376, 0.190], [0.213, 0.715, 0.072], [0.018, 0.109, 0.873]]
+    x, y, z = np.cbrt(np.array(to_xyz) @ rgb.clip(0, 1))
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
 @pytest.mark.parametrize("name", METHODS)
