@@ -27,6 +27,8 @@ SHARED = (
     "literate.css",
     "literate.js",
     "symbols.js",
+    "stepthrough.css",
+    "stepthrough.js",
     "stix-two-math.woff2",
     "OFL-LICENSE.txt",
 )
@@ -94,6 +96,9 @@ def _search_text(body: str) -> str:
     # An index wants a flat page: Material's search ends a section where the
     # element around its heading ends, and code would belong to no heading.
     body = re.sub(r"<math\b.*?</math>", " ", body, flags=re.DOTALL)
+    body = re.sub(
+        r'<figure class="stepper">.*?</figure>', "", body, flags=re.DOTALL
+    )
     body = re.sub(r'<span class="proof">.*?</span>', "", body)
     body = re.sub(r"<a class=\"headerlink\".*?</a>", "", body)
     body = re.sub(r"<i [^>]*aria-hidden.*?</i>", "", body)
@@ -135,6 +140,7 @@ class _LaidOutRow:
     note: str
     more: str | None = None
     lines: Sequence[dict[str, Any]] = ()
+    below: str = ""
 
 
 class _PageBuilder:
@@ -219,10 +225,12 @@ class _PageBuilder:
             long = " long" * (len(plain_text(note)) > LONG)
             return _LaidOutRow(f"row wide{long}", note)
         lines = list(self._lines(row.code))
+        below = "".join(f.below(row.code) for f in self.features)
         split = _find_reference(note) if _is_tall(row) else None
         if split is None:
-            return _LaidOutRow("row", note, lines=lines)
-        return _LaidOutRow("row tall", note[:split], note[split:], lines)
+            return _LaidOutRow("row", note, lines=lines, below=below)
+        more = note[split:]
+        return _LaidOutRow("row tall", note[:split], more, lines, below)
 
     def _note(self, row: Row) -> str:
         """Return a row's note, with its headings fitted into the page."""
