@@ -17,35 +17,62 @@ channels, as group norm and layer norm do. That costs something, and
 batch-channel normalization is the answer to what it costs.
 
 **What channel-only normalization gives up.** A ReLU whose input is always
-negative gives 0 for every image. Its neuron is eliminated, and no gradient
-brings it back. The points of a training run where neurons are consistently
-deactivated are called *elimination singularities*; they form degenerate
-regions of the loss landscape, and training that comes near them is slow and
-ends worse. Batch norm stays away from them by design: each channel is
-centred over the batch, so about half of its values are positive. A norm
-over several channels has no such rule. It centres the *group*, and within
-the group one channel may lie far below the others and stay there.
+negative gives 0 for every image. Its neuron is eliminated. Under batch norm
+no gradient at all reaches its weights any more. Under group norm some does,
+a tenth or so of what the other channels get, for the neuron still has a part
+in its group's mean and variance: it can only move its neighbours. The points
+of a training run where neurons are consistently deactivated are called
+*elimination singularities*; they form degenerate regions of the loss
+landscape, and training that comes near them is slow and ends worse.
+
+Batch norm stays away from them by design: each channel is centred over the
+batch, so about half of its values are positive, until the learned shift
+moves them. A norm over several channels has no such rule. It centres the
+*group*, and within the group one channel may lie far below the others and
+stay there.
 
 **What small batches do to batch norm.** Its distance from elimination
 singularities comes from statistics of the data. From one image they are
-noise, and the noise of training is missing in evaluation. But the
-statistics need not come from *this* batch. A running mean and variance,
-collected over many steps, estimate the same numbers from many images.
+noise, and the noise of training is missing in evaluation:
+[the network learns, and then fails](batch_norm.py). But the statistics need
+not come from *this* batch. A running mean and variance, collected over many
+steps, estimate the same numbers from many images.
 
 **The layer.** Batch-channel normalization does one after the other: batch
-norm with estimated statistics, which keeps every channel alive, and then a
-channel norm, which normalizes each sample by its own values and so keeps
-the scale of the activations in hand while the estimates lag behind:
+norm with estimated statistics, which centres every channel over many images,
+and then a channel norm, which normalizes each sample by its own values and
+so keeps the scale of the activations in hand while the estimates lag behind:
 
 $$y = \operatorname{ChannelNorm}(\operatorname{EstimatedBatchNorm}(x))$$
 {#composition}
 
 <!-- figure: batch-channel norm -->
 
-The papers combine it with
-[weight standardization](weight_standardization.py), which lowers the
-Lipschitz constants of the loss and of its gradients. In this project's
-notes "BCN+WS" means both.
+**Three numbers by hand.** One image, with one position in each of three
+channels that form one group. The third channel is far below the others, and
+not in this image alone: its running mean is −10. Here is a step of training
+at $r = 1/2$, with the variance around the running mean, all scales 1, all
+shifts 0, and $\epsilon$ too small to be seen.
+
+| | $c = 1$ | $c = 2$ | $c = 3$ |
+| :-- | --: | --: | --: |
+| the input $x$ | 6 | 2 | −6 |
+| running mean before | 10 | 2 | −10 |
+| running variance before | 16 | 2 | 16 |
+| $v = (x - \text{mean before})^2$ | 16 | 0 | 16 |
+| running mean after, half way to $x$ | 8 | 2 | −8 |
+| running variance after, half way to $v$ | 16 | 1 | 16 |
+| $z$, normalized with these two | −0.5 | 0 | 0.5 |
+| $y$, normalized over the group | −1.22 | 0 | 1.22 |
+| group norm alone, from $x$ | 1.07 | 0.27 | −1.34 |
+
+For its channel the third value is a high one, and in $y$ it is the highest.
+Group norm alone sees a low value among higher ones. A ReLU behind it gives 0,
+for this image and for most.
+
+**Weight standardization.** The papers combine the layer with
+[standardized weights](weight_standardization.py). In this project's notes
+"BCN+WS" means both.
 
 **When not to use it.** If the batch is large enough for its own
 statistics, plain [batch norm](batch_norm.py) has what it needs, and costs
@@ -58,7 +85,9 @@ Batch-Channel Normalization and Weight Standardization*,
 [arXiv 1903.10520](https://arxiv.org/abs/1903.10520), and by the same
 authors *Rethinking Normalization and Elimination Singularity in Neural
 Networks*, [arXiv 1911.09738](https://arxiv.org/abs/1911.09738). The layers'
-interface follows labml.ai's annotated implementation.
+interface follows labml.ai's annotated implementation. Another method of the
+same name and initials, by Khaled et al.
+([arXiv 2312.00596](https://arxiv.org/abs/2312.00596)), is not this one.
 """
 
 from typing import Any
@@ -85,7 +114,7 @@ from labml_bcn._checks import (
 )
 from labml_bcn._distributed import require_process_group
 from labml_bcn._numerics import cast, is_known_true, statistics_dtype
-from labml_bcn.batch_norm import BatchNorm, per_channel
+from labml_bcn.batch_norm import BatchNorm
 from labml_bcn.fused import (
     Config,
     How,
@@ -94,13 +123,6 @@ from labml_bcn.fused import (
     finish,
     normalize_in_one_map,
 )
-
-# Which mean the batch's variance is taken around, and what training then
-# normalizes with.
-ESTIMATES = {
-    "batch_mean": How.AROUND_BATCH_MEAN,
-    "running_mean": How.AROUND_RUNNING_MEAN,
-}
 
 
 def batch_channel_norm_stepwise(
@@ -116,13 +138,10 @@ def batch_channel_norm_stepwise(
     r"""
     ## Step by step
 
-    The whole layer as a function: one step of training, as the formulas say
-    it.
+    The whole layer: one step of training, each line beside its formula.
 
-    This is the form to read. It is the reference, too: the
-    [layers](#EstimatedBatchNorm) further down give the same results, and the
-    tests hold all to the same laws. They let kernels do the work, for here
-    every operation is a pass over memory of its own.
+    This is the form to read, and the reference: the tests hold it and the
+    [layers](#the-same-hardened) to the same laws.
 
     **Arguments**
 
@@ -137,44 +156,83 @@ def batch_channel_norm_stepwise(
     **Returns** the output, and the running statistics after the step. In
     evaluation these stay as they are, as with a `momentum` of 0.
     """
+    # All positions go into one dimension: `[B, C, L]`.
+    shape, r = x.shape, momentum
+    x = x.reshape(len(x), len(mean), -1)
     gamma_c, beta_c, gamma_g, beta_g = weights
-    r = momentum
-    # **Measure the batch.** Each channel has a mean $m_c$ over the batch and
-    # all positions, and a variance $v_c$ around that mean, or around
-    # [the running one](#EstimatedBatchNorm.measure). To the gradient, these
-    # and all that follows from them are constants.
+    # **Measure the batch**, each channel for itself. To the gradient what is
+    # measured is a constant.
+    #
+    # $$m_c = \frac{1}{B L} \sum_{b,l} x_{b,c,l}
+    # \qquad
+    # v_c = \frac{1}{B L} \sum_{b,l} (x_{b,c,l} - m_c)^2$$
+    # {#around-batch-mean}
     batch = x.detach()
-    dims = [d for d in range(x.dim()) if d != 1]
-    m = batch.mean(dims)
-    around = m if variance_around == "batch_mean" else mean
-    v = (batch - per_channel(around, x)).square().mean(dims)
-    # **Learn from it.** The running $\mu_c$ and $\sigma^2_c$ move
-    # [toward $m_c$ and $v_c$](#estimate-update), $r$ of the way.
-    new_mean = (1 - r) * mean + r * m
-    new_var = (1 - r) * var + r * v
-    # A channel whose new values are not finite [keeps the old
-    # ones](batch_norm.py#BatchNorm.update), or one batch that overflowed
-    # would spoil it for ever.
-    finite = new_mean.isfinite() & new_var.isfinite()
-    mean = torch.where(finite, new_mean, mean)
-    var = torch.where(finite, new_var, var)
-    # **Normalize every channel** with [what was learned](#estimated), and
-    # give it its own scale and shift.
-    inverse_std = per_channel(torch.rsqrt(var + eps), x)
-    x_hat = (x - per_channel(mean, x)) * inverse_std
-    z = x_hat * per_channel(gamma_c, x) + per_channel(beta_c, x)
-    # **Normalize every group** of each sample, with the mean $\mu_{b,g}$ and
-    # variance $\sigma^2_{b,g}$ [of its own](#group-statistics) $D$ channels.
-    # Splitting dimension 1 in two gives the groups a dimension of their own,
-    # `[B, G, D, *]`, and is a view in any memory format.
-    grouped = z.unflatten(1, (groups, -1))
-    dims = list(range(2, grouped.dim()))
-    centred = grouped - grouped.mean(dims, keepdim=True)
-    group_var = centred.square().mean(dims, keepdim=True)
-    z_hat = centred * torch.rsqrt(group_var + eps)
-    # One $\gamma_g$ and $\beta_g$ serve [a whole group](#per-group).
-    y = z_hat * per_channel(gamma_g, z_hat) + per_channel(beta_g, z_hat)
-    return y.flatten(1, 2), mean, var
+    m = batch.mean([0, 2])
+    # Around the *running* mean, which is
+    # [the paper's reading](#EstimatedBatchNorm.measure), the variance also
+    # holds how far this batch lies from those before:
+    #
+    # $$v_c = \frac{1}{B L} \sum_{b,l} (x_{b,c,l} - \mu_c)^2$$
+    # {#around-running-mean}
+    around = {"batch_mean": m, "running_mean": mean}[variance_around]
+    v = (batch - around[:, None]).square().mean([0, 2])
+    # **Move the estimates** toward it, $r$ of the way.
+    #
+    # $$\mu_c \leftarrow (1 - r) \mu_c + r m_c
+    # \qquad
+    # \sigma^2_c \leftarrow (1 - r) \sigma^2_c + r v_c$$ {#estimate-update}
+    mean = (1 - r) * mean + r * m
+    var = (1 - r) * var + r * v
+    # **Normalize every channel** with the estimates, then scale and shift it.
+    #
+    # $$\hat x_{b,c,l} =
+    # \frac{x_{b,c,l} - \mu_c}{\sqrt{\sigma^2_c + \epsilon}}
+    # \qquad
+    # z_{b,c,l} = \gamma_c \hat x_{b,c,l} + \beta_c$$ {#estimated}
+    x_hat = (x - mean[:, None]) / torch.sqrt(var + eps)[:, None]
+    z = gamma_c[:, None] * x_hat + beta_c[:, None]
+    # **Measure every group** of $D = C/G$ channels, in each sample. All its
+    # values go into one dimension: `[B, G, D·L]`.
+    #
+    # $$\mu_{b,g} = \frac{1}{D L} \sum_{c \in g,\, l} z_{b,c,l}
+    # \qquad
+    # \sigma^2_{b,g} = \frac{1}{D L}
+    # \sum_{c \in g,\, l} (z_{b,c,l} - \mu_{b,g})^2$$ {#group-statistics}
+    grouped = z.reshape(len(z), groups, -1)
+    group_mean = grouped.mean(2, keepdim=True)
+    group_var = (grouped - group_mean).square().mean(2, keepdim=True)
+    # **Normalize every group** with its own, then scale and shift it.
+    #
+    # $$\hat z_{b,c,l} = \frac{z_{b,c,l} - \mu_{b,g}}
+    # {\sqrt{\sigma^2_{b,g} + \epsilon}}
+    # \qquad
+    # y_{b,c,l} = \gamma_g \hat z_{b,c,l} + \beta_g$$ {#per-group}
+    z_hat = (grouped - group_mean) / torch.sqrt(group_var + eps)
+    y = gamma_g[:, None] * z_hat + beta_g[:, None]
+    return y.reshape(shape), mean, var
+
+
+# ## The same, hardened
+#
+# What follows computes the same. A layer for every day also
+#
+# - takes inputs of any rank, memory format and precision, and keeps its
+#   statistics in float32 at least;
+# - learns nothing from an empty batch, nor in a channel where the batch is
+#   [not finite](batch_norm.py#move_statistics);
+# - [shares statistics](batch_norm.py#BatchNorm.batch_statistics) between
+#   processes, if asked to;
+# - refuses what cannot work, and says what would;
+# - lets kernels do the work: in the function above every operation is a pass
+#   over memory of its own.
+#
+# First, which mean the batch's variance is taken around, and what training
+# then normalizes with.
+ESTIMATES = {
+    "batch_mean": How.AROUND_BATCH_MEAN,
+    "running_mean": How.AROUND_RUNNING_MEAN,
+}
 
 
 class EstimatedBatchNorm(BatchNorm):
@@ -183,40 +241,15 @@ class EstimatedBatchNorm(BatchNorm):
 
     Batch normalization that trains with its running statistics.
 
-    Each training step first moves the estimates toward the batch, without
-    gradient, and then normalizes with the *updated* estimates:
-
-    $$\mu_c \leftarrow (1 - r) \mu_c + r m_c
-    \qquad
-    \sigma^2_c \leftarrow (1 - r) \sigma^2_c + r v_c$$ {#estimate-update}
-
-    $$y_{b,c,l} = \gamma_c
-    \frac{x_{b,c,l} - \mu_c}{\sqrt{\sigma^2_c + \epsilon}} + \beta_c$$
-    {#estimated}
-
-    A channel for which these would not be finite keeps its
-    [estimates](batch_norm.py#BatchNorm.update), and is normalized with them.
-
+    Each training step first [moves the estimates](#estimate-update) toward
+    the batch, and then [normalizes](#estimated) with the *updated* ones.
     Evaluation does the same without the update. So training and evaluation
     agree, whatever the batch size: right after a step, the same input gives
     the same output.
 
-    To the gradient, $\mu_c$ and $\sigma^2_c$ are constants. Each output
-    depends on its own input only, and the Jacobian is diagonal:
-
-    $$\frac{\partial y_{b,c,l}}{\partial x_{b,c,l}} =
-    \frac{\gamma_c}{\sqrt{\sigma^2_c + \epsilon}}$$ {#diagonal-jacobian}
-
     The **start** matters. The estimates begin at 0 and 1, whatever the data,
     and after $n$ steps that start still weighs $(1-r)^n$: at $r = 0.1$ it is
     gone after some fifty steps, at $r = 0.01$ it is felt for hundreds.
-
-    Under **activation checkpointing** a forward pass runs twice, and so does
-    the update. The running mean then moves as if $r$ were
-    $1 - (1 - r)^2 \approx 2 r$, the variance much the same, and the second
-    pass normalizes with slightly other values than the first. The way round
-    is `checkpoint` of `labml_bcn.activation_checkpointing`: there the second
-    pass begins with the statistics that the first one had.
 
     **Arguments**
 
@@ -285,37 +318,39 @@ class EstimatedBatchNorm(BatchNorm):
         # First learn from the batch, then use what was learned. An empty
         # batch teaches nothing.
         #
+        # Under **activation checkpointing** a forward pass runs twice, and so
+        # does the update: the mean then moves as if $r$ were
+        # $1 - (1 - r)^2 \approx 2 r$. `checkpoint` of
+        # `labml_bcn.activation_checkpointing` is the way round.
+        #
         # **From the paper**: estimate-based batch normalization.
         if self.training and (new := self.measure(values.detach())):
             mean, var = self.update(*new)
         else:
             mean, var = self.running_statistics()
-        return cast(self.normalize(values, mean, var), x.dtype)
+        # The gradient takes both for constants. As autograd sees it, each
+        # output depends on its own input only, and the Jacobian is diagonal:
+        #
+        # $$\frac{\partial y_{b,c,l}}{\partial x_{b,c,l}} =
+        # \frac{\gamma_c}{\sqrt{\sigma^2_c + \epsilon}}$$
+        # {#diagonal-jacobian}
+        #
+        # In truth a value also moves the mean that it is compared with, by
+        # $r / (B L)$ of its own change, and the variance. That is dropped.
+        # Batch norm, where $r$ is 1 as it were, has to
+        # [count it](batch_norm.py#BatchNorm.normalize_with_batch).
+        y = self.normalize(values, mean, var)
+        return cast(y, x.dtype)
 
     @torch.no_grad()
     def measure(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
         r"""
         ### The batch's part in the update
 
-        The mean $m_c$ is the batch's. For the variance there are two
-        readings, and at a micro-batch they differ.
-
-        Around the **batch mean**, $v_c$ is the spread *within* this batch:
-
-        $$v_c = \frac{1}{B L} \sum_{b,l} (x_{b,c,l} - m_c)^2$$
-        {#around-batch-mean}
-
-        Around the **running mean** as it was before this step, it also
-        holds how far this batch lies from the others:
-
-        $$v_c = \frac{1}{B L} \sum_{b,l} (x_{b,c,l} - \mu_c)^2$$
-        {#around-running-mean}
-
-        The second is the first plus $(m_c - \mu_c)^2$. With large batches
-        that term is small. With one image a batch it is the whole
-        difference between images: if half of a channel's variance lies
-        between images, the first settles at half of the total variance, and
-        the second at all of it, as $r$ goes to 0.
+        The mean $m_c$ is the batch's. The variance $v_c$ is that
+        [around it](#around-batch-mean), the spread *within* this batch, or
+        that [around the running mean](#around-running-mean) as it was before
+        this step.
         """
         # !!! differs "Where the sources differ"
         #     The paper's formula and its authors' code take the variance
@@ -340,7 +375,11 @@ class EstimatedBatchNorm(BatchNorm):
             count: int | Tensor = x.numel() // self.channels
             mean, var = torch.batch_norm_update_stats(x, None, None, 0.0)
             # Around another point than the mean, the variance is larger by
-            # the squared distance of the two.
+            # the squared distance of the two. With large batches that is
+            # little. With one image a batch it is the whole difference
+            # between images: if half of a channel's variance lies between
+            # them, one reading settles at half of it, and the other at all
+            # of it, as $r$ goes to 0.
             if around is not None:
                 var = var + (mean - around).square()
         else:
@@ -378,30 +417,16 @@ class ChannelNorm(nn.Module):
     Normalization of each sample over groups of its channels, with one scale
     and one shift per group.
 
-    The channels form $G$ groups of $D = C/G$. Group $g$ of sample $b$ holds
-    $D L$ values $x_{b,g,d,l}$, and has its own mean and variance:
-
-    $$\mu_{b,g} = \frac{1}{D L} \sum_{d,l} x_{b,g,d,l}
-    \qquad
-    \sigma^2_{b,g} = \frac{1}{D L} \sum_{d,l} (x_{b,g,d,l} - \mu_{b,g})^2$$
-    {#group-statistics}
-
-    $$y_{b,g,d,l} = \gamma_g
-    \frac{x_{b,g,d,l} - \mu_{b,g}}{\sqrt{\sigma^2_{b,g} + \epsilon}}
-    + \beta_g$$ {#per-group}
-
-    Nothing is remembered between steps, and no sample sees another: training
-    and evaluation are the same.
+    The channels form $G$ groups of $D = C/G$. Each group of each sample has
+    its own [mean and variance](#group-statistics). Nothing is remembered
+    between steps, and no sample sees another: training and evaluation are
+    the same. At initialization the layer equals `nn.GroupNorm(G, C)`; with
+    $G = 1$ it is a layer norm over all of a sample, with $G = C$ an instance
+    norm.
 
     **Why one scale and shift per group?** Batch norm, which runs before it,
-    already gives every channel its own. A second pair per channel would
-    only repeat them. What the channel norm adds is per group, and so are its
-    parameters.
-
-    At initialization the layer equals `nn.GroupNorm(G, C)`. In general it
-    equals group norm with each group's scale and shift repeated $D$ times.
-    With $G = 1$ it is a layer norm over all of a sample, with $G = C$ an
-    instance norm.
+    already gives every channel its own. A second pair per channel could say
+    little more: it would nearly repeat them.
 
     **Arguments**
 
@@ -468,8 +493,8 @@ class ChannelNorm(nn.Module):
         require_channels_first(x, self.channels)
         require_several_values_per_group(x, self.groups)
         values = cast(x, statistics_dtype(x))
-        # PyTorch's group norm takes a scale and a shift for each channel:
-        # those of a group, $D$ times.
+        # PyTorch's group norm [is this](#per-group), with a scale and a shift
+        # for each channel: those of a group, $D$ times.
         weight, bias = self.weights_per_channel(values)
         # When channels come last in memory, its kernel squares before it
         # subtracts, and a large mean would take the digits of the rest.
@@ -522,33 +547,14 @@ class BatchChannelNorm(nn.Module):
 
     Batch norm with estimated statistics, followed by a channel norm.
 
-    $$y = \operatorname{ChannelNorm}(\operatorname{EstimatedBatchNorm}(x))$$
-    {#in-turn}
-
-    The order matters. The batch norm comes first, for it is the one that
-    centres every channel for itself; the channel norm, which centres groups,
-    then finds channels of comparable height and cannot push one of them far
-    below the others.
-
     With `estimate=False` the first half is plain
     [batch norm](batch_norm.py#BatchNorm), which normalizes with the batch's
     own statistics. That is the form for batches that are large enough.
-
-    Nobody has to pay for two norms, though. Unless somebody watches them,
-    the layer computes [both in one map](fused.py), which is the same up to
-    rounding and keeps the input alone for the backward pass. A hook on one
-    of the two norms, or another layer in its place, has them run in turn.
 
     **What usually follows** can be done on the way: ReLU with
     `activation="relu"`, and before it the addition of a residual that is
     passed along with the input. The results are those of the separate steps,
     and no further activation is kept.
-
-    !!! differs "Where the sources differ"
-        In the authors' code the plain form is the default, and their
-        estimated batch norm fixes its own $\epsilon$ at $10^{-5}$: the
-        argument reaches the channel norm only. As on labml's page, the
-        estimate is on here, and one `eps` goes to both.
 
     **Arguments**
 
@@ -645,8 +651,13 @@ class BatchChannelNorm(nn.Module):
         require_several_values_per_group(x, self.groups)
         if residual is not None:
             require_same_shape("residual", residual, x)
-        # Every channel is centred for itself, over many images; then each
-        # sample's groups are centred and scaled.
+        # The order matters. The batch norm comes first, for it is the one
+        # that centres every channel for itself; the channel norm then finds
+        # channels of comparable height.
+        #
+        # $$y =
+        # \operatorname{ChannelNorm}(\operatorname{EstimatedBatchNorm}(x))$$
+        # {#in-turn}
         #
         # **From the papers**: batch-channel normalization.
         first, second = self.batch_norm, self.channel_norm
@@ -654,6 +665,15 @@ class BatchChannelNorm(nn.Module):
         if self.shows_its_norms(first, second):
             y: Tensor = second(first(x))
             return finish(y, residual, relu=relu)
+        # But nobody has to pay for two norms. Unless somebody watches them,
+        # [one map](fused.py) does for both, the same up to rounding, and
+        # keeps the input alone for the backward pass.
+        #
+        # !!! differs "Where the sources differ"
+        #     In the authors' code the plain form is the default, and their
+        #     estimated batch norm fixes its own $\epsilon$ at $10^{-5}$: the
+        #     argument reaches the channel norm only. As on labml's page, the
+        #     estimate is on here, and one `eps` goes to both.
         return normalize_in_one_map(
             x,
             (first.exp_mean, first.exp_var),  # type: ignore[arg-type]

@@ -15,10 +15,13 @@ micro-batch does it no harm.
 
 **Why it helps.** A step along the gradient assumes that the gradient holds
 still for the length of the step. How far it can change is bounded by the
-Lipschitz constants of the loss and of its gradient, and standardizing the
-weights lowers both: the loss becomes smoother. Batch norm owes part of its
-success to the same effect. Channel-based norms have less of it, which is why
-they gain most from standardized weights.
+Lipschitz constants of the loss and of its gradient. The paper proves an
+inequality: standardizing takes two parts [out of the
+gradient](#the-gradient), so what is left of it can only be shorter. How much
+smoother the loss of a network gets, no inequality says;
+[a notebook](../notebooks/4_roughness.py) measures it. Batch norm owes part of
+its success to the same effect. Channel-based norms have less of it, which is
+why they are said to gain most from standardized weights.
 
 <!-- figure: weight standardization -->
 
@@ -60,6 +63,47 @@ from labml_bcn._checks import (
 )
 from labml_bcn._numerics import cast, statistics_dtype
 
+
+def weight_standardization_stepwise(
+    weight: Tensor, eps: float = 1e-5
+) -> Tensor:
+    r"""
+    ## Step by step
+
+    Give every output filter mean zero and variance one, each line beside
+    its formula.
+
+    This is the form to read, and the reference: the tests hold it and
+    [the function](#weight_standardization) further down to the same laws.
+
+    **Arguments**
+
+    - `weight`: a weight with filters along dimension 0, `[O, *]`.
+    - `eps`: $\epsilon$, added to the variance inside the square root.
+
+    **Returns** the standardized weight, `[O, *]`.
+    """
+    # Filter $o$ makes output channel $o$. It holds $I$ weights: one for each
+    # input channel of its group and each position of the kernel. They go
+    # into one line: `[O, I]`.
+    filters = weight.flatten(1)
+    # **Measure every filter.**
+    #
+    # $$\mu_o = \frac{1}{I} \sum_i W_{o,i}
+    # \qquad
+    # \sigma^2_o = \frac{1}{I} \sum_i (W_{o,i} - \mu_o)^2$$
+    # {#filter-statistics}
+    mean = filters.mean(1, keepdim=True)
+    var = (filters - mean).square().mean(1, keepdim=True)
+    # **Normalize it** with its own. Before every step this is done anew;
+    # the stored weight stays what the optimizer made of it.
+    #
+    # $$\hat W_{o,i} =
+    # \frac{W_{o,i} - \mu_o}{\sqrt{\sigma^2_o + \epsilon}}$$ {#standardized}
+    standard = (filters - mean) / torch.sqrt(var + eps)
+    return standard.reshape(weight.shape)
+
+
 # What may follow the standardization: a factor and a term for each filter.
 AFFINE = ("gain", "offset")
 
@@ -68,33 +112,14 @@ def weight_standardization(
     weight: Tensor, eps: float = 1e-5, *, correction: int = 0
 ) -> Tensor:
     r"""
-    ## Standardizing a weight
+    ## The same, hardened
 
     Give every output filter mean zero and variance one.
 
-    Filter $o$ holds $I$ weights $W_{o,i}$: one for each input channel of its
-    group and each position of the kernel. With its mean and variance
-
-    $$\mu_o = \frac{1}{I} \sum_i W_{o,i}
-    \qquad
-    \sigma^2_o = \frac{1}{I} \sum_i (W_{o,i} - \mu_o)^2$$ {#filter-statistics}
-
-    the standardized weight is
-
-    $$\hat W_{o,i} =
-    \frac{W_{o,i} - \mu_o}{\sqrt{\sigma^2_o + \epsilon}}$$ {#standardized}
-
-    The gradient flows through $\mu_o$ and $\sigma^2_o$. What reaches $W_o$
-    therefore sums to zero, and is at a right angle to $W_o$ as $\epsilon$
-    goes to 0: neither a shift nor a longer filter would change the result.
-
-    !!! differs "Where the sources differ"
-        The paper divides the sum of squares by $I$. labml's code, and the
-        authors', divide by $I - 1$: that is `correction=1`. The authors'
-        first code also adds $\epsilon$ to the standard deviation instead of
-        the variance. This function follows the paper's formula, and keeps
-        $\epsilon$ inside the root, where the gradient of a constant filter
-        stays finite.
+    It computes [the same](#weight_standardization_stepwise), in kernels that
+    read a filter once in each direction. It keeps the digits of half
+    precision, knows the other variance that is in use, and refuses what
+    could not learn.
 
     **Arguments**
 
@@ -143,6 +168,14 @@ def weight_standardization(
     # \frac{W_{o,i} - \mu_o}{\sqrt{\sigma^2_o + \frac{I-k}{I} \epsilon}}$$
     # {#correction}
     #
+    # !!! differs "Where the sources differ"
+    #     The paper divides the sum of squares by $I$. labml's code, and the
+    #     authors', divide by $I - 1$: that is `correction=1`. The authors'
+    #     first code also adds $\epsilon$ to the standard deviation instead of
+    #     the variance. This function follows the paper's formula, and keeps
+    #     $\epsilon$ inside the root, where the gradient of a constant filter
+    #     stays finite.
+    #
     # **From the paper**: weight standardization.
     factor = (per_filter - correction) / per_filter
     eps, gain = eps * factor, factor**0.5
@@ -158,9 +191,9 @@ class KernelFunction(Function):
     r"""
     ### In kernels
 
-    Written with `mean` and `var`, standardizing would cost more than the
-    convolution itself in the late layers of a network, where the weight is
-    larger than the image. The kernels read a filter once in each direction.
+    Step by step, standardizing would cost more than the convolution itself
+    in the late layers of a network, where the weight is larger than the
+    image.
     """
 
     @staticmethod
@@ -222,12 +255,7 @@ class StandardizeFunction(Function):
 
     Group norm's backward pass allows for a scale and a shift, and reads the
     weight and its gradient one time more than need be. Batch norm's does
-    without, and with each filter a channel it computes the same:
-
-    $$dW_{o,i} = \frac{1}{\sqrt{\sigma^2_o + \epsilon}} \left(
-    d\hat W_{o,i} - \frac{1}{I} \sum_{j} d\hat W_{o,j} -
-    \hat W_{o,i} \frac{1}{I} \sum_{j} d\hat W_{o,j} \hat W_{o,j}
-    \right)$$ {#gradient}
+    without, and with each filter a channel it computes the same.
     """
 
     @staticmethod
@@ -250,6 +278,20 @@ class StandardizeFunction(Function):
         """
         Return the gradient of `filters`, which can be differentiated again.
         """
+        # ### The gradient
+        #
+        # It flows through $\mu_o$ and $\sigma^2_o$, too. Two parts are taken
+        # out of it: its mean, and what lies along the filter itself.
+        #
+        # $$dW_{o,i} = \frac{1}{\sqrt{\sigma^2_o + \epsilon}} \left(
+        # d\hat W_{o,i} - \frac{1}{I} \sum_{j} d\hat W_{o,j} -
+        # \hat W_{o,i} \frac{1}{I} \sum_{j} d\hat W_{o,j} \hat W_{o,j}
+        # \right)$$ {#gradient}
+        #
+        # So what reaches $W_o$ sums to zero, and is at a right angle to $W_o$
+        # as $\epsilon$ goes to 0: neither a shift nor a longer filter would
+        # change the result. And but for the factor in front, it is never
+        # longer than what came.
         filters, mean, inverse = ctx.saved_tensors
         result: Tensor = torch.ops.aten.native_batch_norm_backward(
             gradient.contiguous().unsqueeze(0),

@@ -22,6 +22,7 @@ from labml_bcn import (
 )
 from labml_bcn.bake import bake
 from labml_bcn.batch_channel_norm import batch_channel_norm_stepwise
+from labml_bcn.weight_standardization import weight_standardization_stepwise
 
 # No two sizes are equal in all three sets, so that each can be told from the
 # others. B, C, L and G are as on the pages, O counts filters, K is the length
@@ -33,7 +34,13 @@ SIZES = [
 ]
 
 # D channels make a group, I weights a filter.
-DERIVED = {"D": "C // G", "I": "C * K", "B·C": "B * C", "2·C·(B+1)": "2 * C * (B + 1)"}
+DERIVED = {
+    "D": "C // G",
+    "I": "C * K",
+    "B·C": "B * C",
+    "D·L": "C // G * L",
+    "2·C·(B+1)": "2 * C * (B + 1)",
+}
 
 
 def batch_norm(B, C, L):
@@ -117,6 +124,11 @@ def gradient_of_a_gradient(B, C, G, L):
         y = BatchChannelNorm(C, G, activation="relu")(x).square().sum()
         (dx,) = torch.autograd.grad(y, x, create_graph=True)
         dx.square().sum().backward()
+
+
+def standardized_step_by_step(O, C, K):  # noqa: E741
+    """Standardize a weight as the formulas say it."""
+    weight_standardization_stepwise(torch.randn(O, C, K))
 
 
 def standardized_weight(O, C, K):  # noqa: E741

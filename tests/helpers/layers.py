@@ -119,11 +119,12 @@ def is_tracking(name):
 
 
 # A law holds for every form, the reference among them. Only a layer has errors,
-# copies and a compiled form.
+# copies, a compiled form and batches that are not finite.
 every_form = parametrize(lambda name: True)
 tracking_form = parametrize(is_tracking)
 estimating_form = parametrize(lambda name: "mean" in name)
 every_layer = parametrize(is_layer)
+estimating_layer = parametrize(lambda name: is_layer(name) and "mean" in name)
 tracking_layer = parametrize(lambda name: is_layer(name) and is_tracking(name))
 
 

@@ -12,7 +12,7 @@ from helpers.layers import (
     C,
     InTurn,
     assert_same_state,
-    estimating_form,
+    estimating_layer,
     every_layer,
     export,
     inputs,
@@ -20,7 +20,6 @@ from helpers.layers import (
     options_of,
     randomize,
     state,
-    tracking_form,
     tracking_layer,
 )
 from helpers.oracle import assert_close
@@ -67,7 +66,7 @@ def assert_all_finite(layer):
         assert tensor.isfinite().all(), name
 
 
-@tracking_form
+@tracking_layer
 @every_bad
 @pytest.mark.parametrize("r", [0.0, 0.1, 0.7, 1.0])
 @pytest.mark.parametrize("trailing", TRAILING, ids=str)
@@ -90,7 +89,7 @@ def test_only_the_channel_concerned_keeps_its_statistics(name, bad, r, trailing)
     assert_close(layer.eval()(x), twin.eval()(x), 1e-5, 1e-5)
 
 
-@estimating_form
+@estimating_layer
 @every_bad
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_the_step_itself_normalizes_with_the_estimate_as_it_stayed(name, bad, layout):
@@ -102,7 +101,7 @@ def test_the_step_itself_normalizes_with_the_estimate_as_it_stayed(name, bad, la
     assert_close(layer.eval()(x)[1:], y[1:], 1e-6, 1e-6)
 
 
-@tracking_form
+@tracking_layer
 @every_bad
 def test_a_batch_that_is_bad_in_all_its_channels_changes_nothing(name, bad):
     layer = make(name)
@@ -117,7 +116,7 @@ def test_a_batch_that_is_bad_in_all_its_channels_changes_nothing(name, bad):
     assert_same_state(layer, before)
 
 
-@tracking_form
+@tracking_layer
 def test_bad_batches_between_good_ones_leave_no_trace(name):
     layer = make(name)
     twin = copy.deepcopy(layer)
@@ -131,7 +130,7 @@ def test_bad_batches_between_good_ones_leave_no_trace(name):
     assert torch.equal(layer.eval()(x), twin.eval()(x))
 
 
-@tracking_form
+@tracking_layer
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_without_a_gradient_too(name, mode):
     layer = make(name)
@@ -141,7 +140,7 @@ def test_without_a_gradient_too(name, mode):
     assert_same_state(layer, before)
 
 
-@tracking_form
+@tracking_layer
 def test_statistics_keep_their_storage(name):
     layer = make(name)
     places = [b.data_ptr() for b in layer.buffers()]
@@ -241,7 +240,7 @@ def test_an_update_that_is_not_finite_is_not_made(bad, r, which):
 
 @pytest.mark.equation("batch_channel_norm.estimate-update")
 @pytest.mark.parametrize("mode", ["batch_mean", "running_mean"])
-@pytest.mark.parametrize("kind", ["EstimatedBatchNorm", "BatchChannelNorm stepwise"])
+@pytest.mark.parametrize("kind", ["EstimatedBatchNorm", "BatchChannelNorm"])
 @pytest.mark.parametrize("bad", [torch.inf, 1e25])
 def test_an_estimate_that_is_not_finite_stays_as_it_was(kind, mode, bad):
     """The second overflows in the variance alone."""

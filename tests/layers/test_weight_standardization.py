@@ -19,6 +19,7 @@ from labml_bcn import (
     WSConv3d,
     weight_standardization,
 )
+from labml_bcn.weight_standardization import weight_standardization_stepwise
 
 # By number of spatial dimensions: our layer, PyTorch's, its function.
 CONVS = {
@@ -61,9 +62,29 @@ def test_weight_standardization_is_its_formula(shape, eps, correction):
     assert_close(w.grad, w_oracle.grad)
 
 
+@pytest.mark.equation(
+    "weight_standardization.filter-statistics", "weight_standardization.standardized"
+)
+@pytest.mark.parametrize("eps", [1e-5, 0.1])
+@pytest.mark.parametrize("shape", [(4, 2), (4, 3, 5), (5, 2, 3, 3)], ids=str)
+def test_step_by_step_it_is_its_formula(shape, eps):
+    w = weights(*shape).requires_grad_()
+    w_oracle = w.detach().clone().requires_grad_()
+    actual = weight_standardization_stepwise(w, eps)
+    expected = standardize(w_oracle, eps, 0)
+    assert_close(actual, expected)
+    assert_close(weight_standardization(w, eps), actual)
+    g = torch.randn(shape, dtype=torch.float64)
+    actual.backward(g)
+    expected.backward(g)
+    assert_close(w.grad, w_oracle.grad)
+
+
 def test_the_defaults_are_the_papers_variance_and_eps():
     w = 0.01 * weights(4, 3, 3, 3)
-    assert_close(weight_standardization(w), standardize(w, 1e-5, 0))
+    expected = standardize(w, 1e-5, 0)
+    assert_close(weight_standardization(w), expected)
+    assert_close(weight_standardization_stepwise(w), expected)
 
 
 @pytest.mark.equation("weight_standardization.gradient")
@@ -125,6 +146,17 @@ def test_the_gradient_of_a_filter_sums_to_0_and_is_orthogonal_to_it(
     assert rows(w.grad).norm(dim=1).min() > 0.1
     assert_close(rows(w.grad).sum(1), nothing)
     assert_close((rows(w.grad) * rows(w)).sum(1), nothing)
+
+
+def test_standardizing_can_only_shorten_the_gradient():
+    w = weights(400, 6).requires_grad_()
+    deviation = w.detach().std(1, correction=0)
+    g = torch.randn_like(w)
+    weight_standardization(w, TINY).backward(g)
+    left = deviation * w.grad.norm(dim=1) / g.norm(dim=1)
+    assert left.max() <= 1 + 1e-12
+    # Two of six directions are gone: of 400 gradients some lose much.
+    assert left.min() < 0.5
 
 
 def test_weight_standardization_passes_gradcheck():
