@@ -32,6 +32,7 @@ for (const figure of document.querySelectorAll(".stepper")) {
     return "";
   }
 
+  const plain = (number) => number.replace("-", "−").replace("*", "");
   const live = figure.querySelector(".live");
   const labels = presets.map((preset, i) => `<label><input type="radio" name="${table.dataset.of}" ` +
     `value="${i}"${i ? "" : " checked"}> ${preset.firstChild.data}</label>`);
@@ -67,20 +68,19 @@ for (const figure of document.querySelectorAll(".stepper")) {
 
   function drawCells({ name, shape, runs }) {
     const text = runs[run].querySelector("samp");
-    const rows = text.innerHTML.split("\n").map((row) => row.split("\t\t").map((block) => block.split("\t")));
+    const rows = text.textContent.split("\n").map((row) => row.split("\t\t").map((block) => block.split("\t")));
     // Where a dimension was split in groups, these lie a little apart.
     const groups = JSON.parse(shape)[1];
     const begins = (r) => r && groups < rows.length && r % (rows.length / groups) === 0;
-    const cell = (html, r) => {
-      const value = Math.abs(html.replace(/<.?b>/g, ""));
-      const size = [0.005, 0.3, 1, 2.5].filter((least) => value >= least).length;
-      const kind = [html.includes("-") && "minus", html.includes("<b>") && "at", begins(r) && "begins"];
-      return `<i class="${kind.filter(Boolean).join(" ")}" style="--size: ${size}">${html.replace("-", "−")}</i>`;
+    const cell = (number, r) => {
+      const size = [0.005, 0.3, 1, 2.5].filter((least) => Math.abs(parseFloat(number)) >= least).length;
+      const kind = [number.includes("-") && "minus", number.includes("*") && "at", begins(r) && "begins"];
+      return `<i class="${kind.filter(Boolean).join(" ")}" style="--size: ${size}">${plain(number)}</i>`;
     };
     const box = find(".cells");
     box.innerHTML = rows[0].map((_, b) => `<div style="--columns: ${rows[0][b].length}">` +
-      rows.map((row, r) => row[b].map((html) => cell(html, r)).join("")).join("") + "</div>").join("");
-    box.setAttribute("aria-label", `${name} ${shape}: ${text.textContent.replace(/\t+/g, " ").replace(/\n/g, "; ")}`);
+      rows.map((row, r) => row[b].map((number) => cell(number, r)).join("")).join("") + "</div>").join("");
+    box.setAttribute("aria-label", `${name} ${shape}: ${text.textContent.replace(/\t+/g, " ").replace("*", "").replace(/\n/g, "; ")}`);
   }
 
   function show(light = true) {
@@ -99,8 +99,8 @@ for (const figure of document.querySelectorAll(".stepper")) {
     const what = [step.title && `${step.title}: `, `${step.name} ${step.shape}`, step.meaning && `, ${step.meaning}`];
     find(".what").replaceChildren(where, ". ", what.filter(Boolean).join(""), ".");
     const worked = step.runs[run].querySelector("p")?.textContent;
-    const outlined = step.runs[run].querySelector("b").textContent.replace("-", "−");
-    find(".how").textContent = `The outlined number: ${worked ?? outlined}`;
+    const [outlined] = step.runs[run].textContent.match(/[^\s]+(?=\*)/);
+    find(".how").textContent = `The outlined number: ${worked ?? plain(outlined)}`;
     drawCells(step);
     for (const line of lit) line.classList.remove("stepped");
     lit = step.lines.flatMap((line) => light ? [line, copies.get(line)] : [copies.get(line)]);

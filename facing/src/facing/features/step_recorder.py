@@ -155,8 +155,16 @@ class StepRecorder:
         kept = keep(value)
         if self.steps is None or not kept or not kept["shape"]:
             return
-        made_from = {"expression": expression, "parts": self.parts}
-        self.steps.append({"lines": lines, "name": name, **kept, **made_from})
+        if not self._is_only_passed_on(kept, expression):
+            made_from = {"expression": expression, "parts": self.parts}
+            self.steps.append({"lines": lines, "name": name, **kept, **made_from})
+
+    def _is_only_passed_on(self, kept: Kept, expression: str) -> bool:
+        """Tell whether a call or a choice gave back one of its parts as it was."""
+        node = ast.parse(expression or "0", mode="eval").body
+        return isinstance(node, ast.Call | ast.Subscript | ast.IfExp) and any(
+            part == kept for text, part in self.parts.items() if text != expression
+        )
 
 
 def _evaluate(text: str, frame: FrameType) -> object:

@@ -106,16 +106,16 @@ def _farthest(steps: list[dict[str, Any]], frame: Point) -> Point:
 
 
 def _values(tensor: Grid, point: Point, frame: Point) -> str:
-    """Return a tensor as HTML: a line for each row, blocks beside each other.
+    """Return a tensor as text: a line for each row, blocks beside each other.
 
-    The number below the point that is followed is marked.
+    The number below the point that is followed has a star.
     """
     blocks, rows, columns = tensor.size
     marked = tensor.cell_over(point, frame)
 
     def shown(cell: Point) -> str:
         text = number(tensor.at(cell))
-        return f"<b>{text}</b>" if cell == marked else text
+        return text + "*" * (cell == marked)
 
     def row_of(r: int) -> Iterator[str]:
         for b in range(blocks):
