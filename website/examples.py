@@ -1,7 +1,8 @@
 """Examples that facing runs to show shapes on the layers' pages.
 
 Each function is called once with each set of sizes, and a page shows beside a
-line which shapes it had.
+line which shapes it had. Those in `STEPS` are called once, and the page of the
+function that they call shows its numbers, too.
 """
 
 from collections.abc import Iterator
@@ -154,3 +155,55 @@ def baked_network(C, G, O, K):  # noqa: E741
     bake(nn.Sequential(convolution, norm).eval())
     bake(WSConv1d(C, O, K).eval())
     bake(BatchChannelNorm(C, G).eval())
+
+
+# ---- What is stepped through with numbers ----------------------------------
+
+# Two images, four channels in two groups, three positions. Each channel has a
+# variance of 1 over both images, so that the numbers stay short.
+IMAGES = torch.tensor(
+    [
+        [[1.0, 2, 2], [1, 2, 1], [-1, 1, -1], [1, 0, 3]],
+        [[1.0, 4, 2], [-1, 2, 1], [1, 1, -1], [1, 0, 1]],
+    ]
+)
+
+# The estimates of a long training.
+MEAN, VAR = torch.tensor([1.5, 1, 0.5, 1]), torch.tensor([4.0, 1, 1, 4])
+
+
+def _step(
+    images: torch.Tensor, mean: torch.Tensor, var: torch.Tensor, momentum: float
+) -> None:
+    """Call the norm as it is at the start: all scales 1, all shifts 0."""
+    weights = torch.ones(4), torch.zeros(4), torch.ones(2), torch.zeros(2)
+    batch_channel_norm_stepwise(images, mean, var, weights, 2, momentum=momentum)
+
+
+def training() -> None:
+    """The first step: the running means begin at 0, the variances at 1."""
+    _step(IMAGES, torch.zeros(4), torch.ones(4), momentum=0.1)
+
+
+def evaluation() -> None:
+    """After a long training: its estimates are used, and stay as they are."""
+    _step(IMAGES, MEAN, VAR, momentum=0)
+
+
+def one_low_channel() -> None:
+    """The last channel is 8 lower, in this and in all images before."""
+    low = torch.tensor([0, 0, 0, 8])
+    _step(IMAGES - low[:, None], MEAN - low, VAR, momentum=0)
+
+
+def one_bright_image() -> None:
+    """The second image is four times as bright as it was."""
+    _step(IMAGES * torch.tensor([1, 4])[:, None, None], MEAN, VAR, momentum=0)
+
+
+STEPS = {
+    batch_channel_norm_stepwise: [
+        *(training, evaluation),
+        *(one_low_channel, one_bright_image),
+    ]
+}

@@ -13,6 +13,7 @@ from facing.features.equation_tests import EquationTests
 from facing.features.name_links import NameLinks
 from facing.features.paper_map import PaperMap
 from facing.features.shapes import Shapes
+from facing.features.steps import Steps
 from facing.features.symbols import SymbolTable
 from facing.page import Page, build
 from facing.problem import Problem
@@ -85,6 +86,8 @@ class Book:
         self.shapes = self._try(
             lambda: Shapes(root / examples, sources, self.symbols) if examples else None
         )
+        stepped = self.shapes.stepped if self.shapes else []
+        self.steps = Steps(stepped) if stepped else None
         self.paper_map = self._try(
             lambda: PaperMap(root / papers, sources) if papers else None
         )
@@ -99,7 +102,10 @@ class Book:
     @property
     def features(self) -> list[BookFeature]:
         """What pages show besides their notes and code."""
-        declared = (self.symbols, self.names, self.shapes, self.paper_map)
+        declared = (
+            *(self.symbols, self.names, self.shapes),
+            *(self.steps, self.paper_map),
+        )
         return [self.equation_tests, *(each for each in declared if each)]
 
     def page(self, path: Path, link: Link = lambda target, line: target) -> Page:

@@ -5,7 +5,7 @@ and so do the features: none knows a page.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from facing.problem import Problem
 from facing.read.source import Source
@@ -40,6 +40,10 @@ class Feature:
 
     def beside(self, line: int) -> str:
         """Return HTML for behind a line of code."""
+        return ""
+
+    def below(self, lines: Sequence[int]) -> str:
+        """Return HTML for below a row with these lines of code."""
         return ""
 
     def foot(self) -> str:

@@ -80,7 +80,8 @@ class FacingPlugin(BasePlugin[FacingConfig]):  # type: ignore[no-untyped-call]
 
     def on_config(self, config: MkDocsConfig) -> None:
         """Ask for the shared assets on every page, and watch the sources."""
-        config.extra_css.insert(0, "assets/literate.css")
+        styles = [name for name in SHARED if name.endswith(".css")]
+        config.extra_css[:0] = [f"assets/{name}" for name in styles]
         scripts = [name for name in SHARED if name.endswith(".js")]
         config.extra_javascript += [f"assets/{name}" for name in scripts]
         self._root = Path(config.config_file_path or ".").resolve().parent

@@ -29,6 +29,8 @@ SHARED = (
     "literate.css",
     "literate.js",
     "symbols.js",
+    "stepthrough.css",
+    "stepthrough.js",
     "stix-two-math.woff2",
     "OFL-LICENSE.txt",
 )
@@ -99,6 +101,9 @@ def _search_text(body: str) -> str:
     # An index wants a flat page: Material's search ends a section where the
     # element around its heading ends, and code would belong to no heading.
     body = re.sub(r"<math\b.*?</math>", " ", body, flags=re.DOTALL)
+    body = re.sub(
+        r'<figure class="stepper">.*?</figure>', "", body, flags=re.DOTALL
+    )
     body = re.sub(r'<span class="proof.*?</span>', "", body)
     body = re.sub(r"<a class=\"headerlink\".*?</a>", "", body)
     body = re.sub(r"<i [^>]*aria-hidden.*?</i>", "", body)
@@ -131,6 +136,7 @@ class _LaidOutRow:
     kind: str
     note: list[_Part]
     code: Sequence[_Part] = ()
+    below: str = ""
 
 
 class _PageBuilder:
@@ -230,6 +236,7 @@ class _PageBuilder:
                 _Part(called, list(self._lines(part, ids)))
                 for called, part in code
             ],
+            "".join(feature.below(row.code) for feature in self.features),
         )
 
     def _foldable(self, row: Row) -> dict[int, str]:

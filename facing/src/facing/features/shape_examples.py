@@ -81,8 +81,8 @@ class Sizes:
 
 def run_examples(
     examples: Path, sources: Sequence[Source], watch: dict[str, dict[str, list[str]]]
-) -> tuple[Sizes, list[Observation]]:
-    """Run a file of examples, and return its sizes and all that was seen.
+) -> tuple[Sizes, list[Observation], list[dict[str, Any]]]:
+    """Run a file of examples: return its sizes, all that was seen, and all steps.
 
     `watch` names, by file and scope, what is looked at when a function ends. Raises
     `Problem`, at the line of the examples, if one fails.
@@ -98,7 +98,8 @@ def run_examples(
         message = f"this example fails: {answer['error']}"
         raise Problem(examples, answer["line"], message)
     sizes = Sizes(answer["sizes"], answer["takes"], answer["derived"])
-    return sizes, [_observation(**each) for each in answer["seen"]]
+    seen = [_observation(**each) for each in answer["seen"]]
+    return sizes, seen, answer["steps"]
 
 
 def _observation(file: str, value: Any, **rest: Any) -> Observation:

@@ -39,7 +39,8 @@ class Shapes(BookFeature):
             *(claim for source in sources for claim in docstring_claims(source)),
             *symbol_claims(symbols, sources),
         ]
-        self.sizes, self.seen = run_examples(examples, sources, self._watch())
+        found = run_examples(examples, sources, self._watch())
+        self.sizes, self.seen, self.stepped = found
 
     def _watch(self) -> dict[str, dict[str, list[str]]]:
         found: dict[str, dict[str, list[str]]] = {}

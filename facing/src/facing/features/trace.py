@@ -4,6 +4,8 @@ This module is run in a process of its own: the code that is shown runs there, f
 and can disturb nothing. It reads from its input what to run and what to watch, and
 writes what it saw, both as JSON. It needs nothing but Python.
 
+Functions that the examples list in `STEPS` are stepped through, too (`step_recorder`).
+
 An example is a function of sizes. It is called once for each set of sizes, and
 meanwhile every value with a `shape` and a `dtype` that a line of the watched files
 assigns, takes as an argument or returns is recorded. Nothing here knows of PyTorch.
@@ -218,6 +220,41 @@ class ExampleError(ValueError):
         self.line = line
 
 
+def presets(module: ModuleType) -> dict[Any, list[Any]]:
+    """Return the functions to step through, each with what shall call it."""
+    found: dict[Any, list[Any]] = getattr(module, "STEPS", {})
+    if not isinstance(found, dict) or not all(
+        inspect.isfunction(function) and isinstance(calls, list) and calls
+        for function, calls in found.items()
+    ):
+        raise ExampleError(
+            "STEPS must give each function that is stepped through a list of "
+            "functions that call it, such as {layer: [one_small_batch]}"
+        )
+    return found
+
+
+def run_presets(module: ModuleType) -> list[dict[str, Any]]:
+    """Return what each function computed under its presets, step by step."""
+    from facing.features import step_recorder
+
+    found = []
+    for function, calls in presets(module).items():
+        code = inspect.unwrap(function).__code__
+        runs = list(step_recorder.record(function, calls))
+        for call, run in zip(calls, runs, strict=True):
+            if run["steps"] is None:
+                raise ExampleError(
+                    f"{call.__name__} is to call {code.co_qualname}, and did not: "
+                    "call it, or take the preset out of STEPS",
+                    call.__code__.co_firstlineno,
+                )
+        scope = code.co_qualname.replace("<locals>.", "")
+        path = os.path.realpath(code.co_filename)
+        found.append({"file": path, "scope": scope, "runs": runs})
+    return found
+
+
 def sizes_of(module: ModuleType) -> list[dict[str, int]]:
     """Return the sets of sizes, with those that follow from others."""
     sets = getattr(module, "SIZES", None)
@@ -257,7 +294,10 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
     recorder = Recorder(task["paths"], task["watch"])
     module = load(task["examples"])
     sizes, taken = sizes_of(module), {}
+    stepped = {call for calls in presets(module).values() for call in calls}
     for name, function in examples(module).items():
+        if function in stepped:
+            continue
         taken[name] = sizes_taken_by(name, function, sizes[0])
         for n, given in enumerate(sizes):
             recorder.run = name, n
@@ -273,6 +313,7 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
         "takes": taken,
         "derived": derived,
         "seen": list(recorder.observations.values()),
+        "steps": run_presets(module),
     }
 
 
