@@ -276,8 +276,8 @@ plotting.say(
     compare("BCN+WS", "GN+WS", "Batch-channel norm with its defaults, beside GN+WS,"),
     compare("BCN+WS, r=0.01", "BCN+WS", "The slower estimate of batch-channel norm"),
     compare("BN", "GN", "Batch norm, beside group norm,"),
-    f"Training and evaluation are furthest apart with {widest} ({gap[widest]:+.1%}),"
-    f" and batch norm's gap is {gap['BN']:+.1%}.",
+    f"Training and evaluation are furthest apart with {widest} ({gap[widest]:+.1%}"
+    + (")." if widest == "BN" else f"; with BN {gap['BN']:+.1%})."),
 )
 
 # %% [markdown]

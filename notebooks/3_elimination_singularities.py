@@ -391,8 +391,8 @@ for name, pair in shares.items():
 def verb(pair):
     before, after = (share.mean().item() for share in pair.flip(0))
     if abs(after - before) < 0.02:
-        return f"hardly change them ({before:.0%} without, {after:.0%} with)"
-    change = "add to them" if after > before else "take some away"
+        return f"hardly do either ({before:.0%} without, {after:.0%} with)"
+    change = "make zeros" if after > before else "take zeros away"
     return f"{change} ({before:.0%} without, {after:.0%} with)"
 
 
