@@ -228,7 +228,8 @@ def size_explorer() -> str:
     controls = "".join(
         f"<label>{label}: <output>{getattr(sizes, name)}</output><input "
         f'type="range" name="{name}" min="{low}" max="{high}" '
-        f'value="{getattr(sizes, name)}"></label>'
+        # A label is that of the first in it, which is the number.
+        f'value="{getattr(sizes, name)}" aria-label="{label}"></label>'
         for name, (label, low, high) in _CONTROLS.items()
     )
     first = _count_sentence(sizes, _FIRST_STEP, "BL")

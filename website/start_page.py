@@ -13,11 +13,14 @@ from website.study_results import Results, is_above
 
 def kinds(root: Path) -> dict[str, Callable[..., str]]:
     """Return the page's placeholders."""
+
+    def load(name: str) -> Results:
+        return Results(STUDIES[name], read_records(root / "docs" / "results" / name))
+
     return {
         "step": lambda *words: step(root, *words),
-        "headline": lambda name: headline(
-            Results(STUDIES[name], read_records(root / "docs" / "results" / name))
-        ),
+        "fall": lambda name: fall(load(name)),
+        "headline": lambda name: headline(load(name)),
     }
 
 
@@ -74,6 +77,16 @@ def _formula(source: Source, equation: str) -> str:
 # ---- What it is worth ------------------------------------------------------
 
 
+def fall(results: Results) -> str:
+    """Return what batch norm gets right at one image a batch, in both modes."""
+    training, tested = (mean(values) for values in results.gap("BN", 1))
+    return (
+        f"Trained with one image a batch, a small network with batch norm gets"
+        f" **{training:.1f}%** of its latest training images right in training mode,"
+        f" and **{tested:.1f}%** of the test images after `eval()`. Guessing gets 10%."
+    )
+
+
 def headline(results: Results) -> str:
     """Return what one image a batch did to four methods, in two sentences."""
     names = ("BN", "GN", "BCN+WS", "GN+WS")
@@ -85,8 +98,8 @@ def headline(results: Results) -> str:
     elif is_above(found["GN+WS"], found["BCN+WS"]):
         verdict = "is above it in every seed: take that"
     return (
-        f"Trained with one image a batch, a small network gets **{bn}** of its test"
-        f" images right with batch norm (guessing gets 10%), **{gn}** with group norm,"
+        f"With one image a batch, the network gets **{bn}** of the test images right"
+        f" with batch norm, **{gn}** with group norm,"
         f" and **{bcn_ws}** with batch-channel norm and standardized weights. Group"
         f" norm with standardized weights, **{gn_ws}**, {verdict}."
     )

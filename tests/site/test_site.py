@@ -89,7 +89,7 @@ def test_the_search_finds_prose_names_and_classes(built_site):
         return {place.split("#")[0] for place, text in entries.items() if word in text}
 
     assert "labml_bcn/batch_norm/" in found("exp_mean")
-    assert "labml_bcn/batch_channel_norm/" in found("class ChannelNorm")
+    assert "labml_bcn/batch_channel_norm/" in found("ChannelNorm")
     assert "labml_bcn/batch_channel_norm/" in found("micro-batch")
     assert not found("<math")
 

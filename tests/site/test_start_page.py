@@ -63,6 +63,15 @@ def test_the_headline_says_what_was_recorded():
     assert "**11.0%**" in text
 
 
+def test_the_fall_is_between_training_mode_and_evaluation():
+    results = Results(STUDIES["cpu"], read_records(ROOT / "docs" / "results" / "cpu"))
+    training, tested = (sum(each) / len(each) for each in results.gap("BN", 1))
+    text = start_page.fall(results)
+    assert f"**{training:.1f}%** of its latest training images" in text
+    assert f"**{tested:.1f}%** of the test images" in text
+    assert training > 2 * tested
+
+
 @pytest.mark.parametrize(
     ("gn_ws", "verdict"),
     [
