@@ -119,6 +119,20 @@ def test_a_placeholder_for_what_is_not_there_stops_the_build(
     assert message in caplog.text
 
 
+def test_an_annotated_page_shows_what_the_study_found(small_site):
+    (small_site.root / "notebooks" / "n.py").unlink()
+    (small_site.root / "docs" / "results").mkdir()
+    (small_site.root / "docs" / "results" / "cpu").symlink_to(
+        ROOT / "docs" / "results" / "cpu"
+    )
+    asked = "We found: <!-- gap_sentence: cpu -->\n\n<!-- gap: cpu -->"
+    small_site.write("code.py", f'"""# Code\n\n{asked}\n"""\n')
+    page = (small_site.build() / "code" / "index.html").read_text()
+    assert "We found: At one image a batch BN, BN+WS and BCN plain+WS get" in page
+    assert page.count('<figure><div role="img" aria-label="Accuracy at batch size') == 1
+    assert "<!-- gap" not in page
+
+
 def test_prose_is_filled_and_other_comments_stay(small_site, caplog):
     caplog.set_level(logging.WARNING)
     (small_site.root / "notebooks" / "n.py").unlink()
