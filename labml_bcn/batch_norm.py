@@ -19,10 +19,10 @@ mean and a variance. With one or two images a batch it is not, and the
 measured values jump from step to step.
 
 **It learns all the same, and fails when it is used.** At one image a batch,
-the network with batch norm in [our study](../results.md) was right about
-39.7% of the last 960 images that it was trained on, before it learned from
-them. In evaluation it was right about 10.2% of the test images: chance, of
-ten classes. In training each image was normalized with its own mean and
+the network with batch norm in [our study](../results.md) told the class of
+39.7% of the last 960 images of its training, while it trained on them. In
+evaluation it told that of 10.2% of the test images: chance, of ten classes.
+In training each image was normalized with its own mean and
 variance, and the network relied on that. In evaluation running averages take
 their place, and they fit no single image. With 64 images a batch the two
 accuracies agree, at 47.8% and 48.0%.
