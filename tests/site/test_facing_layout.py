@@ -13,9 +13,12 @@ PAGE = "batch_norm.html"
 
 
 @pytest.mark.parametrize("path", LAYERS)
-def test_less_than_a_tenth_of_a_page_has_nothing_beside_its_note(visit, site_url, path):
+def test_the_ground_of_code_ends_with_the_code(visit, site_url, path):
     holes = visit.open(site_url + path).evaluate(HOLES)
-    assert holes["share"] < 0.10, holes["largest"]
+    assert holes["ground"] < 0.10
+    # And what is left beside a long note is never half a screen.
+    assert holes["largest"][0][0] < 450, holes["largest"]
+    assert holes["share"] < 0.40, holes["largest"]
 
 
 @pytest.mark.parametrize("path", LAYERS)
