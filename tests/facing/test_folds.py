@@ -16,7 +16,8 @@ from c import d
 NOTED = '"""Text."""\n'
 
 FOLD = re.compile(
-    r'<details class="fold"><summary>(?P<called>.*?)</summary>(?P<inside>.*?)</details>',
+    r'<details class="fold"><summary>(?P<called>.*?)</summary>'
+    r"(?P<inside>.*?)</details>",
     re.DOTALL,
 )
 

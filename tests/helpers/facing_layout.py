@@ -1,7 +1,8 @@
 """How well an annotated page faces its notes with code, measured in a browser.
 
-`HOLES` is how much of a page's height is a note with nothing beside it: over all rows
-with code, the height of a row below the last thing in its code column, folds closed.
+`HOLES` has two shares of a page's height, taken over all rows with code, folds closed:
+`ground`, where the tinted ground of code has no code, and `share`, where a row goes on
+below the last thing in its code column, so that a note has nothing beside it.
 `DISTANCES` has, for each symbol of each displayed equation that the code has too, the
 height in px between it and its nearest place in code. What is folded away stands
 where its fold does.
@@ -14,11 +15,13 @@ HOLES = """() => {
             .filter(e => e.checkVisibility())
             .map(e => e.getBoundingClientRect().bottom);
         const hole = row.getBoundingClientRect().bottom - Math.max(...filled);
-        return [hole, row.querySelector(".l").id];
+        const ground = row.querySelector(":scope > .code").getBoundingClientRect();
+        return [hole, row.querySelector(".l").id, ground.bottom - Math.max(...filled)];
     });
-    const empty = found.reduce((sum, [height]) => sum + height, 0);
+    const share = nth => found.reduce((sum, row) => sum + row[nth], 0) / page.height;
     return {
-        share: empty / page.height,
+        share: share(0),
+        ground: share(2),
         largest: found.sort((a, b) => b[0] - a[0]).slice(0, 6),
     };
 }"""

@@ -58,10 +58,10 @@ def fold_lines(
 ) -> Iterator[tuple[str, list[int]]]:
     """Yield a row's lines in parts, each with what its fold is called, or ""."""
     called: list[str] = []
-    for n in reversed(numbers):
-        # A blank line goes with the line below it.
+    for n in numbers:
+        # A blank line goes with the line above it.
         blank = called and not lines[n - 1].strip()
-        called.insert(0, called[0] if blank else foldable.get(n, ""))
+        called.append(called[-1] if blank else foldable.get(n, ""))
     parts: list[tuple[str, list[int]]] = []
     for label, group in groupby(zip(called, numbers, strict=True), lambda x: x[0]):
         part = [n for _, n in group]

@@ -77,7 +77,8 @@ def build(
     builder = _PageBuilder(source, link, features, fold)
     rows = render("rows.html", rows=builder.rows())
     foot = "".join(feature.foot() for feature in features)
-    body = render("body.html", rows=rows, foot=foot)
+    narrow = "" if _has_long_notes(source) else " one"
+    body = render("body.html", rows=rows, foot=foot, narrow=narrow)
     title = str(source.meta.get("title") or builder.headings[0].text)
     return Page(
         title=plain_text(title),
@@ -95,6 +96,24 @@ def build(
 def plain_text(text: str) -> str:
     """Return the text of HTML, formulas included."""
     return html.unescape(re.sub(r"<[^>]*>", "", text)).strip()
+
+
+# Characters of a note that make three lines of it.
+LONG = 125
+
+
+def _has_long_notes(source: Source) -> bool:
+    """
+    Tell whether notes want a column of their own.
+
+    Where hardly one is longer than two lines, that column would be empty.
+    """
+    lengths = [
+        sum(len(line.text) for note in row.notes for line in note)
+        for row in source.rows
+        if row.code
+    ]
+    return 5 * sum(length >= LONG for length in lengths) >= len(lengths)
 
 
 def _search_text(body: str) -> str:

@@ -71,6 +71,9 @@ addEventListener("keydown", (event) => {
   event.preventDefault();
   goFrom(stop, event.key);
 });
+addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && event.target.closest?.(".proof")) event.target.blur();
+});
 addEventListener("toggle", (event) => {
   if (!event.target.matches?.(".lit .fold")) return;
   oneStop(event.target.closest(".row"));

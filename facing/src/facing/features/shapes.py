@@ -91,7 +91,7 @@ class Shapes(BookFeature):
 
 # Columns of the code column, and of the gutter at its right, where hints stand. A
 # line that reaches into its hint has it below.
-ROOM, GUTTER = 81, 15
+ROOM, GUTTER = 77, 15
 _UNSHOWN = re.compile(rf"(?<=\S)\s+{DIRECTIVE.pattern}.*")
 
 
