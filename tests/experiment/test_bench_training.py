@@ -14,11 +14,11 @@ from labml_bcn.experiment.bench.convolutions import resnet50_convolutions
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.mark.parametrize("estimate", [True, False])
+@pytest.mark.parametrize("around", ["batch_mean", "running_mean"])
 @pytest.mark.parametrize("shape", [(2, 8), (3, 8, 5), (2, 8, 4, 4)])
-def test_the_naive_norm_is_the_norm(estimate, shape):
-    ours = BatchChannelNorm(8, 2, momentum=0.3, estimate=estimate).double()
-    theirs = naive.NaiveBatchChannelNorm(8, 2, momentum=0.3, estimate=estimate)
+def test_the_naive_norm_is_the_norm(around, shape):
+    ours = BatchChannelNorm(8, 2, momentum=0.3, variance_around=around).double()
+    theirs = naive.NaiveBatchChannelNorm(8, 2, momentum=0.3, variance_around=around)
     theirs.double().load_state_dict(ours.state_dict())
     for _ in range(3):
         x = torch.randn(shape, dtype=torch.float64, requires_grad=True)

@@ -163,6 +163,21 @@ def test_the_estimates_jacobian_is_diagonal(mode, training):
     assert_close(jacobian.reshape(x.numel(), -1), expected.detach())
 
 
+@pytest.mark.parametrize("r", [0.0, 0.1, 0.7])
+def test_the_jacobian_leaves_out_that_a_value_moves_the_mean_by_its_share(r):
+    """It is r / (B L) of the value's own change."""
+    x = inputs(2, C, 3, dtype=F64)
+    moved = x.clone()
+    moved[0, 0, 0] += 6
+    layers = [estimated("batch_mean", momentum=r, dtype=F64) for _ in range(2)]
+    outputs = [layer(x) for layer, x in zip(layers, (x, moved), strict=True)]
+    step = layers[1].exp_mean - layers[0].exp_mean
+    assert_close(step, torch.tensor([r * 6 / (2 * 3), *[0.0] * (C - 1)], dtype=F64))
+    # So the other values of its channel are moved, in truth.
+    assert torch.equal(outputs[0][1, 0], outputs[1][1, 0]) == (r == 0)
+    assert torch.equal(outputs[0][:, 1:], outputs[1][:, 1:])
+
+
 @pytest.mark.equation("batch_channel_norm.estimated")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("trailing", TRAILING, ids=str)
@@ -276,7 +291,95 @@ def test_channel_norm_does_not_mix_groups():
     assert not changed[:, 8:].any()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_second_pair_for_each_channel_nearly_repeats_the_first(seed):
+    """What the layer has is fitted to what it would do with a second pair."""
+    torch.manual_seed(seed)
+    x = torch.randn(16, C, 64, dtype=F64)
+    scale, shift = 1 + 0.3 * torch.randn(C, dtype=F64), 0.3 * torch.randn(C, dtype=F64)
+    wanted = F.group_norm(x, G, scale, shift)
+    gamma = torch.ones(C, 1, dtype=F64, requires_grad=True)
+    beta = torch.zeros(C, 1, dtype=F64, requires_grad=True)
+    second = ChannelNorm(C, G, dtype=F64)
+    learned = [gamma, beta, *second.parameters()]
+    optimizer = torch.optim.LBFGS(learned, 1, 100, line_search_fn="strong_wolfe")
+
+    def loss():
+        optimizer.zero_grad()
+        y = second(gamma * x + beta)
+        left = (y - wanted).square().mean() / wanted.var()
+        left.backward()
+        return left
+
+    start = optimizer.step(loss)
+    assert start > 0.1
+    assert 1e-4 < loss() < 0.01
+
+
 # BatchChannelNorm
+
+
+def test_three_numbers_by_hand_are_the_layers():
+    """The table in the introduction of the layer's page."""
+    page = sys.modules[BatchChannelNorm.__module__].__doc__
+    cells = [line.strip("| ").split(" | ") for line in page.splitlines() if "|" in line]
+    table = {
+        name: torch.tensor([[float(n.replace("−", "-")) for n in numbers]])
+        for name, *numbers in cells[2:]
+    }
+    assert len(table) == 9
+    x, mean, var, v, new_mean, new_var, z, y, alone = table.values()
+    layer = BatchChannelNorm(3, 1, momentum=0.5, variance_around="running_mean")
+    first, second = layer.batch_norm, layer.channel_norm
+    first.exp_mean.copy_(mean[0])
+    first.exp_var.copy_(var[0])
+    _, measured = first.measure(x)
+    assert_to_the_digits_shown(measured, v[0])
+    assert_to_the_digits_shown(copy.deepcopy(first)(x), z)
+    assert_to_the_digits_shown(layer(x), y)
+    assert_to_the_digits_shown(first.exp_mean, new_mean[0])
+    assert_to_the_digits_shown(first.exp_var, new_var[0])
+    assert_to_the_digits_shown(second(x), alone)
+
+
+def assert_to_the_digits_shown(actual, shown):
+    torch.testing.assert_close(actual.detach(), shown, rtol=0, atol=0.005)
+
+
+def effects_of_a_dead_channel(norm, seed):
+    """Its share of the gradient, and how far the other outputs move with it.
+
+    A learned shift has taken a channel far below 0. The first is the norm of its
+    filter's gradient beside the largest of the others; for the second, the
+    filter is doubled.
+    """
+    torch.manual_seed(seed)
+    convolution, x = nn.Conv2d(4, 8, 3, bias=False), torch.randn(8, 4, 6, 6)
+    with torch.no_grad():
+        norm.bias[0] = -10
+    y = F.relu(norm(convolution(x)))
+    assert not y[:, 0].any()
+    (y * torch.randn_like(y)).sum().backward()
+    assert norm.bias.grad[0] == 0
+    dead, *others = convolution.weight.grad.flatten(1).norm(dim=1)
+    with torch.no_grad():
+        convolution.weight[0] *= 2
+        moved = F.relu(norm(convolution(x))) - y
+    return dead / max(others), moved[:, 1:].abs().max()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_under_batch_norm_a_dead_channel_has_no_gradient_and_moves_nothing(seed):
+    share, moved = effects_of_a_dead_channel(nn.BatchNorm2d(8), seed)
+    assert share == 0
+    assert moved < 1e-5
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_under_group_norm_a_dead_channel_still_moves_its_neighbours(seed):
+    share, moved = effects_of_a_dead_channel(nn.GroupNorm(2, 8), seed)
+    assert 0.05 < share < 0.2
+    assert 0.7 < moved < 0.9
 
 
 @pytest.mark.equation("batch_channel_norm.composition", "batch_channel_norm.in-turn")

@@ -4,6 +4,10 @@ What all normalization layers share (dtypes, memory formats, messages, state
 dicts) is tested for BatchNorm too in test_contract.py and its neighbours.
 """
 
+import json
+import sys
+from statistics import fmean
+
 import pytest
 import torch
 from helpers.layers import assert_same_gradients
@@ -15,6 +19,7 @@ from helpers.oracle import (
     normalize,
     square_around,
 )
+from helpers.paths import ROOT
 from torch import nn
 
 from labml_bcn import BatchNorm
@@ -250,3 +255,25 @@ def test_batch_norms_state_is_what_its_options_leave(options, keys):
     if not options.get("affine", True):
         assert layer.scale is None
         assert layer.shift is None
+
+
+# What the page tells of the study
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "told"), [(1, (39.7, 10.2)), (64, (47.8, 48.0))]
+)
+def test_the_accuracies_on_the_page_are_those_of_the_recorded_runs(batch_size, told):
+    paths = ROOT.glob(f"docs/results/cpu/main-bn-b{batch_size}-s*.json")
+    records = [json.loads(path.read_text("utf-8")) for path in paths]
+    assert len(records) == 3
+    learning = [
+        accuracy
+        for record in records
+        for images, _, accuracy in record["curve"]
+        if images > 8000 - 960
+    ]
+    accuracies = learning, [record["accuracy"] for record in records]
+    assert tuple(round(100 * fmean(each), 1) for each in accuracies) == told
+    page = sys.modules[BatchNorm.__module__].__doc__
+    assert all(f"{number}%" in page for number in told)

@@ -215,7 +215,7 @@ def prepare_rivals(options: argparse.Namespace, x: Tensor) -> Rivals:
     assert isinstance(kernels, BatchChannelNorm)
     left_out = set() if kernels_take(kernels, x) else {"kernels"}
     if options.channels_last:
-        left_out.add("naive")  # it wants contiguous inputs
+        left_out.add("naive")  # it makes a contiguous copy
     if options.rivals:
         left_out |= layers.keys() - {"pair", *options.rivals}
     layers = {name: each for name, each in layers.items() if name not in left_out}
