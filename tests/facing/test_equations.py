@@ -178,7 +178,7 @@ def test_the_page_shows_which_tests_assert_an_equation(tmp_path):
     tests = read_markers(tmp_path, TESTS)
     assert tests.problems == []
     made = page(tmp_path, "$$a$$ {#sum}\n\n$$b$$ {#other}", tests)
-    captions = re.findall(r'<span class="proof">(.*?)</span>', made.body)
+    captions = re.findall(r"<small>(.*?)</small>", made.body)
     link = '<a href="tests/test_layer.py#L{}">{}</a>'
     assert captions[0].endswith("tested: " + link.format(5, "a sum is a sum"))
     assert captions[1].endswith(

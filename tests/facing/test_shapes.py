@@ -246,8 +246,15 @@ def test_only_sizes_that_an_example_takes_explain_it(case):
     ]
 
 
+def test_what_a_page_does_not_show_of_a_line_takes_no_room(case):
+    line = f"def f(a): return a  # type: ignore[{'no-untyped-call' * 4}]"
+    assert case.hints(line, "def one(B, C): layer.f(A(B, C))") == [
+        f"{line} -> [B, C] f32"
+    ]
+
+
 def test_a_long_line_has_its_hint_below(case):
-    name = "a_name_that_goes_on_and_on_and_on_and_on_and_on_and_on"
+    name = "a_name_that_goes_on_and_on_and_on_and_on_and_on_and_on_and_on"
     assert case.hints(f"def f({name}): ...", "def one(B, C): layer.f(A(B, C))") == [
         f"def f({name}): ... -> [B, C] f32 (below)"
     ]

@@ -180,6 +180,8 @@ def test_the_card_does_not_cover_its_symbol_and_moves_nothing(
         assert (
             over["y"] >= box["y"] + box["height"]
             or over["y"] + over["height"] <= box["y"]
+            or over["x"] >= box["x"] + box["width"]
+            or over["x"] + over["width"] <= box["x"]
         )
         assert over["x"] >= 0
         assert over["x"] + over["width"] <= width

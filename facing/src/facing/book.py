@@ -30,7 +30,8 @@ class Book:
 
     Paths are seen from `root`. `tests` are searched for tests of equations: those
     that assert one become pages, too, and every equation must have one. What else
-    is declared are files: `symbols`, `links`, `examples` and `papers`.
+    is declared are files: `symbols`, `links`, `examples` and `papers`. Unless `fold`
+    is false, imports, constructors and the reference parts of docstrings are folded.
     """
 
     def __init__(
@@ -43,8 +44,9 @@ class Book:
         links: Path | None = None,
         examples: Path | None = None,
         papers: Path | None = None,
+        fold: bool = True,
     ) -> None:
-        self.root = root
+        self.root, self.fold = root, fold
         self.paths = list(paths)
         self.pages: dict[Path, Page] = {}
         self._unread: list[Problem] = []
@@ -110,7 +112,7 @@ class Book:
         """Build the page of one file; `link` gives the addresses of its links."""
         source = self.sources[path]
         features = [each.on_page(source) for each in self.features]
-        self.pages[path] = build(source, link, features)
+        self.pages[path] = build(source, link, features, fold=self.fold)
         return self.pages[path]
 
     def problems(self) -> list[Problem]:

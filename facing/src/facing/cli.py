@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     files = list(_find_files(options.path, problems))
     tests = list(_find_files(options.tests, problems)) if options.tests else None
     declared = {name: getattr(options, name) for name in DECLARED}
-    book = Book(files, tests=tests, **declared)
+    book = Book(files, tests=tests, fold=not options.no_fold, **declared)
     _Folder(options.out, book).write()
     problems += book.problems()
     for problem in problems:
@@ -89,6 +89,12 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="a YAML file with addresses for names of other libraries; "
         "the README says how",
+    )
+    parser.add_argument(
+        "--no-fold",
+        action="store_true",
+        help="fold nothing: by default imports, the bodies of constructors and the "
+        "reference parts of docstrings are folded where notes speak of them",
     )
     parser.add_argument("--version", action="version", version=f"facing {__version__}")
     parser.add_argument(

@@ -11,6 +11,7 @@ It is the only module that knows MkDocs.
           papers: docs/papers.yml     # their constructs, by line
           links: docs/names.yml       # where others' names lead
           examples: examples.py       # run to see their shapes
+          fold: true                  # false: imports and references stay open
           lenient: false              # true: only warn of mistakes
 
 All may be left out. The table of the papers' constructs goes where a
@@ -68,6 +69,7 @@ class FacingConfig(base.Config):  # type: ignore[no-untyped-call]
     papers = config_options.Type(str, default="")
     links = config_options.Type(str, default="")
     examples = config_options.Type(str, default="")
+    fold = config_options.Type(bool, default=True)
     lenient = config_options.Type(bool, default=False)
 
 
@@ -98,6 +100,7 @@ class FacingPlugin(BasePlugin[FacingConfig]):  # type: ignore[no-untyped-call]
             self._find_sources(files),
             root=self._root,
             tests=tests if self.config.tests else None,
+            fold=self.config.fold,
             **{name: Path(path) for name, path in self._declared.items() if path},
         )
         self._pages: dict[str, tuple[Page, Anchors]] = {}

@@ -6,6 +6,7 @@ be shown: it is HTML, with its title, its headings and its ids.
 """
 
 import html
+import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -14,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from facing.feature import Feature, Link
+from facing.folds import fold_lines, fold_reference, foldable_lines
 from facing.problem import Problem
 from facing.read.source import Row, Source
 from facing.templating import render
 from facing.text.code import Mark, highlight_python
 from facing.text.equations import Equation, EquationFrames
-from facing.text.notes import NoteRenderer, is_well_formed, line_anchors
+from facing.text.notes import NoteRenderer, line_anchors
 
 # What every page needs beside it, wherever it is shown.
 ASSETS = Path(__file__).parent / "assets"
@@ -62,17 +64,21 @@ def build(
     source: Source,
     link: Link = lambda target, line: target,
     features: Sequence[Feature] = (),
+    *,
+    fold: bool = True,
 ) -> Page:
     """
     Lay out a file as a page.
 
     `link` is given each link's target and line, and returns where it shall
-    lead. `features` are what else the page shows.
+    lead. `features` are what else the page shows. Unless `fold` is false,
+    boilerplate is folded.
     """
-    builder = _PageBuilder(source, link, features)
+    builder = _PageBuilder(source, link, features, fold)
     rows = render("rows.html", rows=builder.rows())
     foot = "".join(feature.foot() for feature in features)
-    body = render("body.html", rows=rows, foot=foot)
+    narrow = "" if _has_long_notes(source) else " one"
+    body = render("body.html", rows=rows, foot=foot, narrow=narrow)
     title = str(source.meta.get("title") or builder.headings[0].text)
     return Page(
         title=plain_text(title),
@@ -92,6 +98,24 @@ def plain_text(text: str) -> str:
     return html.unescape(re.sub(r"<[^>]*>", "", text)).strip()
 
 
+# Characters of a note that make three lines of it.
+LONG = 125
+
+
+def _has_long_notes(source: Source) -> bool:
+    """
+    Tell whether notes want a column of their own.
+
+    Where hardly one is longer than two lines, that column would be empty.
+    """
+    lengths = [
+        sum(len(line.text) for note in row.notes for line in note)
+        for row in source.rows
+        if row.code
+    ]
+    return 5 * sum(length >= LONG for length in lengths) >= len(lengths)
+
+
 def _search_text(body: str) -> str:
     # An index wants a flat page: Material's search ends a section where the
     # element around its heading ends, and code would belong to no heading.
@@ -99,7 +123,7 @@ def _search_text(body: str) -> str:
     body = re.sub(
         r'<figure class="stepper">.*?</figure>', "", body, flags=re.DOTALL
     )
-    body = re.sub(r'<span class="proof">.*?</span>', "", body)
+    body = re.sub(r'<span class="proof.*?</span>', "", body)
     body = re.sub(r"<a class=\"headerlink\".*?</a>", "", body)
     body = re.sub(r"<i [^>]*aria-hidden.*?</i>", "", body)
     return re.sub(r"</?(section|div|i|a|span)\b[^>]*>", "", body)
@@ -116,30 +140,21 @@ _LEADING_HEADING = re.compile(
 )
 
 
-# If little code stands beside a long docstring, its reference part goes
-# below the code, so that neither column stays empty.
-_REFERENCE = re.compile(
-    r"<p>(?:<i id[^>]*></i>)*<strong>"
-    r"(?:Arguments|Args|Parameters|Inputs?|Returns|Shape|Raises)\b"
-)
+@dataclass
+class _Part:
+    """HTML or lines of code; folded, if it is called something."""
 
-
-# Characters of an introduction that fill more than a few lines.
-LONG = 800
-
-
-def _is_tall(row: Row) -> bool:
-    return sum(map(len, row.notes)) > len(row.code) + 20
+    called: str
+    content: Any
 
 
 @dataclass
 class _LaidOutRow:
-    """What the template shows of a row: HTML, and lines of code."""
+    """What the template shows of a row."""
 
     kind: str
-    note: str
-    more: str | None = None
-    lines: Sequence[dict[str, Any]] = ()
+    note: list[_Part]
+    code: Sequence[_Part] = ()
     below: str = ""
 
 
@@ -147,9 +162,15 @@ class _PageBuilder:
     """Builds rows one after the other; headings depend on those before."""
 
     def __init__(
-        self, source: Source, link: Link, features: Sequence[Feature]
+        self,
+        source: Source,
+        link: Link,
+        features: Sequence[Feature],
+        fold: bool,
     ) -> None:
         self.source, self.link, self.features = source, link, features
+        self.foldable = foldable_lines(source) if fold else {}
+        self.fold = fold
         self.headings: list[Heading] = []
         names = {row.name for row in source.rows}
         self.equations = EquationFrames(source.path, names, self._caption)
@@ -207,7 +228,9 @@ class _PageBuilder:
         """Return the rows of the page, with a title if there is none."""
         rows = [self._row(row) for row in self.source.rows]
         if not self.titled:
-            rows.insert(0, _LaidOutRow("row wide", self._title()))
+            rows.insert(
+                0, _LaidOutRow("row wide", [_Part("", self._title())])
+            )
         return rows
 
     def _title(self) -> str:
@@ -220,17 +243,25 @@ class _PageBuilder:
 
     def _row(self, row: Row) -> _LaidOutRow:
         note = self._note(row) + line_anchors(row.blank)
-        if not row.code:
-            # A long introduction is set in two columns, over the whole width.
-            long = " long" * (len(plain_text(note)) > LONG)
-            return _LaidOutRow(f"row wide{long}", note)
-        lines = list(self._lines(row.code))
-        below = "".join(f.below(row.code) for f in self.features)
-        split = _find_reference(note) if _is_tall(row) else None
-        if split is None:
-            return _LaidOutRow("row", note, lines=lines, below=below)
-        more = note[split:]
-        return _LaidOutRow("row tall", note[:split], more, lines, below)
+        notes = fold_reference(note) if self.fold else [("", note)]
+        code = fold_lines(row.code, self.source.lines, self._foldable(row))
+        ids = {}
+        if row.constructor:
+            ids[row.constructor] = self._unique_id(f"{row.name}.__init__")
+        return _LaidOutRow(
+            "row" if row.code else "row wide",
+            list(itertools.starmap(_Part, notes)),
+            [
+                _Part(called, list(self._lines(part, ids)))
+                for called, part in code
+            ],
+            "".join(f.below(row.code) for f in self.features),
+        )
+
+    def _foldable(self, row: Row) -> dict[int, str]:
+        """Return which lines may be folded: none that a comment speaks of."""
+        spoken_of = row.notes and not row.name
+        return {} if spoken_of else self.foldable
 
     def _note(self, row: Row) -> str:
         """Return a row's note, with its headings fitted into the page."""
@@ -295,7 +326,9 @@ class _PageBuilder:
         self.ids.add(found)
         return found
 
-    def _lines(self, numbers: list[int]) -> Iterator[dict[str, Any]]:
+    def _lines(
+        self, numbers: list[int], ids: dict[int, str]
+    ) -> Iterator[dict[str, Any]]:
         """Yield lines of code, each with what features put behind it."""
         texts = [self.source.lines[n - 1] for n in numbers]
         # On a phone, the indentation that a block's lines share is room lost
@@ -307,6 +340,7 @@ class _PageBuilder:
             margin = shared if code.startswith(shared) else ""
             yield {
                 "number": n,
+                "id": ids.get(n),
                 "margin": margin,
                 "code": code[len(margin) :],
                 "hint": "".join(f.beside(n) for f in self.features),
@@ -326,11 +360,3 @@ def _heading_html(heading: Heading, text: str) -> str:
         text=text,
         label=f"Link to {plain_text(text)}",
     )
-
-
-def _find_reference(note: str) -> int | None:
-    """Find the place in a docstring from which on it is a reference."""
-    label = _REFERENCE.search(note)
-    if not label or not is_well_formed(note[: label.start()]):
-        return None
-    return label.start()

@@ -16,12 +16,16 @@ function stopAt(row, stop) {
   for (const each of row.querySelectorAll(inRow)) each.tabIndex = each === stop ? 0 : -1;
 }
 
-function oneStopEach() {
-  for (const row of document.querySelectorAll(".lit .row")) stopAt(row, row.querySelector(inRow));
+// What is folded away is passed over.
+const shown = (stop) => stop.checkVisibility();
+
+function oneStop(row) {
+  const all = [...row.querySelectorAll(inRow)];
+  stopAt(row, all.find(shown) ?? all[0]);
 }
 
 function goFrom(from, key) {
-  const all = [...document.querySelectorAll(`.lit .row ${inRow}`)];
+  const all = [...document.querySelectorAll(`.lit .row ${inRow}`)].filter(shown);
   const step = key === "ArrowRight" || key === "ArrowDown" ? 1 : -1;
   const byLine = key === "ArrowUp" || key === "ArrowDown";
   let at = all.indexOf(byLine ? from.closest(".l")?.firstElementChild ?? from : from) + step;
@@ -67,11 +71,19 @@ addEventListener("keydown", (event) => {
   event.preventDefault();
   goFrom(stop, event.key);
 });
+addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && event.target.closest?.(".proof")) event.target.blur();
+});
+addEventListener("toggle", (event) => {
+  if (!event.target.matches?.(".lit .fold")) return;
+  oneStop(event.target.closest(".row"));
+  reachable();
+}, true);
 
 function start() {
   reachable();
   for (const name of document.querySelectorAll(".lit .l a[id]")) name.href ||= `#${name.id}`;
-  oneStopEach();
+  document.querySelectorAll(".lit .row").forEach(oneStop);
   if (document.querySelector(".lit .row")) document.body.append(bar);
 }
 

@@ -36,24 +36,56 @@
       for (const place of places(at)) place.classList.add("lit-same");
       at.classList.add("lit-here");
       at.setAttribute("aria-describedby", card.id);
-      card.innerHTML = about.innerHTML;
+      card.innerHTML = about.innerHTML + elsewhere(at);
       at.closest(".lit").append(card);
       card.hidden = false;
-      put(at.getBoundingClientRect());
+      put(at);
     }
     held ||= hold;
   }
 
-  // Below the symbol or else above it, within the window, never over it.
-  function put(rect) {
+  // Where the symbol stands in the other column, if that is out of sight.
+  function elsewhere(at) {
+    const [frame, words] = at.closest(".code")
+      ? [".equation", "in the formula "] : [".l", "in code: line "];
+    const away = (place) => Math.abs(place.getBoundingClientRect().top - at.getBoundingClientRect().top);
+    const [nearest] = [...places(at)].map((place) => place.closest(frame))
+      .filter((place) => place?.checkVisibility()).sort((a, b) => away(a) - away(b));
+    const rect = nearest?.getBoundingClientRect();
+    if (!rect || (rect.bottom > 0 && rect.top < innerHeight)) return "";
+    return `<a href="#${nearest.id}" tabindex="-1">Nearest ${words}${nearest.id.replace(/^L/, "")}</a>`;
+  }
+
+  // Within the window, never over the symbol, and where it covers least of what
+  // one reads: a free place nearby, be it in the other column.
+  function put(at) {
     const gap = 8;
+    const symbol = at.getBoundingClientRect();
+    const lit = card.offsetParent.getBoundingClientRect();
     const { offsetWidth: width, offsetHeight: height } = card;
-    const room = rect.top - height - gap > 60;
-    const above = rect.bottom + height + gap > innerHeight && room;
-    const left = Math.max(gap, Math.min(rect.left, document.documentElement.clientWidth - width - gap));
-    const from = card.offsetParent.getBoundingClientRect();
-    card.style.left = `${left - from.left}px`;
-    card.style.top = `${(above ? rect.top - height - gap : rect.bottom + gap) - from.top}px`;
+    const most = document.documentElement.clientWidth - width - gap;
+    const inSight = (r) => r.bottom > 0 && r.top < innerHeight;
+    const read = [...document.querySelectorAll(".lit .row, nav")]
+      .filter((e) => inSight(e.getBoundingClientRect()))
+      .flatMap((e) => [...e.querySelectorAll(".l, .h, .note > *, summary, li > a")])
+      .map((e) => e.getBoundingClientRect()).filter(inSight);
+    const along = (from, size, low, high) => Math.min(from + size, high) - Math.max(from, low);
+    let [best, least] = [[gap, symbol.bottom + gap], Infinity];
+    for (const wish of [symbol.left, lit.left, lit.right - width, most]) {
+      const x = Math.max(gap, Math.min(wish, most));
+      for (let y = 60; y < innerHeight - height - gap; y += 8) {
+        const across = along(x, width, symbol.left, symbol.right);
+        const down = along(y, height, symbol.top, symbol.bottom);
+        if (across > -gap && down > -gap) continue;
+        let cost = -4 * (Math.min(0, across) + Math.min(0, down));
+        for (const r of cost < least ? read : []) {
+          cost += Math.max(0, along(x, width, r.left, r.right)) * Math.max(0, along(y, height, r.top, r.bottom));
+        }
+        if (cost < least) [best, least] = [[x, y], cost];
+      }
+    }
+    card.style.left = `${best[0] - lit.left}px`;
+    card.style.top = `${best[1] - lit.top}px`;
   }
 
   addEventListener("pointerover", (event) => {
@@ -64,7 +96,7 @@
     } else if (card.contains(event.target)) clearTimeout(leaving);
     else if (shown && !held) {
       clearTimeout(leaving);
-      leaving = setTimeout(hide, 150);
+      leaving = setTimeout(hide, 300);
     }
   });
   addEventListener("pointerdown", () => { before = shown; }, true);
@@ -82,10 +114,11 @@
       if (event.pointerType !== "mouse" && event.detail && before !== at) event.preventDefault();
       hide();
       show(at, true);
-    } else if (!card.contains(event.target)) hide();
+    } else if (!card.contains(event.target) || event.target.closest("a")) hide();
   }, true);
   addEventListener("keydown", (event) => {
     if (event.key === "Escape") hide();
+    if (event.key === "Enter" && shown?.localName !== "a") card.querySelector("a")?.click();
   });
   addEventListener("resize", hide);
 }

@@ -21,7 +21,7 @@ from facing.features.symbols import SymbolTable
 from facing.features.trace import GIVEN
 from facing.problem import Problem
 from facing.read.scopes import Function, Scopes, arguments
-from facing.read.source import Source
+from facing.read.source import DIRECTIVE, Source
 from facing.templating import render
 
 
@@ -89,8 +89,10 @@ class Shapes(BookFeature):
         )
 
 
-# Line and hint fit in the code column up to here; else the hint goes below.
-ROOM = 68
+# Columns of the code column, and of the gutter at its right, where hints stand. A
+# line that reaches into its hint has it below.
+ROOM, GUTTER = 77, 15
+_UNSHOWN = re.compile(rf"(?<=\S)\s+{DIRECTIVE.pattern}.*")
 
 
 class ShapeFeature(Feature):
@@ -123,7 +125,8 @@ class ShapeFeature(Feature):
         numbers = _join_by_names(
             {n: _format_numbers(seen) for n, seen in names.items()}
         )
-        fits = len(self.source.lines[line - 1]) + len(text) + 2 <= ROOM
+        code = _UNSHOWN.sub("", self.source.lines[line - 1])
+        fits = len(code) + max(len(text), GUTTER) <= ROOM
         return render("shape_hint.html", text=text, numbers=numbers, fits=fits)
 
     def _shown_shapes(self, seen: list[Observation]) -> str:

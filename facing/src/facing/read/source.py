@@ -37,7 +37,8 @@ class Row:
     """
     Notes, the code beside them, and the definition that begins there.
 
-    `depth` counts the definitions around the row.
+    `depth` counts the definitions around the row. `constructor` is the line
+    of an `__init__` without a note: it stands beside the note of its class.
     """
 
     notes: list[list[Line]] = field(default_factory=list)
@@ -45,6 +46,7 @@ class Row:
     blank: list[int] = field(default_factory=list)
     name: str = ""
     depth: int = 0
+    constructor: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.notes or self.code or self.blank)
@@ -121,7 +123,7 @@ def parse_python(
 Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 # Comments that speak to tools and not to readers.
-_DIRECTIVE = re.compile(
+DIRECTIVE = re.compile(
     r"#(!|\s*(-\*-|vim?:|coding[:=]|type:|noqa\b|fmt:|isort:|ruff:|mypy:|"
     r"pyright:|pylint:|pragma:|nosec\b|flake8[:-]|yapf:|%%))"
 )
@@ -139,6 +141,7 @@ class _RowFinder:
         self.lines = lines
         self.notes: dict[int, list[Line]] = {}  # by their first line
         self.docstrings: set[int] = set()  # first lines, the module's not
+        self.documented: set[str] = set()
         self.starts: dict[int, tuple[str, int]] = {}  # name and last line
         self.headers: set[int] = set()  # the lines of `def f(...):`
         self.module_note = self._find_docstring(tree)
@@ -173,6 +176,7 @@ class _RowFinder:
         note = self._find_docstring(node)
         if note:
             self.docstrings.add(note[0].number)
+            self.documented.add(name)
 
     def _find_docstring(
         self, node: ast.Module | Definition
@@ -197,7 +201,7 @@ class _RowFinder:
         if literal["prefix"] not in ("r", "R"):
             body = _unescape(body)
         texts = body.split("\n")
-        if behind and not _DIRECTIVE.match(behind):
+        if behind and not DIRECTIVE.match(behind):
             texts[-1] += "  " + behind.lstrip("# ")
         note = _number_lines(statement.lineno, texts, flush=1)
         self.notes[statement.lineno] = note
@@ -237,7 +241,7 @@ class _RowFinder:
         return not (
             self.lines[line - 1][:column].strip()
             or line in self.headers
-            or _DIRECTIVE.match(comment.string)
+            or DIRECTIVE.match(comment.string)
         )
 
     def _add_comment(self, block: list[tokenize.TokenInfo]) -> None:
@@ -261,8 +265,11 @@ class _RowFinder:
                 ended = False
             row = rows[-1]
             if number in self.starts:
-                row.name, last = self.starts[number]
-                row.depth = len(around)
+                name, last = self.starts[number]
+                if self._joins_its_class(name, row):
+                    row.constructor = number
+                else:
+                    row.name, row.depth = name, len(around)
                 around.append(last)
             if note:
                 row.notes.append(note)
@@ -281,6 +288,8 @@ class _RowFinder:
             return bool(row.notes or row.code)
         after_module_note = self.module_note in row.notes
         if number in self.starts or note:
+            if self._joins_its_class(self.starts.get(number, ("",))[0], row):
+                return False
             if row.code or row.name or after_module_note:
                 return True
             # A note without code goes with what stands right below it.
@@ -288,6 +297,11 @@ class _RowFinder:
             return self._indentation(above) != self._indentation(number)
         text = self.lines[number - 1].strip()
         return ended or (after_module_note and bool(text))
+
+    def _joins_its_class(self, name: str, row: Row) -> bool:
+        """Tell whether only the class speaks of this constructor."""
+        own = f"{row.name}.__init__"
+        return bool(row.notes) and name == own and name not in self.documented
 
     def _indentation(self, number: int) -> int:
         line = self.lines[number - 1].expandtabs()

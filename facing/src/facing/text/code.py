@@ -23,6 +23,8 @@ from pygments.lexers import PythonLexer, get_lexer_by_name
 from pygments.token import Token, _TokenType
 from pygments.util import ClassNotFound
 
+from facing.read.source import DIRECTIVE
+
 # Five colours, and no more: each says what a name cannot say by itself.
 CLASSES = {
     Token.Keyword: "k",
@@ -135,7 +137,16 @@ def _split_lines(text: str, lexer: Lexer) -> list[Pieces]:
                 lines.append([])
             if piece:
                 lines[-1].append((css, piece))
-    return lines[:-1]  # what follows the last newline is no line
+    # What follows the last newline is no line.
+    return [_quieten(line) for line in lines[:-1]]
+
+
+def _quieten(line: Pieces) -> Pieces:
+    """Mark a comment behind code that speaks to a tool: the page does not show it."""
+    *before, (css, text) = line or [("", "")]
+    if css == "c" and DIRECTIVE.match(text) and any(part.strip() for _, part in before):
+        return [*before, ("c q", text)]
+    return line
 
 
 def _merge_pieces(text: str, lexer: Lexer) -> Iterator[tuple[str, str]]:

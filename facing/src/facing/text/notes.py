@@ -185,7 +185,7 @@ _MARK_OR_CODE = re.compile(
 )
 
 
-class _TagChecker(HTMLParser):
+class TagChecker(HTMLParser):
     """Checks that tags are HTML's, and closed in the order of opening."""
 
     VOID = frozenset("area br col hr img input source track wbr".split())
@@ -220,7 +220,7 @@ class _TagChecker(HTMLParser):
 
 def is_well_formed(body: str) -> bool:
     """Tell whether HTML can stand in a page without breaking it."""
-    checker = _TagChecker()
+    checker = TagChecker()
     checker.feed(body)
     checker.close()
     return checker.well_formed and not checker.open
