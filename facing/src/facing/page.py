@@ -255,7 +255,7 @@ class _PageBuilder:
                 _Part(called, list(self._lines(part, ids)))
                 for called, part in code
             ],
-            "".join(feature.below(row.code) for feature in self.features),
+            "".join(f.below(row.code) for f in self.features),
         )
 
     def _foldable(self, row: Row) -> dict[int, str]:
