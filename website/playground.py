@@ -160,7 +160,7 @@ def train(choice: Choice) -> Run:
             points.append([right / every, float(evaluated.double().mean())])
             right = 0
     zeros = (activations == 0).double().mean((0, 2)).tolist()
-    return Run(points, [round(share, 6) for share in zeros])
+    return Run(points, zeros)
 
 
 def main(path: Path) -> None:
@@ -196,7 +196,12 @@ _CAPTION = (
 
 
 def _up(share: float) -> str:
-    return f"{TOP + HEIGHT * (1 - share):.1f}"
+    return f"{TOP + HEIGHT * (1 - share):.4f}"
+
+
+def percent(share: float) -> str:
+    """Return a share as the script rounds it: a half goes up."""
+    return f"{math.floor(100 * share + 0.5)}"
 
 
 def _frame(label: str, across: tuple[str, str, str], content: str) -> str:
@@ -226,6 +231,8 @@ def _frame(label: str, across: tuple[str, str, str], content: str) -> str:
 def _plots(run: dict[str, Any]) -> str:
     points, zeros = run["points"], run["zeros"]
     lines, names = "", ""
+    # The higher one has its name above it, the other below.
+    above = points[-1][0] >= points[-1][1]
     for m, mode in enumerate(("training", "evaluation")):
         places = " ".join(
             f"{LEFT + (k + 1) * WIDTH / len(points):.1f},{_up(point[m])}"
@@ -234,7 +241,7 @@ def _plots(run: dict[str, Any]) -> str:
         lines += f'<polyline class="{mode}" points="{places}"/>'
         names += (
             f'<text class="name" x="{LEFT + WIDTH + 5}" y="{_up(points[-1][m])}" '
-            f'dy="{(-3, 11)[m]}">{mode}</text>'
+            f'dy="{11 if above == bool(m) else -3}">{mode}</text>'
         )
     width = WIDTH / len(zeros)
     bars = "".join(
@@ -266,9 +273,9 @@ def words(choice: Choice, run: dict[str, Any]) -> str:
     shown = {
         "name": NORMS[choice.norm] + "+WS" * choice.ws,
         "batch": choice.batch,
-        "training": f"{100 * training:.0f}",
-        "evaluation": f"{100 * evaluation:.0f}",
-        "silent": f"{100 * max(run['zeros']):.0f}",
+        "training": percent(training),
+        "evaluation": percent(evaluation),
+        "silent": percent(max(run["zeros"])),
     }
     return _WORDS.format(
         **{name: f'<b data-n="{name}">{value}</b>' for name, value in shown.items()}
@@ -318,7 +325,7 @@ def table(path: Path) -> str:
         cells = []
         for size in SIZES:
             training, evaluation = runs[Choice(norm, ws, size).name]["points"][-1]
-            cells.append(f"{training:.0%} → {evaluation:.0%}")
+            cells.append(f"{percent(training)}% → {percent(evaluation)}%")
         rows.append(f"| {NORMS[norm]}{'+WS' * ws} | {' | '.join(cells)} |")
     return "\n".join(rows)
 

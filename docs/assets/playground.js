@@ -216,8 +216,8 @@ const train = ({ batch, images, every, lr, ...choice }) => {
   }
   const zeros = Array(C).fill(0);
   const last = evaluated.seen.at(-2);
-  last.forEach((v, i) => { zeros[Math.floor(i / L) % C] += (v === 0) / (NEW * L); });
-  return { points, zeros };
+  last.forEach((v, i) => { zeros[Math.floor(i / L) % C] += v === 0; });
+  return { points, zeros: zeros.map((count) => count / (NEW * L)) };
 };
 
 for (const lab of document.querySelectorAll(".lab.playground")) {
@@ -227,11 +227,15 @@ for (const lab of document.querySelectorAll(".lab.playground")) {
 
   const show = (choice, { points, zeros }) => {
     const at = (k) => (left + ((k + 1) * width) / points.length).toFixed(1);
-    const up = (share) => (top + height * (1 - share)).toFixed(1);
+    const up = (share) => (top + height * (1 - share)).toFixed(4);
+    // The higher one has its name above it, the other below.
+    const above = points.at(-1)[0] >= points.at(-1)[1];
     ["training", "evaluation"].forEach((mode, m) => {
       const places = points.map((point, k) => `${at(k)},${up(point[m])}`);
       lab.querySelector(`.${mode}`).setAttribute("points", places.join(" "));
-      lab.querySelectorAll("svg .name")[m].setAttribute("y", up(points.at(-1)[m]));
+      const name = lab.querySelectorAll("svg .name")[m];
+      name.setAttribute("y", up(points.at(-1)[m]));
+      name.setAttribute("dy", above === !!m ? 11 : -3);
     });
     const bars = zeros.map((share, c) => {
       const x = left + (c * width) / zeros.length + 4;
@@ -239,7 +243,7 @@ for (const lab of document.querySelectorAll(".lab.playground")) {
     });
     lab.querySelector(".bars").setAttribute("d", bars.join(""));
     lab.dataset.norm = choice.norm;
-    const percent = (share) => (100 * share).toFixed(0);
+    const percent = (share) => Math.floor(100 * share + 0.5);
     const [training, evaluation] = points.at(-1);
     const numbers = {
       name: names[choice.norm] + (choice.ws ? "+WS" : ""),
