@@ -18,6 +18,7 @@ from website import (
     faults_page,
     norm_diagrams,
     notebook_pages,
+    playground,
     reference,
     results_page,
     scatter_lab,
@@ -63,6 +64,7 @@ def _kinds(config: MkDocsConfig) -> Kinds:
         "symbols": lambda: symbol_table.markdown(facing.book.symbols),
         **results_page.kinds(root / "docs" / "results"),
         **scatter_lab.kinds(root),
+        **playground.kinds(root),
         **speed_page.kinds(root / "docs" / "benchmarks"),
         **works_with_page.kinds(root, config.repo_url),
     }
@@ -74,6 +76,7 @@ def _html_kinds(page: Page) -> Kinds:
         "figure": norm_diagrams.figure,
         **faults_page.html_kinds(_build.root),
         **scatter_lab.html_kinds(_build.root),
+        **playground.html_kinds(_build.root),
     }
     if page.file.src_uri in _build.notebooks:
         kinds["output"] = _build.notebooks[page.file.src_uri].output

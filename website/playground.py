@@ -320,7 +320,7 @@ def table(path: Path) -> str:
     """Return the recorded runs as a table in Markdown."""
     runs = json.loads(path.read_text("utf-8"))["runs"]
     sizes = " | ".join(f"batch size {size}" for size in SIZES)
-    rows = [f"| | {sizes} |", "| --- |" + " --- |" * len(SIZES)]
+    rows = [f"| norm | {sizes} |", "| --- |" + " --- |" * len(SIZES)]
     for norm, ws in product(NORMS, (False, True)):
         cells = []
         for size in SIZES:
