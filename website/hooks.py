@@ -21,6 +21,7 @@ from website import (
     norm_diagrams,
     notebook_pages,
     notebook_records,
+    playground,
     reference,
     results_page,
     scatter_lab,
@@ -70,6 +71,7 @@ def _kinds(config: MkDocsConfig) -> Kinds:
         **results_page.kinds(root / "docs" / "results"),
         **scatter_lab.kinds(root),
         **start_page.kinds(root),
+        **playground.kinds(root),
         **speed_page.kinds(root / "docs" / "benchmarks"),
         **works_with_page.kinds(root, config.repo_url),
     }
@@ -82,6 +84,7 @@ def _html_kinds(page: Page) -> Kinds:
         **{name: _build.kinds[name] for name in results_page.ANYWHERE},
         **faults_page.html_kinds(_build.root),
         **scatter_lab.html_kinds(_build.root),
+        **playground.html_kinds(_build.root),
     }
     if page.file.src_uri in _build.notebooks:
         kinds["output"] = _build.notebooks[page.file.src_uri].output

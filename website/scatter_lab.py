@@ -366,7 +366,7 @@ def figure(path: Path, choice: Choice | None = None) -> str:
     channel = channels[choice.channel]
     caption = _CAPTION.format(images=len(channel.mean))
     return (
-        f'<figure class="scatter-lab">{_form(channels, choice)}'
+        f'<figure class="lab scatter">{_form(channels, choice)}'
         f'<div class="panels">{_plots(channel, choice)}</div>'
         f"<figcaption>{caption}</figcaption>{_words(channel, choice)}"
         f"{_data(channels)}</figure>"

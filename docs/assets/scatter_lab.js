@@ -1,31 +1,6 @@
 // Lets the reader choose batch size, momentum and channel in the scatter lab.
 // The page shows it at its default without this; see website/scatter_lab.py.
 
-// The generator behind torch.Generator, MT19937: the same seed draws the same
-// images as in notebook 1.
-const twister = (seed) => {
-  const state = new Uint32Array(624);
-  state[0] = seed;
-  for (let i = 1; i < 624; i++) {
-    state[i] = Math.imul(1812433253, state[i - 1] ^ (state[i - 1] >>> 30)) + i;
-  }
-  let at = 624;
-  return () => {
-    if (at === 624) {
-      for (let i = 0; i < 624; i++) {
-        const y = (state[i] & 0x80000000) | (state[(i + 1) % 624] & 0x7fffffff);
-        state[i] = state[(i + 397) % 624] ^ (y >>> 1) ^ (y & 1 ? 0x9908b0df : 0);
-      }
-      at = 0;
-    }
-    let y = state[at++];
-    y ^= y >>> 11;
-    y ^= (y << 7) & 0x9d2c5680;
-    y ^= (y << 15) & 0xefc60000;
-    return (y ^ (y >>> 18)) >>> 0;
-  };
-};
-
 const average = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
 // Each step measures a batch and moves the estimate, as the layer does. Of an
@@ -53,7 +28,7 @@ const replay = (channel, { batch, momentum, around, seed, steps }) => {
   return seen;
 };
 
-for (const lab of document.querySelectorAll(".scatter-lab")) {
+for (const lab of document.querySelectorAll(".lab.scatter")) {
   const data = JSON.parse(lab.querySelector("script[type='application/json']").textContent);
   const { steps, sizes, momenta, frame: [left, top, width, height] } = data;
   const { batch, momentum, around, channel, seed } = lab.querySelector("form").elements;

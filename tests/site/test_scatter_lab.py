@@ -22,7 +22,7 @@ ASSETS = (
     ROOT / "facing" / "src" / "facing" / "assets" / "literate.css",
     *(
         ROOT / "docs" / "assets" / name
-        for name in ("site.css", *FIGURES["scatter-lab"])
+        for name in ("site.css", *FIGURES["lab scatter"])
     ),
 )
 CHOICES = [
@@ -152,7 +152,9 @@ def open_lab(page: Page) -> None:
         f'<!doctype html><html lang="en"><title>Lab</title><style>{styles}</style>'
         f'<main class="md-typeset">{scatter_lab.figure(RECORD)}</main>'
     )
-    page.add_script_tag(content=ASSETS[-1].read_text())
+    for path in ASSETS:
+        if path.suffix == ".js":
+            page.add_script_tag(content=path.read_text())
 
 
 def choose(page: Page, choice: Choice) -> None:
@@ -166,7 +168,7 @@ def choose(page: Page, choice: Choice) -> None:
 
 
 def seen_by(page: Page) -> dict[str, list[float]]:
-    return page.evaluate("document.querySelector('.scatter-lab').seen")
+    return page.evaluate("document.querySelector('.lab.scatter').seen")
 
 
 @pytest.mark.slow
@@ -205,12 +207,12 @@ def test_the_estimate_is_that_of_the_layer_for_the_images_themselves(
 def test_the_script_draws_and_says_what_is_built(lab, choice):
     choose(lab, choice)
     shown = "e => [...e.querySelectorAll('svg, .words')].map(part => part.outerHTML)"
-    drawn = lab.locator(".scatter-lab").evaluate(shown)
+    drawn = lab.locator(".lab.scatter").evaluate(shown)
     lab.evaluate(
         "figure => document.querySelector('main').innerHTML = figure",
         scatter_lab.figure(RECORD, choice),
     )
-    assert lab.locator(".scatter-lab").evaluate(shown) == drawn
+    assert lab.locator(".lab.scatter").evaluate(shown) == drawn
 
 
 @pytest.mark.slow
