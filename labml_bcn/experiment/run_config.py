@@ -163,7 +163,9 @@ def read_config(path: Path) -> RunConfig:
     file = path / CONFIG
     try:
         found = json.loads(file.read_text("utf-8"))
-        return RunConfig(**(found | {"settings": Settings(**found["settings"])}))
+        config = RunConfig(**(found | {"settings": Settings(**found["settings"])}))
+        StartOptions(**config.data)  # refuses what is none
+        return config
     except OSError as error:
         raise ValueError(
             f"{file} cannot be read: {error.strerror}. Allow to read it, or start anew"
