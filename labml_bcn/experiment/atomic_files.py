@@ -72,6 +72,12 @@ class JSONLines:
                 reason="not_writable",
             ) from error
         self.close = weakref.finalize(self, os.close, self.file)
+        if not path.is_file():
+            raise RunError(
+                f"{path} must be a file, but is a pipe or a device. Bring it back, or"
+                " name another folder with --out",
+                reason="not_writable",
+            )
         lock(self.file, path)
         self.size = os.lseek(self.file, 0, os.SEEK_END)
 

@@ -67,7 +67,13 @@ def size() -> int:
 
 def is_under_torchrun() -> bool:
     """Return whether `torchrun`, or something like it, started this process."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    size = os.environ.get("WORLD_SIZE") or "1"
+    if not size.isdecimal():
+        raise ValueError(
+            f"WORLD_SIZE must be a number of processes, got {size!r}; start the command"
+            " with torchrun, which sets it, or unset it"
+        )
+    return int(size) > 1
 
 
 @contextmanager
@@ -92,10 +98,16 @@ def join_group(device: str, timeout: float) -> Iterator[str]:
     importlib.import_module("torch.distributed.nn")
     try:
         _meet("nccl" if device.startswith("cuda") else "gloo", timeout)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; start the command with torchrun, which sets it, or unset"
+            " WORLD_SIZE"
+        ) from error
     except RuntimeError as error:
         where = ":".join(os.environ.get(f"MASTER_{x}", "?") for x in ("ADDR", "PORT"))
         raise ConnectionError(
-            f"the processes could not meet at {where}: {str(error).splitlines()[0]}. If"
+            f"the processes could not meet at {where}:"
+            f" {str(error).splitlines()[0].rstrip('.')}. If"
             " the port is taken, name another one with torchrun's --master-port, or let"
             " it choose with --standalone; if a process is missing, start all of them"
         ) from error

@@ -75,7 +75,14 @@ def find_run(options: StartOptions) -> tuple[Path | None, RunConfig | None]:
         return None, None
     with naming("--resume" if resume else "--out"):
         path = expand(resume or out or "")
-    if not (path / CONFIG).exists():
+    try:
+        is_run = (path / CONFIG).exists()
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be looked into: {error.strerror}; name another folder with"
+            " --out"
+        ) from error
+    if not is_run:
         if resume:
             raise ValueError(
                 f"--resume must name the folder of a run, but {path} holds none; to"
@@ -164,7 +171,9 @@ def read_config(path: Path) -> RunConfig:
     file = path / CONFIG
     try:
         found = json.loads(file.read_text("utf-8"))
-        return RunConfig(**(found | {"settings": Settings(**found["settings"])}))
+        config = RunConfig(**(found | {"settings": Settings(**found["settings"])}))
+        StartOptions(**config.data)  # refuses what is none
+        return config
     except OSError as error:
         raise ValueError(
             f"{file} cannot be read: {error.strerror}. Allow to read it, or start anew"

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import json
 import os
 import random
 import resource
@@ -558,6 +559,27 @@ def test_settings_that_cannot_be_read_are_reported(killed, capsys, text):
     status, said = resume(killed, capsys)
     assert status == 2
     assert "must hold the settings of a run" in said
+
+
+@pytest.mark.parametrize("data", [{"data": 5}, {"x": 1}, None, [], {"stand_in": "no"}])
+def test_images_that_a_run_cannot_have_begun_with_are_reported(killed, capsys, data):
+    file = killed / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"data": data}))
+    status, said = resume(killed, capsys)
+    assert status == 2
+    assert f"{file} must hold the settings of a run, but does not" in said
+
+
+@pytest.mark.fault("A pipe or a folder in the place of a file", "status 1, it is named")
+@pytest.mark.parametrize("name", ["metrics.jsonl", "timings.jsonl", "starts.jsonl"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_named(killed, capsys, name, make):
+    (killed / name).unlink()
+    make(killed / name)
+    status, said = resume(killed, capsys)
+    assert status == 1
+    assert f"{killed / name} " in said
+    assert "name another folder with --out" in said
 
 
 @pytest.mark.fault("Half a line, as a loss of power leaves it", "cut off; the same end")

@@ -128,6 +128,7 @@ def test_the_same_command_prints_the_same_accuracies(images, capsys):
         (["--device", "meta"], "device must be one that torch can use"),
         (["--threads", "100000"], "threads must be at most "),
         (["--out", ""], "--out must name a folder, got ''"),
+        (["--out", "a" * 300], "cannot be looked into: File name too long"),
         (["--out", " "], "--out: must name a place, got ' '"),
         (["--out", "~nobody-here/x"], "--out: ~nobody-here/x names a user"),
         (["--resume", "~nobody-here/x"], "--resume: ~nobody-here/x names a user"),
@@ -154,6 +155,25 @@ def test_bad_input_ends_with_a_message_and_2(capsys, arguments, message):
         train.main(["--stand-in", *arguments])
     assert left.value.code == 2
     assert message in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ("two", "WORLD_SIZE must be a number of processes, got 'two'"),
+        ("-2", "WORLD_SIZE must be a number of processes, got '-2'"),
+        ("2", "variable RANK expected, but not set"),
+    ],
+)
+def test_half_an_environment_of_a_group_is_refused(monkeypatch, capsys, size, message):
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setenv("WORLD_SIZE", size)
+    with pytest.raises(SystemExit, match="2"):
+        train.main(["--stand-in"])
+    said = capsys.readouterr().err
+    assert message in said
+    assert "start the command with torchrun, which sets it, or unset" in said
     assert not Path("runs").exists()
 
 
