@@ -2,8 +2,9 @@
 const all = (selector) => document.querySelectorAll(selector);
 
 const mend = () => {
-  // Each copy button sits in an unnamed <nav>: too many landmarks.
-  for (const nav of all("nav.md-code__nav")) nav.setAttribute("role", "presentation");
+  // Each copy button sits in an unnamed <nav>, and so do a result's words: too
+  // many landmarks.
+  for (const nav of all("nav.md-code__nav, nav.md-tags")) nav.setAttribute("role", "presentation");
   // What scrolls sideways must be within reach of the keyboard.
   for (const box of all(".md-typeset pre > code, .md-typeset table")) {
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;

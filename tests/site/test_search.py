@@ -90,6 +90,14 @@ def test_words_of_one_stem_find_the_same(search, one, other):
 
 
 @pytest.mark.slow
+def test_a_result_shows_the_word_that_was_typed_and_is_no_landmark(search):
+    assert first_page(search, "SyncBN") in QUERIES["SyncBN"]
+    words = search.locator(".md-search-result .md-tag:visible")
+    assert set(words.all_inner_texts()) == {"SyncBN"}
+    assert search.locator(".md-search-result nav:not([role])").count() == 0
+
+
+@pytest.mark.slow
 def test_the_index_is_at_most_80_kb_and_has_no_internals(built_site):
     data = (built_site / "search" / "search_index.json").read_bytes()
     assert len(gzip.compress(data, 6)) <= 80_000
