@@ -53,21 +53,26 @@ def downloads(name: str) -> str:
     )
 
 
-# Without the script it stays open: what is folded can always be read.
+# The tags of cells whose code is folded, and what is written in its place. Without
+# the script it stays open: what is folded can always be read.
+FOLDED = {"plot": "Code of the plot", "say": "Code of the sentence"}
 FOLD = (
-    '<details class="fold" open markdown>\n<summary>Code of the plot</summary>\n\n',
+    '<details class="fold" open markdown>\n<summary>{summary}</summary>\n\n{code}'
     "\n\n</details>\n"
-    "<script>document.currentScript.previousElementSibling.open = false</script>",
+    "<script>document.currentScript.previousElementSibling.open = false</script>"
 )
 
 
 def _code(cell: NotebookNode) -> str:
-    """Return a cell's code; that of a cell with the tag `plot` can be unfolded.
+    """Return a cell's code; that of a cell with a tag of `FOLDED` can be unfolded.
 
     In a notebook's Python file such a cell begins with `# %% tags=["plot"]`.
     """
-    before, after = FOLD if "plot" in cell.metadata.get("tags", []) else ("", "")
-    return f"{before}{_fence(cell.source)}{after}"
+    code = _fence(cell.source)
+    for tag in cell.metadata.get("tags", []):
+        if summary := FOLDED.get(tag):
+            return FOLD.format(summary=summary, code=code)
+    return code
 
 
 def _fence(code: str) -> str:

@@ -44,8 +44,9 @@ def test_a_fence_is_longer_than_those_in_the_code():
     assert convert(code="s = '''\n````\n'''").markdown.startswith("`````python\n")
 
 
-def test_the_code_of_a_plot_is_folded_and_open_without_script():
-    text = '# %%\nx = 1\n\n# %% tags=["plot"]\nplot(x)\n'
+@pytest.mark.parametrize("tag", ["plot", "say"])
+def test_code_that_only_shows_is_folded_and_open_without_script(tag):
+    text = f'# %%\nx = 1\n\n# %% tags=["{tag}"]\nplot(x)\n'
     page = notebook_pages.convert(jupytext.reads(text, fmt="py:percent"), "n")
     before, _, folded = page.markdown.partition("<details")
     assert "x = 1" in before
