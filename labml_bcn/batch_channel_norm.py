@@ -215,20 +215,14 @@ def batch_channel_norm_stepwise(
 
 # ## The same, hardened
 #
-# What follows computes the same. A layer for every day also
+# The layers compute the same. But they take any rank, memory format and
+# precision, and keep statistics in float32 at least; learn nothing where a
+# batch is empty or [not finite](batch_norm.py#move_statistics); can
+# [share statistics](batch_norm.py#BatchNorm.batch_statistics) between
+# processes; refuse what cannot work, and say what would; and use kernels,
+# where above every operation is a pass over memory of its own.
 #
-# - takes inputs of any rank, memory format and precision, and keeps its
-#   statistics in float32 at least;
-# - learns nothing from an empty batch, nor in a channel where the batch is
-#   [not finite](batch_norm.py#move_statistics);
-# - [shares statistics](batch_norm.py#BatchNorm.batch_statistics) between
-#   processes, if asked to;
-# - refuses what cannot work, and says what would;
-# - lets kernels do the work: in the function above every operation is a pass
-#   over memory of its own.
-#
-# First, which mean the batch's variance is taken around, and what training
-# then normalizes with.
+# First, the two means that the variance may be taken around.
 ESTIMATES = {
     "batch_mean": How.AROUND_BATCH_MEAN,
     "running_mean": How.AROUND_RUNNING_MEAN,

@@ -417,6 +417,14 @@ def move_statistics(
     r"""
     Move running statistics toward new ones, in place, and return what they
     are now.
+
+    A channel keeps *both* as they are if one of the two would become infinite
+    or NaN. An average never comes back from there: the share $1 - r$ of
+    infinity is infinity. In mixed precision such batches are part of
+    training. Where float16 overflowed, the gradient scaler skips the step,
+    and the weights never hear of it; but this average has met the batch on
+    its way forward, and would spoil evaluation for ever. Processes that share
+    a batch see the same sums, and come to the same decision.
     """
     # `lerp` goes from the old value $r$ of the way toward the new one.
     #
@@ -435,14 +443,6 @@ def move_statistics(
     # infinity.
     new_mean = cast(new_mean, exp_mean.dtype)
     new_var = cast(new_var, exp_var.dtype)
-    # A channel keeps *both* as they are if one of the two would become
-    # infinite or NaN. An average never comes back from there: the share
-    # $1 - r$ of infinity is infinity. In mixed precision such batches are
-    # part of training. Where float16 overflowed, the gradient scaler skips
-    # the step, so the weights never hear of it; but this average has met the
-    # batch on its way forward, and would spoil evaluation for ever. Processes
-    # that share a batch see the same sums, and come to the same decision.
-    #
     # What is finite, minus itself, is zero. Infinity minus itself is
     # NaN, as is NaN, and that equals nothing. The choice is made where
     # the values are: the program does not wait to know it.
