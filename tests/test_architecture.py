@@ -94,7 +94,7 @@ LEVELS = [
     {"facing.problem", "facing.placeholders", "facing.templating"},
     {"facing.read"},
     {"facing.text"},
-    {"facing.feature"},
+    {"facing.feature", "facing.folds"},
     {"facing.page", "facing.features"},
     {"facing.book"},
     {"facing.cli", "facing.mkdocs", "facing.__main__"},

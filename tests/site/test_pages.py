@@ -356,7 +356,10 @@ def page_on_site(visit: Visit, site_url: str) -> Page:
 
 def test_the_copy_buttons_give_clean_code(page_on_site):
     source = SOURCE.read_text().split("\n")
-    boxes = page_on_site.locator(".lit .code").all()
+    page_on_site.evaluate(
+        "document.querySelectorAll('.fold').forEach((fold) => { fold.open = true; })"
+    )
+    boxes = page_on_site.locator(".lit .code pre").all()
     assert len(boxes) > 9
     for box in boxes:
         numbers = box.evaluate(
