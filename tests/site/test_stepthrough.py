@@ -1,5 +1,6 @@
 """Stepping through batch-channel norm: the numbers are torch's, the line is theirs."""
 
+import math
 import re
 from collections.abc import Iterator
 from importlib.resources import files
@@ -113,15 +114,27 @@ def test_the_presets_call_the_function_whose_page_it_is():
     assert list(examples.STEPS) == [batch_channel_norm_stepwise]
 
 
-def test_every_formula_ends_in_the_outlined_number(visit, standalone_url):
+def work_out(formula: str) -> float:
+    """What a formula gives, read as it stands on the page."""
+    python = formula.translate(str.maketrans({"−": "-", "×": "*", "²": "**2"}))
+    python = re.sub(r"√([\d.]+|\([^()]*\))", r"math.sqrt(\1)", python)
+    mean = lambda *values: sum(values) / len(values)  # noqa: E731
+    return float(eval(python, {"math": math, "mean": mean}))
+
+
+def test_every_formula_gives_the_outlined_number(visit, standalone_url):
     page = open_stepper(visit, standalone_url)
     formulas = 0
     for name in NAMES:
         choose(page, name)
         for step in walk(page):
             _, _, worked = str(step["words"]).rpartition("The outlined number: ")
-            assert worked.split(" = ")[-1] == step["outlined"], step
-            formulas += " = " in worked
+            formula, _, result = worked.rpartition(" = ")
+            assert result == step["outlined"], step
+            value = float(result.replace("−", "-"))
+            # What it is made of was rounded to three digits.
+            assert work_out(formula or result) == pytest.approx(value, 0.01, 0.01)
+            formulas += bool(formula)
     assert formulas >= 10 * len(NAMES)
 
 

@@ -100,7 +100,7 @@ for (const figure of document.querySelectorAll(".stepper")) {
     find(".what").replaceChildren(where, ". ", what.filter(Boolean).join(""), ".");
     const worked = step.runs[run].querySelector("p")?.textContent;
     const [outlined] = step.runs[run].textContent.match(/[^\s]+(?=\*)/);
-    find(".how").textContent = `The outlined number: ${worked ?? plain(outlined)}`;
+    find(".how").textContent = `The outlined number: ${worked ? `${worked} = ` : ""}${plain(outlined)}`;
     drawCells(step);
     for (const line of lit) line.classList.remove("stepped");
     lit = step.lines.flatMap((line) => light ? [line, copies.get(line)] : [copies.get(line)]);

@@ -199,7 +199,7 @@ def _setting(value: float) -> str:
 
 
 def formula(step: dict[str, Any], point: Point, frame: Point) -> str:
-    """Return what a step computed at a point, with its numbers, or ""."""
+    """Return how a step came to its number at a point, or ""."""
     if not step["expression"]:
         return ""
     parts = {text: grid(kept, frame) for text, kept in step["parts"].items()}
@@ -211,5 +211,5 @@ def formula(step: dict[str, Any], point: Point, frame: Point) -> str:
         is_right = math.isclose(term.value, shown, rel_tol=1e-4, abs_tol=1e-5)
     except (KeyError, ArithmeticError, ValueError):
         return ""  # a part that was not kept, or is not understood
-    value = _minus(number(shown))
-    return f"{term.text} = {value}" if is_right and term.text != value else ""
+    is_news = term.text != _minus(number(shown))
+    return term.text if is_right and is_news else ""
