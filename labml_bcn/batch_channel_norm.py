@@ -56,19 +56,20 @@ shifts 0, and $\epsilon$ too small to be seen.
 
 | | $c = 1$ | $c = 2$ | $c = 3$ |
 | :-- | --: | --: | --: |
-| the input $x$ | 6 | 2 | −6 |
-| running mean before | 10 | 2 | −10 |
-| running variance before | 16 | 2 | 16 |
-| $v = (x - \text{mean before})^2$ | 16 | 0 | 16 |
-| running mean after, half way to $x$ | 8 | 2 | −8 |
-| running variance after, half way to $v$ | 16 | 1 | 16 |
-| $z$, normalized with these two | −0.5 | 0 | 0.5 |
-| $y$, normalized over the group | −1.22 | 0 | 1.22 |
-| group norm alone, from $x$ | 1.07 | 0.27 | −1.34 |
+| input $x$ | 6 | 2 | −6 |
+| mean before | 10 | 2 | −10 |
+| variance before | 16 | 2 | 16 |
+| $v = (x - \mu)^2$ | 16 | 0 | 16 |
+| mean after | 8 | 2 | −8 |
+| variance after | 16 | 1 | 16 |
+| $z$ | −0.5 | 0 | 0.5 |
+| $y$ | −1.22 | 0 | 1.22 |
+| group norm alone | 1.07 | 0.27 | −1.34 |
 
-For its channel the third value is a high one, and in $y$ it is the highest.
-Group norm alone sees a low value among higher ones. A ReLU behind it gives 0,
-for this image and for most.
+The running mean and variance go half way to $x$ and $v$, and give $z$; the
+group's own give $y$. For its channel the third value is a high one, and in
+$y$ it is the highest. Group norm alone sees a low value among higher ones. A
+ReLU behind it gives 0, for this image and for most.
 
 **Weight standardization.** The papers combine the layer with
 [standardized weights](weight_standardization.py). In this project's notes
