@@ -283,6 +283,8 @@ def copied_link(page: Page) -> str:
 @pytest.mark.parametrize("by", ["mouse", "keyboard", "touch"])
 def test_a_link_to_its_own_place_is_copied(touch_page, place, fragment, by):
     at = touch_page.locator(place)
+    if ".proof" in place and by != "keyboard":
+        point(touch_page.locator(place.partition(" a >>")[0]), by)  # opens its card
     if by == "mouse":
         at.click()
     elif by == "touch":
@@ -300,12 +302,12 @@ def test_a_link_to_its_own_place_is_copied(touch_page, place, fragment, by):
 
 
 def test_a_link_to_another_place_is_followed_and_not_copied(page):
-    page.locator(".l a[href^='batch_norm.html#L']").first.click()
+    page.locator("pre:visible .l a[href^='batch_norm.html#L']").first.click()
     page.wait_for_url("**/batch_norm.html#L*")
     line = page.url.rpartition("#")[2]
     assert page.locator(f"#{line}").is_visible()
     page.go_back()
-    page.locator(".l a[href^='#L']:not([aria-label])").first.click()
+    page.locator("pre:visible .l a[href^='#L']:not([aria-label])").first.click()
     assert page.locator(".lit-bar [role=status]").inner_text() == ""
 
 
