@@ -16,6 +16,8 @@ to leave the batch alone and normalize each sample over groups of its
 channels, as group norm and layer norm do. That costs something, and
 batch-channel normalization is the answer to what it costs.
 
+<!-- figure: batch-channel norm -->
+
 **What channel-only normalization gives up.** A ReLU whose input is always
 negative gives 0 for every image. Its neuron is eliminated. Under batch norm
 no gradient at all reaches its weights any more. Under group norm some does,
@@ -36,7 +38,8 @@ singularities comes from statistics of the data. From one image they are
 noise, and the noise of training is missing in evaluation:
 [the network learns, and then fails](batch_norm.py). But the statistics need
 not come from *this* batch. A running mean and variance, collected over many
-steps, estimate the same numbers from many images.
+steps, estimate the same numbers from many images. How well they do can be
+[tried on real channels](../scatter.md).
 
 **The layer.** Batch-channel normalization does one after the other: batch
 norm with estimated statistics, which centres every channel over many images,
@@ -45,8 +48,6 @@ so keeps the scale of the activations in hand while the estimates lag behind:
 
 $$y = \operatorname{ChannelNorm}(\operatorname{EstimatedBatchNorm}(x))$$
 {#composition}
-
-<!-- figure: batch-channel norm -->
 
 **Three numbers by hand.** One image, with one position in each of three
 channels that form one group. The third channel is far below the others, and
@@ -245,6 +246,7 @@ class EstimatedBatchNorm(BatchNorm):
     The **start** matters. The estimates begin at 0 and 1, whatever the data,
     and after $n$ steps that start still weighs $(1-r)^n$: at $r = 0.1$ it is
     gone after some fifty steps, at $r = 0.01$ it is felt for hundreds.
+    [Move $r$](../scatter.md), and see both.
 
     **Arguments**
 
@@ -345,7 +347,8 @@ class EstimatedBatchNorm(BatchNorm):
         The mean $m_c$ is the batch's. The variance $v_c$ is that
         [around it](#around-batch-mean), the spread *within* this batch, or
         that [around the running mean](#around-running-mean) as it was before
-        this step.
+        this step. Where each of them settles can be
+        [tried](../scatter.md#where-it-settles).
         """
         # !!! differs "Where the sources differ"
         #     The paper's formula and its authors' code take the variance

@@ -14,6 +14,8 @@ smoother, so larger steps are safe. And until the learned shift moves them,
 about half of a channel's values are positive, so the ReLU behind it rarely
 goes silent for good.
 
+<!-- figure: batch norm -->
+
 Both rest on one assumption: that the batch is large enough to measure a
 mean and a variance. With one or two images a batch it is not, and the
 measured values jump from step to step.
@@ -25,12 +27,13 @@ evaluation it told that of 10.2% of the test images: chance, of ten classes.
 In training each image was normalized with its own mean and
 variance, and the network relied on that. In evaluation running averages take
 their place, and they fit no single image. With 64 images a batch the two
-accuracies agree, at 47.8% and 48.0%.
+accuracies agree, at 47.8% and 48.0%. [A toy](../playground.md) shows how the
+gap opens, while you look.
+
+<!-- gap: cpu -->
 
 That is the problem the [batch-channel norm](batch_channel_norm.py) solves;
 this page is its first half, and the layer it starts from.
-
-<!-- figure: batch norm -->
 
 Throughout, an input has $B$ samples, $C$ channels and $L$ positions: $L$ is
 the product of all trailing dimensions, such as height times width, and $1$

@@ -186,7 +186,8 @@ plotting.show(
 #
 # Why not simply use the batch's own statistics, as batch norm does? Because
 # of what follows. We draw many random batches of 128 images, then of 32, and
-# so on down to 1, and measure mean and variance of each.
+# so on down to 1, and measure mean and variance of each. (On [a page of its
+# own](../scatter.md) you can turn the batch size and the momentum yourself.)
 #
 # A batch of one image still has $L = 1024$ values a channel, which seems
 # plenty. But they are not independent. A dark photograph is dark all over:
