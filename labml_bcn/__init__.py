@@ -7,11 +7,11 @@ from labml_bcn.batch_channel_norm import (
     ChannelNorm,
     EstimatedBatchNorm,
     FusedBatchChannelNorm,
-    batch_channel_norm,
 )
 from labml_bcn.batch_norm import BatchNorm
 from labml_bcn.checkpoints import load_checkpoint
 from labml_bcn.convert import convert
+from labml_bcn.functional import batch_channel_norm
 from labml_bcn.statistics import (
     freeze_statistics,
     share_statistics,

@@ -17,6 +17,7 @@ Definition = ast.ClassDef | ast.FunctionDef
 READING = (
     "batch_norm",
     "batch_channel_norm",
+    "functional",
     "weight_standardization",
     "convert",
     "bake",

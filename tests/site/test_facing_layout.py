@@ -166,7 +166,7 @@ def test_a_card_leads_to_the_code_if_that_is_far(visit, standalone_url):
     assert page.locator(line).is_visible()
 
 
-COPY_BUTTONS_OVER_CODE = """[...document.querySelectorAll(".lit .md-code__nav")]
+COPY_BUTTONS_OVER_CODE = """[...document.querySelectorAll(".row .md-code__nav")]
     .filter(nav => nav.checkVisibility()).filter(nav => {
         const box = nav.querySelector("button").getBoundingClientRect();
         return [...nav.closest(".row").querySelectorAll(".l, .note > *")]

@@ -105,7 +105,7 @@
     if (at?.matches(":focus-visible")) {
       hide();
       show(at, true);
-    } else if (held) hide();
+    } else if (held && !card.contains(event.target)) hide();
   });
   addEventListener("click", (event) => {
     const at = symbolAt(event.target);
