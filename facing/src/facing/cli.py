@@ -19,7 +19,7 @@ from facing import __version__
 from facing.book import DECLARED, Book
 from facing.feature import Link
 from facing.features.paper_map import PaperMap, paper_map_sections
-from facing.page import ASSETS, SHARED, Heading, Page
+from facing.page import ASSETS, OF_STEPS, SHARED, Heading, Page
 from facing.problem import Problem
 from facing.templating import render
 
@@ -139,7 +139,7 @@ class _Folder:
         self.places = _places([*book.paths, *book.tests])
 
     def write(self) -> None:
-        for name in (*SHARED, "standalone.css"):
+        for name in (*SHARED, *OF_STEPS, "standalone.css"):
             self._write(f"assets/{name}", (ASSETS / name).read_bytes())
         pages = {}
         if self.book.paper_map:
@@ -208,6 +208,7 @@ class _Folder:
             description=page.description,
             up="../" * place.count("/"),
             has_math="<math" in page.body,
+            has_steps=page.has_steps,
             headings=[h for h in page.headings if h.level in (2, 3)],
             body=page.body,
             source=source,

@@ -31,11 +31,12 @@ from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.nav import Navigation
 from mkdocs.structure.pages import Page as SitePage
 from mkdocs.structure.toc import get_toc
+from mkdocs.utils import get_relative_url
 from mkdocs.utils.templates import TemplateContext
 
 from facing.book import DECLARED, Book
 from facing.features.paper_map import paper_map_sections
-from facing.page import ASSETS, SHARED, Heading, Page, plain_text
+from facing.page import ASSETS, OF_STEPS, SHARED, Heading, Page, plain_text
 from facing.placeholders import fill, kinds_in
 
 log = get_plugin_logger(__name__)
@@ -112,7 +113,7 @@ class FacingPlugin(BasePlugin[FacingConfig]):  # type: ignore[no-untyped-call]
                 files.append(
                     File.generated(config, _raw_uri(path), abs_src_path=source)
                 )
-        for name in SHARED:
+        for name in (*SHARED, *OF_STEPS):
             content = (ASSETS / name).read_bytes()
             files.append(File.generated(config, f"assets/{name}", content=content))
 
@@ -248,7 +249,16 @@ class FacingPlugin(BasePlugin[FacingConfig]):  # type: ignore[no-untyped-call]
     ) -> None:
         """Put in the page's real content, once the search has indexed it."""
         if page.file.src_uri in self._pages:
-            page.content = self._pages[page.file.src_uri][0].body
+            built = self._pages[page.file.src_uri][0]
+            page.content = built.body
+            if built.has_steps:
+                style, script = (
+                    get_relative_url(f"assets/{name}", page.url) for name in OF_STEPS
+                )
+                page.content = (
+                    f'<link rel="stylesheet" href="{style}">{built.body}'
+                    f'<script src="{script}" defer></script>'
+                )
 
 
 def _python_files(nav: Any) -> Iterator[str]:

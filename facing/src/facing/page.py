@@ -29,11 +29,11 @@ SHARED = (
     "literate.css",
     "literate.js",
     "symbols.js",
-    "stepthrough.css",
-    "stepthrough.js",
     "stix-two-math.woff2",
     "OFL-LICENSE.txt",
 )
+# And what a page needs that has a figure of steps.
+OF_STEPS = ("stepthrough.css", "stepthrough.js")
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,11 @@ class Page:
     problems: list[Problem] = field(default_factory=list)
     meta: dict[str, Any] = field(default_factory=dict)
     equations: list[Equation] = field(default_factory=list)
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether a function can be stepped through on this page."""
+        return '<figure class="stepper">' in self.body
 
 
 def build(
