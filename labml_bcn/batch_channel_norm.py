@@ -22,10 +22,10 @@ batch-channel normalization is the answer to what it costs.
 negative gives 0 for every image. Its neuron is eliminated. Under batch norm
 no gradient at all reaches its weights any more. Under group norm some does,
 a tenth or so of what the other channels get, for the neuron still has a part
-in its group's mean and variance: it can only move its neighbours. The points
-of a training run where neurons are consistently deactivated are called
-*elimination singularities*; they form degenerate regions of the loss
-landscape, and training that comes near them is slow and ends worse.
+in its group's mean and variance: it can only move its neighbours.
+[A notebook](../notebooks/3_elimination_singularities.py) counts such silent
+channels. The papers call points of a training run that have them
+*elimination singularities*, and argue that near them training is slow.
 
 Batch norm stays away from them by design: each channel is centred over the
 batch, so about half of its values are positive, until the learned shift
@@ -34,12 +34,12 @@ moves them. A norm over several channels has no such rule. It centres the
 stay there.
 
 **What small batches do to batch norm.** Its distance from elimination
-singularities comes from statistics of the data. From one image they are
-noise, and the noise of training is missing in evaluation:
-[the network learns, and then fails](batch_norm.py). But the statistics need
-not come from *this* batch. A running mean and variance, collected over many
-steps, estimate the same numbers from many images. How well they do can be
-[tried on real channels](../scatter.md).
+singularities comes from statistics of the data. Those of one image are
+that image's own. A network learns to rely on them, and
+[fails where averages take their place](batch_norm.py). But the statistics
+need not come from *this* batch. A running mean and variance, collected over
+many steps, estimate the same numbers from many images. How well they do can
+be [tried on real channels](../scatter.md).
 
 **The layer.** Batch-channel normalization does one after the other: batch
 norm with estimated statistics, which centres every channel over many images,
@@ -52,8 +52,9 @@ $$y = \operatorname{ChannelNorm}(\operatorname{EstimatedBatchNorm}(x))$$
 **Three numbers by hand.** One image, with one position in each of three
 channels that form one group. The third channel is far below the others, and
 not in this image alone: its running mean is −10. Here is a step of training
-at $r = 1/2$, with the variance around the running mean, all scales 1, all
-shifts 0, and $\epsilon$ too small to be seen.
+at $r = 1/2$, with all scales 1, all shifts 0, and $\epsilon$ too small to be
+seen. The variance is taken around the running mean, as in the paper; the
+layer's own default, as labml's, is the mean of the batch.
 
 | | $c = 1$ | $c = 2$ | $c = 3$ |
 | :-- | --: | --: | --: |
@@ -76,11 +77,11 @@ ReLU behind it gives 0, for this image and for most.
 [standardized weights](weight_standardization.py). In this project's notes
 "BCN+WS" means both.
 
-**When not to use it.** If the batch is large enough for its own
-statistics, plain [batch norm](batch_norm.py) has what it needs, and costs
-less. When the data drift quickly, running statistics come late; a norm
-without them, such as group norm with weight standardization, is the calmer
-choice. And a network that is only used, not trained, keeps its norm.
+**When not to use it.** If the batch is large, [batch norm](batch_norm.py)
+with standardized weights does [as well](../results.md), and costs less. When
+the data drift quickly, running statistics come late; a norm without them,
+such as group norm with weight standardization, is the calmer choice. And a
+network that is only used, not trained, keeps its norm.
 
 **Papers.** Qiao, Wang, Liu, Shen and Yuille, *Micro-Batch Training with
 Batch-Channel Normalization and Weight Standardization*,
@@ -247,7 +248,7 @@ class EstimatedBatchNorm(BatchNorm):
     - `channels`: number of channels $C$ of the input.
     - `eps`: $\epsilon$, added to the variance inside the square root.
     - `momentum`: $r$, the weight of the new value, as in PyTorch. At one or
-      two images a batch, smaller is steadier.
+      two images a batch, take 0.01.
     - `affine`: learn $\gamma$ and $\beta$; without, `scale` and `shift` are
       `None`.
     - `variance_around`: which mean the batch's variance is taken around,
@@ -418,8 +419,8 @@ class ChannelNorm(nn.Module):
 
     **Why one scale and shift per group?** Batch norm, which runs before it,
     already gives every channel its own. A second pair per channel would
-    nearly repeat them: fitted to one over 64 positions, the layer as it is
-    leaves less than 1% of the output's variance.
+    add almost nothing. Of what it would compute over 64 positions, the layer
+    as it is can give all but 1% of the variance.
 
     **Arguments**
 

@@ -10,9 +10,10 @@ summary: >
 
 Batch normalization gives every channel a mean of zero and a variance of
 one, measured over the batch. Two good things follow. The loss becomes
-smoother, so larger steps are safe. And until the learned shift moves them,
-about half of a channel's values are positive, so the ReLU behind it rarely
-goes silent for good.
+smoother, as Santurkar et al. argue
+([arXiv 1805.11604](https://arxiv.org/abs/1805.11604)), so larger steps are
+safe. And until the learned shift moves them, about half of a channel's
+values are positive, so the ReLU behind it rarely goes silent for good.
 
 <!-- figure: batch norm -->
 
@@ -20,8 +21,8 @@ Both rest on one assumption: that the batch is large enough to measure a
 mean and a variance. With one or two images a batch it is not, and the
 measured values jump from step to step.
 
-**It learns all the same, and fails when it is used.** At one image a batch,
-the network with batch norm in [our study](../results.md) told the class of
+**At one image it learns all the same, and fails when it is used.** The
+network with batch norm in [our study](../results.md) told the class of
 39.7% of the last 960 images of its training, while it trained on them. In
 evaluation it told that of 10.2% of the test images: chance, of ten classes.
 In training each image was normalized with its own mean and
@@ -32,8 +33,8 @@ gap opens, while you look.
 
 <!-- gap: cpu -->
 
-That is the problem the [batch-channel norm](batch_channel_norm.py) solves;
-this page is its first half, and the layer it starts from.
+That is the problem the [batch-channel norm](batch_channel_norm.py) solves.
+The layer on this page is what it starts from.
 
 Throughout, an input has $B$ samples, $C$ channels and $L$ positions: $L$ is
 the product of all trailing dimensions, such as height times width, and $1$
@@ -76,8 +77,8 @@ class BatchNorm(nn.Module):
     [mean and variance](#batch-statistics), and
     [keeps running averages](#running-update) of both. In evaluation these
     take their place: there may be one image only, and its result must not
-    depend on others. A scale and a shift are learned for each channel, so
-    that nothing the network could express is lost.
+    depend on others. A scale and a shift are learned for each channel, which
+    may so have any mean and deviation that serves the network.
 
     It equals `nn.BatchNorm1d`, `2d` and `3d`, in training and in evaluation,
     running statistics included, for inputs of any rank from two up.

@@ -17,7 +17,8 @@ micro-batch does it no harm.
 still for the length of the step. How far it can change is bounded by the
 Lipschitz constants of the loss and of its gradient. The paper proves an
 inequality: standardizing takes two parts [out of the
-gradient](#the-gradient), so what is left of it can only be shorter. How much
+gradient](#the-gradient). But for a factor in front, what is left of it can
+only be shorter. How much
 smoother the loss of a network gets, no inequality says;
 [a notebook](../notebooks/4_roughness.py) measures it. Batch norm owes part of
 its success to the same effect. Channel-based norms have less of it, which is

@@ -186,7 +186,7 @@ def training() -> None:
 
 
 def evaluation() -> None:
-    """After a long training: its estimates are used, and stay as they are."""
+    """After a long training: at momentum 0 the estimates stay, whatever the batch."""
     _step(IMAGES, MEAN, VAR, momentum=0)
 
 

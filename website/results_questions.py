@@ -34,6 +34,7 @@ def below_chance(asked: Results, study: Results) -> str:
     unknown = " Why it is less often in each of these runs, we do not know."
     is_below = max(again + study.main("BN+WS", 1)) < 100 * GUESSING
     examples = [_worst_mistake(table["confusion"]) for table in tables]
+    mistakes = "; in another seed, ".join(examples)
     return (
         f"BN+WS at batch size 1 has {spread(study.main('BN+WS', 1))} in evaluation;"
         f" the same commands, run again with the kernels, {spread(again)}. Guessing"
@@ -42,7 +43,7 @@ def below_chance(asked: Results, study: Results) -> str:
         f" {spread(asked.looks(trials, 'training'))} of the test images right. In"
         " evaluation the answers are few and consistent, and wrong. Three of the ten"
         f" classes get {min(few):.0f} to {max(few):.0f}% of all answers, by seed, and"
-        f" classes go to a wrong one as a whole: {'; '.join(examples)}. What is"
+        f" classes go to a wrong one as a whole: {mistakes}. What is"
         " consistently wrong may be right less often than a guess, or more often."
     ) + unknown * is_below
 

@@ -56,8 +56,8 @@ def _in_one_sentence(best_at: list[set[str]]) -> str:
         said = f"**Among the best at {sizes} alike is {common[0]} alone.**"
     else:
         said = (
-            f"**Among the best at {sizes} alike are {_list(common)}.** The first of"
-            " these has the least to set."
+            f"**Among the best at {sizes} alike are {_list(common)}.** Begin with"
+            f" {common[0]}, which has the least to set."
         )
     ours = sum("BCN+WS" in names for names in best_at)
     if "BCN+WS" not in common:

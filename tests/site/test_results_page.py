@@ -66,7 +66,7 @@ def test_the_answer_follows_the_figures():
         " them at 0 of the three."
     )
     said = results_sentences.answer(results(LEVELS | {"GN": 0.5}))
-    assert "alike are GN and BCN+WS.** The first of these has" in said
+    assert "alike are GN and BCN+WS.** Begin with GN, which has" in said
 
 
 def test_the_papers_are_agreed_or_disagreed_with_by_the_figures():
