@@ -6,7 +6,7 @@ const mend = () => {
   // many landmarks.
   for (const nav of all("nav.md-code__nav, nav.md-tags")) nav.setAttribute("role", "presentation");
   // What scrolls sideways must be within reach of the keyboard.
-  for (const box of all(".md-typeset pre > code, .md-typeset table")) {
+  for (const box of all(".md-typeset pre:not(.stepper *) > code, .md-typeset table")) {
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
   }
 };

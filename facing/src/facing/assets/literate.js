@@ -1,7 +1,7 @@
 // A box that scrolls must be within reach of the keyboard, and one that does
 // not scroll must not stand in the way. Pages read whole without this.
 function reachable() {
-  for (const box of document.querySelectorAll(".math-block, .lit pre, .lit table")) {
+  for (const box of document.querySelectorAll(".math-block, .lit .row pre, .lit table")) {
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
     else box.removeAttribute("tabindex");
   }
