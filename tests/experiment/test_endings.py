@@ -246,12 +246,7 @@ def test_an_error_in_a_run_is_not_one_of_the_command(
 def test_a_closed_terminal_stops_a_run_and_nohup_does_not(images, tmp_path):
     folder = tmp_path / "run"
     words = [*WORDS, "--images", 4_800, "--data", images, "--out", folder]
-    # These tests may run under nohup themselves, and it would be inherited.
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    try:
-        process = started(*words, folder=folder)
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    process = started(*words, folder=folder)
     wait_for_a_line(folder / "metrics.jsonl", lambda: process.exitcode)
     os.kill(process.pid, signal.SIGHUP)
     process.join()

@@ -156,8 +156,6 @@ def test_a_folder_that_is_asked_about_is_not_made(tmp_path):
 
 def call(numbers, said, main, words):
     """Call a command with streams whose reader has gone; errors go into a file."""
-    # Tests that a shell runs in the background ignore Ctrl-C, and so would this.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), 2)
     for number in numbers:
         reader, writer = os.pipe()

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import tempfile
 import time
 import traceback
@@ -34,6 +35,10 @@ def wait_until_stopped(pid: int) -> None:
 
 
 def _one_thread(target: Callable[..., object], *arguments: Any) -> None:
+    # Tests may run under nohup or in the background, where these are ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     torch.set_num_threads(1)
     target(*arguments)
 
