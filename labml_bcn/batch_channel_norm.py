@@ -56,7 +56,7 @@ at $r = 1/2$, with all scales 1, all shifts 0, and $\epsilon$ too small to be
 seen. The variance is taken around the running mean, as in the paper; the
 layer's own default, as labml's, is the mean of the batch.
 
-| | $c = 1$ | $c = 2$ | $c = 3$ |
+| channel | first | second | third |
 | :-- | --: | --: | --: |
 | input $x$ | 6 | 2 | −6 |
 | mean before | 10 | 2 | −10 |

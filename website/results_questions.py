@@ -70,7 +70,7 @@ def _worst_mistake(confusion: list[list[int]]) -> str:
 
 def rescue(asked: Results, _: Results) -> str:
     """Return what batch norm gets right with each kind of statistics."""
-    lines = [row("", *WAYS.values()), "| --- |" + " ---: |" * len(WAYS)]
+    lines = [row("statistics", *WAYS.values()), "| --- |" + " ---: |" * len(WAYS)]
     for method, size in RESCUED:
         trials = asked.question(method, size)
         cells = (spread(asked.looks(trials, way)) for way in WAYS)
@@ -108,7 +108,9 @@ def _compare(one: Sequence[float], other: Sequence[float], name: str) -> str:
 
 def alone(asked: Results, study: Results) -> str:
     """Return EstBN alone beside EstBN with a channel norm behind it."""
-    head = row("", "EstBN alone", "with the channel norm", "highest loss, of each")
+    head = row(
+        "trained", "EstBN alone", "with the channel norm", "highest loss, of each"
+    )
     lines = [head, "| --- | ---: | ---: | ---: |"]
     for name, halves, wholes in _pairs(asked, study):
         one, other = asked.accuracies(halves), wholes[0].accuracies(wholes[1])

@@ -31,7 +31,7 @@ def page(visit: Visit, standalone_url: str) -> Iterator[Page]:
 def lit_lines(page: Page) -> list[int]:
     """Return the numbers of the lines with places that are lit up."""
     return page.evaluate(
-        """[...document.querySelectorAll(".lit-same")].map((place) => {
+        """[...document.querySelectorAll(".row .lit-same")].map((place) => {
             const line = place.closest(".l");
             if (line) return +line.id.slice(1);
             const before = [...document.querySelectorAll("[id^=L]")].filter(
@@ -379,7 +379,7 @@ def test_the_copy_buttons_give_clean_code(page_on_site):
 def test_a_page_leads_to_its_source_its_neighbours_and_its_papers(page_on_site):
     with page_on_site.expect_response("**/batch_channel_norm.py") as source:
         page_on_site.locator("text=View source").click()
-    assert source.value.text() == SOURCE.read_text()
+    assert source.value.body() == SOURCE.read_bytes()
     page_on_site.go_back()
     footer = page_on_site.locator("footer")
     assert footer.locator("a[rel=prev], .md-footer__link--prev").count() == 1
