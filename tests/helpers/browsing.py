@@ -29,6 +29,7 @@ from playwright.sync_api import (
 
 from helpers.missing import skip_or_fail
 from helpers.paths import ROOT
+from website.finish import FIGURES
 
 
 @pytest.fixture(scope="session")
@@ -162,6 +163,20 @@ def parsed_pages(built_site: Path) -> dict[str, ParsedPage]:
         path: ParsedPage(page_file(built_site, path).read_text())
         for path in page_paths(built_site)
     }
+
+
+def show_alone(page: Page, figure: str, name: str) -> None:
+    """Show a figure that can be dragged, by its class, without the site around it."""
+    theirs = [ROOT / "docs" / "assets" / each for each in ("site.css", *FIGURES[name])]
+    files = [ROOT / "facing" / "src" / "facing" / "assets" / "literate.css", *theirs]
+    styles = "".join(p.read_text() for p in files if p.suffix == ".css")
+    page.set_content(
+        f'<!doctype html><html lang="en"><title>{name}</title><style>{styles}</style>'
+        f'<main class="md-typeset">{figure}</main>'
+    )
+    for path in files:
+        if path.suffix == ".js":
+            page.add_script_tag(content=path.read_text())
 
 
 class Visit:

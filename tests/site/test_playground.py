@@ -5,21 +5,15 @@ import re
 
 import pytest
 import torch
-from helpers.browsing import Visit
+from helpers.browsing import Visit, show_alone
 from helpers.paths import ROOT
-from playwright.sync_api import Page
 from torch import nn
 
 from labml_bcn import weight_standardization
 from website import playground
-from website.finish import FIGURES
 from website.playground import CHANNELS, CHOICES, LENGTH, RECIPE, Choice, percent
 
 RECORD = ROOT / "docs" / "playground" / "runs.json"
-ASSETS = (
-    ROOT / "facing" / "src" / "facing" / "assets" / "literate.css",
-    *(ROOT / "docs" / "assets" / n for n in ("site.css", *FIGURES["lab playground"])),
-)
 
 
 @pytest.fixture(scope="module")
@@ -31,21 +25,10 @@ def runs():
 def page(browser):
     """A page with the playground alone."""
     visit = Visit(browser)
-    open_playground(visit.page)
+    show_alone(visit.page, playground.figure(RECORD), "lab playground")
     yield visit.page
     assert visit.errors == []
     visit.page.close()
-
-
-def open_playground(page: Page) -> None:
-    styles = "".join(p.read_text() for p in ASSETS if p.suffix == ".css")
-    page.set_content(
-        f'<!doctype html><html lang="en"><title>Toy</title><style>{styles}</style>'
-        f'<main class="md-typeset">{playground.figure(RECORD)}</main>'
-    )
-    for path in ASSETS:
-        if path.suffix == ".js":
-            page.add_script_tag(content=path.read_text())
 
 
 # ---- The record ------------------------------------------------------------

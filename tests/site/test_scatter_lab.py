@@ -7,24 +7,16 @@ from dataclasses import astuple
 
 import pytest
 import torch
-from helpers.browsing import Visit
+from helpers.browsing import Visit, show_alone
 from helpers.paths import ROOT
 from playwright.sync_api import Page
 
 from labml_bcn import EstimatedBatchNorm
 from labml_bcn.experiment import cifar10, moments
 from website import scatter_lab
-from website.finish import FIGURES
 from website.scatter_lab import MOMENTA, SIZES, STEPS, Choice
 
 RECORD = ROOT / "docs" / "scatter" / "moments.json"
-ASSETS = (
-    ROOT / "facing" / "src" / "facing" / "assets" / "literate.css",
-    *(
-        ROOT / "docs" / "assets" / name
-        for name in ("site.css", *FIGURES["lab scatter"])
-    ),
-)
 CHOICES = [
     Choice(),
     Choice(1, 0.01, "batch_mean", 3),
@@ -140,21 +132,10 @@ def test_the_page_names_what_made_its_numbers():
 def lab(browser):
     """A page with the lab alone."""
     visit = Visit(browser)
-    open_lab(visit.page)
+    show_alone(visit.page, scatter_lab.figure(RECORD), "lab scatter")
     yield visit.page
     assert visit.errors == []
     visit.page.close()
-
-
-def open_lab(page: Page) -> None:
-    styles = "".join(p.read_text() for p in ASSETS if p.suffix == ".css")
-    page.set_content(
-        f'<!doctype html><html lang="en"><title>Lab</title><style>{styles}</style>'
-        f'<main class="md-typeset">{scatter_lab.figure(RECORD)}</main>'
-    )
-    for path in ASSETS:
-        if path.suffix == ".js":
-            page.add_script_tag(content=path.read_text())
 
 
 def choose(page: Page, choice: Choice) -> None:
@@ -241,7 +222,7 @@ def test_the_lab_is_worked_by_touch(browser):
         viewport={"width": 390, "height": 900}, has_touch=True, is_mobile=True
     )
     phone = context.new_page()
-    open_lab(phone)
+    show_alone(phone, scatter_lab.figure(RECORD), "lab scatter")
     box = phone.locator("[name=batch]").bounding_box()
     phone.touchscreen.tap(box["x"] + box["width"] - 8, box["y"] + box["height"] / 2)
     assert "With B\N{NO-BREAK SPACE}= 128" in phone.locator(".words").inner_text()
