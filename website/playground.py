@@ -189,9 +189,9 @@ _WORDS = (
     "channel that is silent most often gives 0 in {silent}% of all places."
 )
 _CAPTION = (
-    "Left, dashed: accuracy in training mode, with the statistics that training uses. "
-    "Solid: in evaluation, on new signals. Right: how often each of the last layer's "
-    "eight channels is 0 behind the ReLU."
+    "Dashed: accuracy in training mode, with the statistics that training uses. Solid: "
+    "in evaluation, on new signals. Bars: how often each of the last layer's eight "
+    "channels is 0 behind the ReLU."
 )
 
 
