@@ -44,7 +44,8 @@ be [tried on real channels](../scatter.md).
 **The layer.** Batch-channel normalization does one after the other: batch
 norm with estimated statistics, which centres every channel over many images,
 and then a channel norm, which normalizes each sample by its own values and
-so keeps the scale of the activations in hand while the estimates lag behind:
+so keeps the scale of the activations in hand while the estimates lag behind
+([is the first half enough?](../results.md#is-the-first-half-enough)):
 
 $$y = \operatorname{ChannelNorm}(\operatorname{EstimatedBatchNorm}(x))$$
 {#composition}

@@ -24,6 +24,10 @@ smoother the loss of a network gets, no inequality says;
 its success to the same effect. Channel-based norms have less of it, which is
 why they are said to gain most from standardized weights.
 
+**What it is worth.** In [our study](../results.md), at one image a batch, a
+network with group norm classifies 39.9% of the test images right, and 53.6%
+with standardized weights. With batch-channel norm it is 44.8%, and 54.6%.
+
 <!-- figure: weight standardization -->
 
 It goes with any norm. The papers pair it with group norm and with

@@ -104,7 +104,8 @@ def gap(results: Results) -> str:
         fig,
         "Batch size 1. Circles: accuracy in training mode, on the last"
         f" {results.last_images} training images. Bars: accuracy in evaluation, on the"
-        " test images. Means over seeds; the dotted line is guessing.",
+        " test images. Means over seeds, the largest fall on top; the dotted line is"
+        " guessing. Dashed and hollow: without standardized weights.",
         gap_in_words(results, order),
     )
 

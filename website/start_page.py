@@ -27,14 +27,17 @@ def kinds(root: Path) -> dict[str, Callable[..., str]]:
 # ---- A step of a layer -----------------------------------------------------
 
 
-def step(root: Path, module: str, function: str, equation: str) -> str:
+def step(root: Path, module: str, function: str, equation: str, *more: str) -> str:
     """Return a step of a function as Markdown: sentence, formula and lines.
 
-    The step is the one whose note names the equation.
+    The step is the one whose note names the equation. The lines of those that name
+    `more` equations go with it.
     """
     path = f"labml_bcn/{module}.py"
     source = read(Path(path), root)
     note, numbers = _find_step(source, function, equation)
+    for name in more:
+        numbers = numbers + _find_step(source, function, name)[1]
     code = "\n".join(source.lines[n - 1][4:] for n in numbers)
     first, last = numbers[0], numbers[-1]
     return (

@@ -2,13 +2,16 @@
 
 import inspect
 import re
+from statistics import mean
 
+import pytest
 from helpers.paths import ROOT
 
 from labml_bcn import BatchChannelNorm, convert
 from labml_bcn.checkpoints import SOURCES
 from labml_bcn.experiment.records import read_records
 from labml_bcn.experiment.study import STUDIES
+from website.study_results import Results
 
 README = " ".join((ROOT / "README.md").read_text().split())
 USE = " ".join((ROOT / "docs" / "use.md").read_text().split())
@@ -32,6 +35,16 @@ def test_the_readme_says_what_was_run():
     assert f"{methods} normalizations at {sizes} batch sizes, {seeds} seeds" in README
     assert "more than two hundred training runs" in README
     assert len(records) > 200
+
+
+@pytest.mark.parametrize("method", ["GN", "BCN"])
+def test_the_page_on_weights_says_what_they_were_worth(method):
+    results = Results(STUDIES["cpu"], read_records(ROOT / "docs" / "results" / "cpu"))
+    page = " ".join((ROOT / "labml_bcn" / "weight_standardization.py").read_text().split())
+    without, standardized = (
+        f"{mean(results.main(name, 1)):.1f}%" for name in (method, f"{method}+WS")
+    )
+    assert re.search(rf"{without}\D*{standardized}", page)
 
 
 def test_the_default_momenta_are_those_that_the_pages_name():

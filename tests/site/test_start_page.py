@@ -21,7 +21,11 @@ def run(x, mean):
     #
     # $$y = x - \\\\mu$$ {#law}
     y = x - mean
-    return y
+    # **Scale it.**
+    #
+    # $$z = y / 2$$ {#scale}
+    z = y / 2
+    return z
 '''
 
 
@@ -37,7 +41,14 @@ def test_a_step_is_its_sentence_its_formula_and_its_lines(root):
     assert "**Centre it**, by a law." in text
     assert "$$y = x - " in text
     assert "\ny = x - mean\n" in text
-    assert "[Lines 8 to 9](labml_bcn/layer.py#L8)" in text
+    assert "[Lines 8 to 8](labml_bcn/layer.py#L8)" in text
+
+
+def test_a_step_may_go_on_with_the_lines_of_the_next(root):
+    text = start_page.step(root, "layer", "run", "law", "scale")
+    assert "\ny = x - mean\nz = y / 2\nreturn z\n" in text
+    assert "Scale it" not in text
+    assert "[Lines 8 to 13](labml_bcn/layer.py#L8)" in text
 
 
 @pytest.mark.parametrize("words", [("layer", "gone", "law"), ("layer", "run", "gone")])
