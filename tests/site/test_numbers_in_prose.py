@@ -40,7 +40,9 @@ def test_the_readme_says_what_was_run():
 @pytest.mark.parametrize("method", ["GN", "BCN"])
 def test_the_page_on_weights_says_what_they_were_worth(method):
     results = Results(STUDIES["cpu"], read_records(ROOT / "docs" / "results" / "cpu"))
-    page = " ".join((ROOT / "labml_bcn" / "weight_standardization.py").read_text().split())
+    page = " ".join(
+        (ROOT / "labml_bcn" / "weight_standardization.py").read_text().split()
+    )
     without, standardized = (
         f"{mean(results.main(name, 1)):.1f}%" for name in (method, f"{method}+WS")
     )

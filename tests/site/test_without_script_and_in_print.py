@@ -1,8 +1,10 @@
 """Pages read whole without script, and print whole."""
 
+import re
+
 import pytest
 from helpers.browsing import page_paths
-from helpers.site_pages import ONE_OF_EACH_KIND
+from helpers.site_pages import LAYERS, ONE_OF_EACH_KIND
 
 pytestmark = pytest.mark.slow
 
@@ -41,12 +43,41 @@ PAPER = """() => {
 }"""
 
 
+# As wide as the text of an A4 page, upright and on its side.
+UPRIGHT, ON_ITS_SIDE = 718, 1031
+
+
+def on_paper(browser, url, width):
+    """A page as it is laid out for print."""
+    page = browser.new_page(viewport={"width": width, "height": 700})
+    page.emulate_media(media="print")
+    page.goto(url)
+    return page
+
+
 @pytest.mark.parametrize("path", ONE_OF_EACH_KIND)
 def test_print_is_the_text_and_cuts_nothing(browser, site_url, path):
-    # As wide as the text of an A4 page.
-    page = browser.new_page(viewport={"width": 718, "height": 1000})
-    page.emulate_media(media="print")
-    page.goto(site_url + path)
+    width = ON_ITS_SIDE if path in LAYERS else UPRIGHT
+    page = on_paper(browser, site_url + path, width)
     assert page.evaluate(PAPER) == [False, [], []]
-    assert page.pdf(format="A4").startswith(b"%PDF")
+    page.close()
+
+
+BESIDE = """() => [...document.querySelectorAll(".lit .row:has(> .code)")].map(row => {
+    const [note, code] = [...row.children].map(e => e.getBoundingClientRect());
+    return note.top === code.top && note.right < code.left;
+})"""
+
+
+@pytest.mark.parametrize("path", LAYERS)
+def test_on_paper_notes_face_their_code_on_a_sheet_on_its_side(browser, site_url, path):
+    page = on_paper(browser, site_url + path, ON_ITS_SIDE)
+    beside = page.evaluate(BESIDE)
+    assert len(beside) > 10
+    assert all(beside)
+    assert page.evaluate(PAPER) == [False, [], []]
+    pdf = page.pdf(format="A4", prefer_css_page_size=True)
+    sheets = re.findall(rb"/MediaBox \[0 0 ([0-9.]+) ([0-9.]+)\]", pdf)
+    assert sheets
+    assert all(float(width) > float(height) for width, height in sheets)
     page.close()

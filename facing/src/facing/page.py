@@ -279,9 +279,9 @@ class _PageBuilder:
         if not row.name:
             return self._fit_headings(note, shift)
         short = row.name.split(".")[-1]
-        name = render("name.html", name=short)
         target = self._unique_id(row.name)
         start = _LEADING_HEADING.match(note)
+        name = render("name.html", name=short, titled=bool(start))
         if start:
             # The author's heading gets the name: a link to it is `#name`.
             text = start["text"]
