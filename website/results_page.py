@@ -61,6 +61,8 @@ ANSWERS: dict[str, results_questions.Answer] = {
         results_questions.alone_answer,
         results_questions.starts,
         results_questions.starts_answer,
+        results_questions.around,
+        results_questions.around_answer,
     )
 }
 

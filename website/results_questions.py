@@ -4,12 +4,12 @@ Each answer compares the questions' runs with those of the comparison that they 
 from in one setting.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import mean
 
 from labml_bcn.experiment.cifar10 import CLASSES
 from labml_bcn.experiment.records import GUESSING, Trial
-from labml_bcn.experiment.study import AT_MICRO, HIGH, SLOW, WARM
+from labml_bcn.experiment.study import AROUND_BATCH, AT_MICRO, HIGH, SLOW, WARM
 from website.markdown_tables import row
 from website.study_results import Results, is_above, spread
 
@@ -201,6 +201,36 @@ def starts_answer(asked: Results, study: Results) -> str:
         f" {_verdict(warm, cold)} the cold one. Momentum {r:g} with a warm start is"
         f" {_verdict(warm, usual)} {AT_MICRO['momentum']:g} with a cold one."
     )
+
+
+def around(asked: Results, study: Results) -> str:
+    """Return what the mean that the variance is taken around makes of one image."""
+    lines = [
+        row("at batch size 1", "around the running mean", "around the batch's"),
+        "| --- | ---: | ---: |",
+    ]
+    for name, running, own in _around(asked, study):
+        lines.append(row(name, spread(running), spread(own)))
+    return "\n".join(lines)
+
+
+def around_answer(asked: Results, study: Results) -> str:
+    """Say whether it matters which mean that is."""
+    said = (
+        f"{name} around the running mean is {_verdict(running, own)} {name} around the"
+        " batch's."
+        for name, running, own in _around(asked, study)
+    )
+    return " ".join(said)
+
+
+def _around(
+    asked: Results, study: Results
+) -> Iterator[tuple[str, list[float], list[float]]]:
+    label = AROUND_BATCH["variance_around"]
+    for name in ("BCN", "BCN+WS"):
+        own = asked.accuracies(asked.question(name, 1, label))
+        yield name, study.main(name, 1), own
 
 
 def _verdict(one: Sequence[float], other: Sequence[float]) -> str:

@@ -343,6 +343,7 @@ def plan(study: Study, records: Records) -> list[Trial]:
 # for the method, and for the first half of BCN those of the whole.
 SLOW: Values = {"momentum": 0.001}
 WARM: Values = {"warm_start": 100}
+AROUND_BATCH: Values = {"variance_around": "batch_mean"}
 HIGH = 0.01
 QUESTIONS = (
     # Does batch norm fail for its statistics, and do others rescue it?
@@ -358,6 +359,9 @@ QUESTIONS = (
     # What does it cost that an estimate starts at 0 and 1?
     Question("BCN+WS", 2, 0.001, "r0.001", SLOW),
     Question("BCN+WS", 2, 0.001, "r0.001-warm", SLOW | WARM),
+    # One image knows nothing of how images differ. Does it matter?
+    Question("BCN", 1, 0.00015, "batch_mean", AROUND_BATCH),
+    Question("BCN+WS", 1, 0.00051, "batch_mean", AROUND_BATCH),
 )
 
 # The last two have never been run: they want a GPU, and all of CIFAR-10.

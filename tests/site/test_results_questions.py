@@ -131,6 +131,16 @@ def test_a_warm_start_is_compared_with_a_cold_one(study):
     assert results_questions.starts(asked(), study).count("0.001, from") == 2
 
 
+def test_the_two_means_are_compared_seed_by_seed(study):
+    said = results_questions.around_answer(asked(), study)
+    assert "BCN+WS around the running mean is not told apart from BCN+WS around" in said
+    low = asked({**LEVELS, "BCN": LEVELS["BCN"] - 0.1, "BCN+WS": 0.9})
+    said = results_questions.around_answer(low, study)
+    assert "the running mean is 10.0 points above BCN around the batch's." in said
+    assert "points below BCN+WS around the batch's." in said
+    assert results_questions.around(asked(), study).count("| BCN") == 2
+
+
 def test_use_it_says_how_long_a_start_is_remembered():
     rows = re.findall(r"\| (0\.\d+) \| ([\d,]+) \|", USE)
     assert len(rows) == 6
