@@ -27,7 +27,7 @@ examples:
   In doubt? Run a trial's command again, and compare bit for bit:
     python -m labml_bcn.experiment.study --check main-bcn-ws-b2-s0
 
-  What readers ask next, 30 runs:
+  What readers ask next, 36 runs:
     python -m labml_bcn.experiment.study --study questions
 
   The full VGG on a GPU; no records of these are here yet:
