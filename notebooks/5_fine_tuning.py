@@ -449,8 +449,8 @@ plotting.say(
 # It **cannot** show more:
 #
 # - **Three seeds, a grid of four rates, one pass over a thousand images.**
-#   A longer run gives fresh norms and estimates more time. A momentum of
-#   0.01 takes some hundred steps to move at all.
+#   A longer run gives fresh norms and estimates more time. At a momentum of
+#   0.01 an estimate needs a few hundred steps to leave its start behind.
 # - **One shift.** The new classes are photographs like the old ones.
 # - **A small network.** Twenty-four to 96 channels, nine convolutions with
 #   a norm, and no pretraining on a million images.

@@ -59,6 +59,7 @@ ANSWERS: dict[str, results_questions.Answer] = {
         results_questions.rescue_answer,
         results_questions.alone,
         results_questions.alone_answer,
+        results_questions.halves_answer,
         results_questions.starts,
         results_questions.starts_answer,
         results_questions.around,

@@ -170,6 +170,33 @@ def alone_answer(asked: Results, study: Results) -> str:
     return said
 
 
+def halves_answer(asked: Results, study: Results) -> str:
+    """Say whether both halves of BCN are needed, once weights are standardized."""
+    whole = study.main("BCN+WS", 2)
+    halves = {
+        "the first half alone (EstBN+WS)": asked.accuracies(
+            asked.question("EstBN+WS", 2)
+        ),
+        "the second (GN+WS)": study.main("GN+WS", 2),
+    }
+    said = (
+        f"{name} has {mean(one):.1f}%, {_beside(one, whole)}"
+        for name, one in halves.items()
+    )
+    return (
+        "Are both halves of BCN needed, once weights are standardized? At batch size 2"
+        f" BCN+WS has {mean(whole):.1f}%; {'; '.join(said)}."
+    )
+
+
+def _beside(one: Sequence[float], whole: Sequence[float]) -> str:
+    if is_above(whole, one):
+        return "below it in every seed"
+    return (
+        "above it in every seed" if is_above(one, whole) else "not told apart from it"
+    )
+
+
 def _starts(asked: Results, study: Results) -> dict[str, list[float]]:
     """Return the accuracies by momentum and by where the statistics start."""
     usual, small = AT_MICRO["momentum"], SLOW["momentum"]

@@ -81,9 +81,15 @@ def slow(results: Results) -> str:
     return "\n".join(lines)
 
 
+EDGE = (
+    "A star: a rate at the edge of those that were tried. A still better one may lie"
+    " beyond."
+)
+
+
 def rates(results: Results) -> str:
-    """Return the learning rates; a star marks one at the edge of those tried."""
-    study = results.study
+    """Return the learning rates, with a star at one at the edge of those tried."""
+    study, starred = results.study, False
     lines = _head("batch size", results.sizes)
     for method in study.methods:
         cells = []
@@ -91,8 +97,11 @@ def rates(results: Results) -> str:
             lr = learning_rate(study, method, size, results.records)
             tried = study.rates.get(size, ())
             edge = len(tried) > 1 and lr in (min(tried), max(tried))
+            starred |= edge
             cells.append(f"{lr:g}" + "*" * edge)
         lines.append(row(method, *cells))
+    if starred:
+        lines += ["", EDGE]
     return "\n".join(lines)
 
 
@@ -139,7 +148,7 @@ def facts(results: Results) -> str:
         row("images", _all(tested, lambda r: r["images"])),
         "| --- | --- |",
         row(
-            "to train on, to test with",
+            "to train on, and others to test with",
             "{train:,}, {test:,}".format(**tested[0]["counts"]),
         ),
         row(

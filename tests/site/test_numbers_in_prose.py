@@ -49,6 +49,21 @@ def test_the_page_on_weights_says_what_they_were_worth(method):
     assert re.search(rf"{without}\D*{standardized}", page)
 
 
+def test_the_page_on_weights_says_what_the_notebooks_found():
+    page = " ".join(
+        (ROOT / "labml_bcn" / "weight_standardization.py").read_text().split()
+    )
+    smoother, silent = (
+        (ROOT / "docs" / "notebook_outputs" / f"{name}.json").read_text()
+        for name in ("4_roughness", "3_elimination_singularities")
+    )
+    [cases] = re.findall(r"smoother in (\d cases of \d)", smoother)
+    assert f"smoother in {cases}" in page
+    assert "weight standardization alone was enough" in silent
+    assert re.search(r"in the last window:\*\* GN \d", silent)
+    assert "Group norm leaves channels nearly silent" in page
+
+
 def test_the_default_momenta_are_those_that_the_pages_name():
     assert default(BatchChannelNorm, "momentum") == 0.1
     assert "layer's own default for the momentum is labml's 0.1" in README

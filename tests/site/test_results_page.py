@@ -141,6 +141,13 @@ def test_a_rate_at_the_edge_has_a_star():
     low = min(CPU.rates[2])
     assert f"{low:g}*" in table
     assert table.count("*") == 2 * len(METHODS)
+    assert table.endswith(results_tables.EDGE)
+
+
+def test_where_no_rate_is_at_the_edge_nothing_is_said_of_stars():
+    found = Results(CPU, read_records(results_page.FOLDER / "cpu"))
+    assert "*" not in results_tables.rates(found)
+    assert "star" not in results_tables.rates(found)
 
 
 def test_each_known_point_has_its_command_and_leads_to_its_record(whole):

@@ -111,6 +111,13 @@ def test_the_first_half_alone_is_compared_with_the_whole(study):
     assert table.count("1.0 and 1.0") == 4
 
 
+def test_each_half_is_compared_with_the_whole_seed_by_seed(study):
+    said = results_questions.halves_answer(asked({**LEVELS, "EstBN+WS": 0.2}), study)
+    assert "(EstBN+WS) has 20.0%, below it in every seed; the second" in said
+    said = results_questions.halves_answer(asked({**LEVELS, "EstBN+WS": 0.9}), study)
+    assert "(EstBN+WS) has 90.0%, above it in every seed; the second" in said
+
+
 def test_a_first_half_that_blows_up_is_counted_as_guessing(study):
     found = asked()
     name = found.question("EstBN", 2, f"lr{HIGH}")[0].name

@@ -216,8 +216,10 @@ def test_without_script_the_table_has_every_number(browser: Browser, standalone_
     context.close()
 
 
-def test_print_shows_the_table(browser: Browser, standalone_url):
-    page = browser.new_page(viewport={"width": 718, "height": 1000})
+# As wide as the text of an A4 page, upright and on its side.
+@pytest.mark.parametrize("width", [718, 1031])
+def test_print_shows_the_table(browser: Browser, standalone_url, width):
+    page = browser.new_page(viewport={"width": width, "height": 1000})
     page.emulate_media(media="print")
     page.goto(standalone_url + PAGE)
     assert not page.locator(".stepper .live").is_visible()
