@@ -420,8 +420,8 @@ class ChannelNorm(nn.Module):
 
     **Why one scale and shift per group?** Batch norm, which runs before it,
     already gives every channel its own. A second pair per channel would
-    add almost nothing. Of what it would compute over 64 positions, the layer
-    as it is can give all but 1% of the variance.
+    add almost nothing: fitted to what it would compute over 64 positions,
+    the layer as it is leaves less than 1% of the variance.
 
     **Arguments**
 

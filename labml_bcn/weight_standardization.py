@@ -13,24 +13,23 @@ looks at the *weights* instead: each filter of a convolution is given mean
 zero and variance one before it is used. It needs no batch at all, so a
 micro-batch does it no harm.
 
+<!-- figure: weight standardization -->
+
 **Why it helps.** A step along the gradient assumes that the gradient holds
 still for the length of the step. How far it can change is bounded by the
 Lipschitz constants of the loss and of its gradient. The paper proves an
 inequality: standardizing takes two parts [out of the
-gradient](#the-gradient). But for a factor in front, what is left of it can
-only be shorter. How much
-smoother the loss of a network gets, no inequality says. [A
-notebook](../notebooks/4_roughness.py) measures it on a small one, and finds
-less than one would hope for: smoother in 2 cases of 6. Another effect is
-plain. Group norm leaves channels nearly silent, behind a ReLU that hardly
+gradient](#the-gradient), and what is left can only be shorter, up to a
+factor in front. How much smoother the loss of a network gets, no inequality
+says. [A notebook](../notebooks/4_roughness.py) measures it on a small one, and
+finds less than one would hope for: smoother in 2 cases of 6. Another effect
+is plain. Group norm leaves channels nearly silent, behind a ReLU that hardly
 ever gives anything but 0; with standardized weights
 [it leaves none](../notebooks/3_elimination_singularities.py).
 
 **What it is worth.** In [our study](../results.md), at one image a batch, a
 network with group norm classifies 39.9% of the test images right, and 53.6%
 with standardized weights. With batch-channel norm it is 44.8%, and 54.6%.
-
-<!-- figure: weight standardization -->
 
 It goes with any norm. The papers pair it with group norm and with
 [batch-channel norm](batch_channel_norm.py).
