@@ -11,7 +11,7 @@ from helpers.studies import LEVELS, record, results
 from labml_bcn.experiment.records import read_records
 from labml_bcn.experiment.study import HIGH, STUDIES, learning_rate
 from website import results_page, results_questions
-from website.study_results import Results, is_above, spread
+from website.study_results import VARIANCES, Results, is_above, spread
 
 ASKED = STUDIES["questions"]
 PAGE = " ".join((ROOT / "docs" / "results.md").read_text().split())
@@ -184,6 +184,21 @@ def test_what_the_pages_say_of_momentum_and_start_was_recorded():
     for other in (warm, usual):
         assert not is_above(cold, other)
         assert not is_above(other, cold)
+
+
+def test_what_the_pages_say_of_the_two_means_was_recorded():
+    found, study = recorded()
+    assert "Nor were they at [batch size 1]" in USE
+    assert "no difference that three seeds could show, at one image or at two" in USE
+    for method in ("BCN", "BCN+WS"):
+        own = found.accuracies(found.question(method, 1, "batch_mean"))
+        running = study.main(method, 1)
+        assert not is_above(own, running)
+        assert not is_above(running, own)
+    for momentum in STUDIES["cpu"].momenta:
+        pair = [study.estimate(each, momentum) for each in VARIANCES]
+        assert not is_above(*pair)
+        assert not is_above(*reversed(pair))
 
 
 def test_what_the_page_says_of_the_first_half_was_recorded():
