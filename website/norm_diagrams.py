@@ -235,7 +235,8 @@ def size_explorer() -> str:
     first = _count_sentence(sizes, _FIRST_STEP, "BL")
     second = _count_sentence(sizes, _SECOND_STEP, "DL")
     return (
-        f'<figure class="explorer"><form hidden>{controls}</form>{SHOW_FORM}'
+        '<figure class="explorer"><form hidden autocomplete="off">'
+        f"{controls}</form>{SHOW_FORM}"
         f"<figcaption>{_CAPTION}</figcaption>"
         '<div class="steps" aria-live="polite" aria-atomic="true">'
         f"<div>{_sample_grids(sizes, ESTIMATE)}{first}</div>"
