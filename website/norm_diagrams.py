@@ -226,9 +226,9 @@ def size_explorer() -> str:
     """Return the figure whose sizes the reader chooses, at its default."""
     sizes = SIZES
     controls = "".join(
-        f"<label>{label}: <output>{getattr(sizes, name)}</output><input "
+        f"<label>{label}: <b>{getattr(sizes, name)}</b><input "
         f'type="range" name="{name}" min="{low}" max="{high}" '
-        # A label is that of the first in it, which is the number.
+        # The name of a slider is not its number, which it has as its value.
         f'value="{getattr(sizes, name)}" aria-label="{label}"></label>'
         for name, (label, low, high) in _CONTROLS.items()
     )

@@ -48,6 +48,15 @@ def test_after_going_back_a_figure_shows_what_its_controls_say(visit, site_url, 
     assert visit.errors == []
 
 
+@pytest.mark.parametrize("figure", FIGURES)
+def test_a_figure_says_aloud_what_changes_in_one_place(visit, site_url, figure):
+    page = visit.open(site_url + FIGURES[figure])
+    aloud = page.locator(figure).locator(
+        "[aria-live], [role=status], output:not([aria-hidden])"
+    )
+    assert aloud.count() == 1
+
+
 @pytest.mark.parametrize("marked", [".explorer .on", ".stepped > :first-child"])
 def test_what_is_marked_is_seen_in_a_readers_own_colours(browser, site_url, marked):
     context = browser.new_context(forced_colors="active")
