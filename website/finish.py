@@ -9,7 +9,7 @@ Address = Callable[[str], str]
 
 # What a figure that can be dragged needs besides the page's own, by its class.
 FIGURES = {
-    "explorer": ("explorer.js",),
+    "explorer": ("explorer.css", "explorer.js"),
     "lab scatter": ("lab.css", "twister.js", "scatter_lab.js"),
     "lab playground": ("lab.css", "twister.js", "playground.js"),
 }

@@ -226,16 +226,17 @@ def size_explorer() -> str:
     """Return the figure whose sizes the reader chooses, at its default."""
     sizes = SIZES
     controls = "".join(
-        f"<label>{label}: <output>{getattr(sizes, name)}</output><input "
+        f"<label>{label}: <b>{getattr(sizes, name)}</b><input "
         f'type="range" name="{name}" min="{low}" max="{high}" '
-        # A label is that of the first in it, which is the number.
+        # The name of a slider is not its number, which it has as its value.
         f'value="{getattr(sizes, name)}" aria-label="{label}"></label>'
         for name, (label, low, high) in _CONTROLS.items()
     )
     first = _count_sentence(sizes, _FIRST_STEP, "BL")
     second = _count_sentence(sizes, _SECOND_STEP, "DL")
     return (
-        f'<figure class="explorer"><form hidden>{controls}</form>{SHOW_FORM}'
+        '<figure class="explorer"><form hidden autocomplete="off">'
+        f"{controls}</form>{SHOW_FORM}"
         f"<figcaption>{_CAPTION}</figcaption>"
         '<div class="steps" aria-live="polite" aria-atomic="true">'
         f"<div>{_sample_grids(sizes, ESTIMATE)}{first}</div>"

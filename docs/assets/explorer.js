@@ -15,7 +15,7 @@ for (const figure of document.querySelectorAll(".explorer")) {
     const group = (c) => Math.floor(c / D);
 
     for (const [name, value] of Object.entries({ batch: B, channels: C, groups: G, positions: L })) {
-      form.elements[name].previousElementSibling.value = value;
+      form.elements[name].previousElementSibling.textContent = value;
       form.elements[name].setAttribute("aria-valuetext", value);
     }
     const show = (step, shared) => {

@@ -3,7 +3,7 @@
 from importlib.resources import files
 
 import pytest
-from helpers.browsing import Visit
+from helpers.browsing import Visit, page_paths
 from helpers.site_pages import BATCH_CHANNEL_NORM, LAYERS, WIDTHS, choose_sizes
 from playwright.sync_api import Browser, Page
 
@@ -185,3 +185,12 @@ def contrasts(
 def test_code_numbers_and_hints_have_aa_contrast(contrasts, text):
     assert contrasts[text]
     assert min(contrasts[text]) >= 4.5
+
+
+def test_pages_fit_a_window_at_twice_the_size(visit, built_site, site_url):
+    wide = []
+    for path in page_paths(built_site):
+        page = visit.open(site_url + path, 720)
+        if page.evaluate("document.documentElement.scrollWidth") > 720:
+            wide.append(path)
+    assert wide == []

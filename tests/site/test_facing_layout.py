@@ -115,6 +115,12 @@ def test_a_proof_mark_opens_a_card_by_pointer_and_key(visit, site_url):
     assert card.evaluate(shown)
     page.keyboard.press("Escape")
     assert not card.evaluate(shown)
+    mark.hover()
+    page.keyboard.press("Escape")
+    assert not card.evaluate(shown)
+    page.mouse.move(5, 5)
+    mark.hover()
+    assert card.evaluate(shown)
     page.emulate_media(media="print")
     assert card.evaluate(shown)
 

@@ -36,8 +36,12 @@ QUERIES = {
     "cite": {"papers/"},
     "fine-tuning": {TUNING},
     "learning rate": {"use/"},
+    "batchchannelnorm": {BCN},
+    "fuse conv bn": {"labml_bcn/bake/"},
+    "replace batchnorm in resnet": {"use/", "labml_bcn/convert/"},
+    "why does eval fail": {"results/", BATCH_NORM},
 }
-ENOUGH = 18
+ENOUGH = 22
 
 
 FIRST = "a.md-search-result__link"

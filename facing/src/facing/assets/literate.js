@@ -71,8 +71,13 @@ addEventListener("keydown", (event) => {
   event.preventDefault();
   goFrom(stop, event.key);
 });
-addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && event.target.closest?.(".proof")) event.target.blur();
+// Escape closes the card of a formula's mark, also under a mouse that rests there.
+addEventListener("keydown", ({ key, target }) => {
+  if (key !== "Escape") return;
+  if (target.closest?.(".proof")) target.blur();
+  const under = document.querySelector(".proof:hover");
+  under?.classList.add("closed");
+  under?.addEventListener("pointerleave", () => under.classList.remove("closed"), { once: true });
 });
 addEventListener("toggle", (event) => {
   if (!event.target.matches?.(".lit .fold")) return;

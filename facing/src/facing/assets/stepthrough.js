@@ -34,11 +34,12 @@ for (const figure of document.querySelectorAll(".stepper")) {
 
   const plain = (number) => number.replace("-", "−").replace("*", "");
   const live = figure.querySelector(".live");
-  const labels = presets.map((preset, i) => `<label><input type="radio" name="${table.dataset.of}" ` +
+  // A browser that goes back would restore what was chosen, and not what it shows.
+  const labels = presets.map((preset, i) => `<label><input type="radio" autocomplete="off" name="${table.dataset.of}" ` +
     `value="${i}"${i ? "" : " checked"}> ${preset.firstChild.data}</label>`);
   live.innerHTML = `<fieldset><legend>Example</legend>${labels.join("")}</fieldset><p class="says"></p>` +
     '<div class="scrub"><button type="button" aria-label="Previous step">←</button>' +
-    '<input type="range" min="0" aria-label="Step"><button type="button" aria-label="Next step">→</button>' +
+    '<input type="range" autocomplete="off" min="0" aria-label="Step"><button type="button" aria-label="Next step">→</button>' +
     '<output aria-hidden="true"></output></div><div class="faces"><div>' +
     '<div class="cells" role="img"></div><div role="status"><p class="what"></p><p class="how"></p></div></div>' +
     '<div class="lines" role="group" aria-label="The lines"><pre><code></code></pre></div></div>';
