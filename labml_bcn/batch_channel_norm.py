@@ -10,11 +10,11 @@ summary: >
 # Batch-channel normalization
 
 Detection and segmentation networks fill a GPU with one or two images. At
-such a *micro-batch*, batch normalization suffers, and with one image it fails:
-a mean and a variance measured on two images say little about the next two. The usual way out is
-to leave the batch alone and normalize each sample over groups of its
-channels, as group norm and layer norm do. That costs something, and
-batch-channel normalization is the answer to what it costs.
+such a *micro-batch*, batch normalization suffers, and with one image it
+fails: a mean and a variance measured on two images say little about the next
+two. The usual way out is to leave the batch alone and normalize each sample
+over groups of its channels, as group norm and layer norm do. That costs
+something, and batch-channel normalization is the answer to what it costs.
 
 <!-- figure: batch-channel norm -->
 

@@ -21,10 +21,10 @@ Lipschitz constants of the loss and of its gradient. The paper proves an
 inequality: standardizing takes two parts [out of the
 gradient](#the-gradient), and what is left can only be shorter, up to a
 factor in front. How much smoother the loss of a network gets, no inequality
-says. [A notebook](../notebooks/4_roughness.py) measures it on a small one, and
-finds less than one would hope for: smoother in 2 cases of 6. Another effect
-is plain. Group norm leaves channels nearly silent, behind a ReLU that hardly
-ever gives anything but 0; with standardized weights
+says. [A notebook](../notebooks/4_roughness.py) measures it on a small one,
+and finds less than one would hope for: smoother in 2 cases of 6. Another
+effect is plain. Group norm leaves channels nearly silent, behind a ReLU that
+hardly ever gives anything but 0; with standardized weights
 [it leaves none](../notebooks/3_elimination_singularities.py).
 
 **What it is worth.** In [our study](../results.md), at one image a batch, a

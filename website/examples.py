@@ -197,7 +197,7 @@ def one_low_channel() -> None:
 
 
 def one_bright_image() -> None:
-    """In evaluation: the second image is four times as bright, and `y` hardly differs."""
+    """In evaluation: the second image is four times as bright; `y` hardly differs."""
     _step(IMAGES * torch.tensor([1, 4])[:, None, None], MEAN, VAR, momentum=0)
 
 
