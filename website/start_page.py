@@ -98,8 +98,8 @@ def headline(results: Results) -> str:
     found = {name: results.main(name, 1) for name in names}
     bn, gn, bcn_ws, gn_ws = (f"{mean(found[name]):.1f}%" for name in names)
     verdict = (
-        "does as well, as far as three seeds can tell: try that first, for it has less to"
-        " set"
+        "does as well, as far as three seeds can tell: try that first, for it has"
+        " less to set"
     )
     if is_above(found["BCN+WS"], found["GN+WS"]):
         verdict = "is below it in every seed"
