@@ -191,13 +191,13 @@ def evaluation() -> None:
 
 
 def one_low_channel() -> None:
-    """In evaluation, with a last channel that always was 8 lower: `z` is as before."""
+    """In evaluation, with a last channel that always was 8 lower: z is as before."""
     low = torch.tensor([0, 0, 0, 8])
     _step(IMAGES - low[:, None], MEAN - low, VAR, momentum=0)
 
 
 def one_bright_image() -> None:
-    """In evaluation: the second image is four times as bright; `y` hardly differs."""
+    """In evaluation: the second image is four times as bright; y hardly differs."""
     _step(IMAGES * torch.tensor([1, 4])[:, None, None], MEAN, VAR, momentum=0)
 
 
