@@ -121,7 +121,7 @@ def batch_channel_norm(
         require_process_group(process_group),
         require_activation(activation) is not None,
     )
-    # Whoever wants gradients of running statistics has none to get.
+    # The gradient takes the running statistics for constants.
     running_statistics = mean.detach(), var.detach()
     return normalize_in_one_map(
         x, running_statistics, weights, config, residual
