@@ -219,6 +219,7 @@ _REFUSED = {
 # At once, so that nothing moves once the page is there.
 SHOW_FORM = (
     "<script>document.currentScript.previousElementSibling.hidden = false</script>"
+    "<noscript><p>Without script this figure stands still.</p></noscript>"
 )
 
 

@@ -59,6 +59,16 @@ def test_a_figure_says_aloud_what_changes_in_one_place(visit, site_url, figure):
     assert aloud.count() == 1
 
 
+@pytest.mark.parametrize("figure", [".explorer", *LABS])
+def test_without_script_a_figure_says_that_it_stands_still(browser, site_url, figure):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(site_url + FIGURES[figure])
+    assert not page.locator(f"{figure} form").is_visible()
+    assert page.locator(f"{figure} noscript p").is_visible()
+    context.close()
+
+
 @pytest.fixture
 def forced(browser, site_url) -> Iterator[Page]:
     """Batch-channel norm in a reader's own colours, which leave grounds out."""

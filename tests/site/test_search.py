@@ -40,8 +40,12 @@ QUERIES = {
     "fuse conv bn": {"labml_bcn/bake/"},
     "replace batchnorm in resnet": {"use/", "labml_bcn/convert/"},
     "why does eval fail": {"results/", BATCH_NORM},
+    "how does it work": {BCN},
+    "test time": {"results/", BATCH_NORM},
+    "gradient accumulation": {"use/"},
+    "group norm or bcn": {"relatives/", "results/", BCN},
 }
-ENOUGH = 22
+ENOUGH = 26
 
 
 FIRST = "a.md-search-result__link"
