@@ -255,15 +255,23 @@ for (const lab of document.querySelectorAll(".lab.playground")) {
     for (const place of lab.querySelectorAll("[data-n]")) place.textContent = numbers[place.dataset.n];
   };
 
+  let soon;
   const draw = () => {
     const choice = { norm: norm.value, ws: ws.checked, batch: +batch.value, seed: +seed.value };
     lab.seen = train({ ...recipe, ...choice });
     show(choice, lab.seen);
+    lab.removeAttribute("aria-busy");
+  };
+  // A run takes a moment: first the page says so, and of several choices only the last is run.
+  const ask = () => {
+    lab.setAttribute("aria-busy", "true");
+    clearTimeout(soon);
+    soon = setTimeout(draw, 50);
   };
   // The run that is shown at first is recorded: the same, without the wait.
-  lab.querySelector("form").addEventListener("change", draw);
+  lab.querySelector("form").addEventListener("change", ask);
   seed.addEventListener("click", () => {
     seed.value = +seed.value + 3;
-    draw();
+    ask();
   });
 }

@@ -17,12 +17,15 @@ FIGURES = {
 LABS = [figure for figure in FIGURES if figure.startswith(".lab")]
 
 # A figure's words, before and after it was told that its controls have changed.
-WORDS = """figure => {
+WORDS = """async figure => {
     const before = figure.innerText;
     for (const each of figure.querySelectorAll(":checked, [type=range], select")) {
         for (const type of ["input", "change"]) {
             each.dispatchEvent(new Event(type, {bubbles: true}));
         }
+    }
+    while (figure.hasAttribute("aria-busy")) {
+        await new Promise(done => setTimeout(done, 20));
     }
     return [before, figure.innerText];
 }"""

@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers.browsing import Visit, show_alone
 from helpers.paths import ROOT
+from playwright.sync_api import Page
 from torch import nn
 
 from labml_bcn import weight_standardization
@@ -154,11 +155,17 @@ def test_weight_standardization_has_the_layers_values_and_gradient(page):
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
 
 
+def wait_for_the_run(page: Page) -> None:
+    """Wait until what was chosen has been trained and drawn."""
+    page.wait_for_function("!document.querySelector('.playground[aria-busy]')")
+
+
 @pytest.mark.slow
 def test_the_script_draws_the_recorded_run_as_it_is_built(page):
     shown = "e => [...e.querySelectorAll('svg, .words')].map(part => part.outerHTML)"
     built = page.locator(".playground").evaluate(shown)
     page.locator("form").dispatch_event("change")
+    wait_for_the_run(page)
     assert page.evaluate("!!document.querySelector('.playground').seen")
     assert page.locator(".playground").evaluate(shown) == built
 
@@ -167,6 +174,7 @@ def test_the_script_draws_the_recorded_run_as_it_is_built(page):
 def test_the_playground_is_worked_by_keyboard_and_says_what_it_shows(page, runs):
     page.keyboard.press("Tab")
     page.keyboard.press("ArrowDown")
+    wait_for_the_run(page)
     live = page.locator("[aria-live=polite]")
     accuracy = runs["gn-b1"]["points"][-1][1]
     assert "GN at batch size 1" in live.inner_text()
@@ -174,11 +182,32 @@ def test_the_playground_is_worked_by_keyboard_and_says_what_it_shows(page, runs)
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
     page.keyboard.press("Space")
+    wait_for_the_run(page)
     assert "GN+WS at batch size 1" in live.inner_text()
     before = page.evaluate("document.querySelector('.playground').seen")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
+    wait_for_the_run(page)
     assert page.evaluate("document.querySelector('.playground').seen") != before
+
+
+CLICKS = """lab => new Promise(done => {
+    let drawn = 0;
+    const line = lab.querySelector(".training");
+    new MutationObserver(() => { drawn += 1; }).observe(line, {attributes: true});
+    const clicks = 5;
+    for (let k = 0; k < clicks; k++) lab.querySelector("[name=seed]").click();
+    const busy = lab.getAttribute("aria-busy");
+    const wait = () => lab.hasAttribute("aria-busy")
+        ? setTimeout(wait, 20) : done([busy, drawn, lab.querySelector("[name=seed]").value]);
+    setTimeout(wait, 20);
+})"""
+
+
+@pytest.mark.slow
+def test_of_several_choices_the_last_is_run_and_the_page_says_that_it_waits(page):
+    first = int(page.locator("[name=seed]").get_attribute("value") or "")
+    assert page.locator(".playground").evaluate(CLICKS) == ["true", 1, str(first + 15)]
 
 
 @pytest.mark.slow
