@@ -4,12 +4,14 @@
 draw. **A picture is never recorded:** the images are not ours to hand on. What counts
 as one is anything with pixels in it, be it a raster image or one inside of a drawing.
 
-A build that has the images executes the notebooks. One that has none shows what was
-recorded, as long as a notebook's code is that of the record; or else it executes the
-notebook on the stand-in. Either page says below its title what it shows.
+A build that has the images executes a notebook, unless its record was made by the same
+code and torch, of the same images, and lacks no picture. One that has none shows what
+was recorded, as long as a notebook's code is that of the record; or else it executes
+the notebook on the stand-in. Either page says below its title what it shows.
 """
 
 import argparse
+import importlib.metadata
 import json
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -49,15 +51,28 @@ def folder(root: Path) -> Path:
 
 def show(results: ResultCache, path: Path) -> NotebookNode:
     """Return a notebook with outputs, and a note if they are not its own on images."""
-    if results.data:
-        return results.execute(path)
     notebook = jupytext.read(path)
     record = _read(results.root).get(path.stem)
-    if record and fits(record, notebook):
+    shown = record and fits(record, notebook)
+    if results.data:
+        if record and shown and is_its_own(record, results):
+            return with_outputs(notebook, record["outputs"])
+        return results.execute(path)
+    if record and shown:
         notebook = with_outputs(notebook, record["outputs"])
         changed = record["package"] != package_digest(results.root)
         return _below_title(notebook, _recorded(record, changed))
     return _below_title(results.execute(path), _on_the_stand_in(record))
+
+
+def is_its_own(record: Record, results: ResultCache) -> bool:
+    """Return whether this code, torch and images made a record, pictures and all."""
+    return (
+        record["package"] == package_digest(results.root)
+        and record["data"] == images_digest(results.data)
+        and record["surroundings"]["torch"] == importlib.metadata.version("torch")
+        and not any(_sentence() in outputs for outputs in record["outputs"])
+    )
 
 
 def fits(record: Record, notebook: NotebookNode) -> bool:

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import jupytext
 import pytest
@@ -139,11 +140,36 @@ def test_without_images_the_record_is_shown_and_said_below_the_title(results):
     assert words.endswith("\n\nWords.")
 
 
-def test_with_images_the_notebook_is_executed_and_no_note_stands_there(results):
+def record_anew(results: ResultCache, **changes: Any) -> None:
+    """Write another record in the place of the one that is there."""
+    [record] = read_records(notebook_records.folder(results.root)).values()
+    outputs = [[new_output("stream", text="as recorded")]]
+    changed = record | {"outputs": outputs} | changes
+    write_record(notebook_records.folder(results.root), changed)
+
+
+def test_with_images_the_notebook_is_executed_for_the_pictures(results):
     results.data = results.root / "notebooks"
     words, printed = show(results)
     assert printed == "on images"
     assert words == "# Title\n\nWords."
+
+
+def test_with_images_what_was_recorded_of_them_is_not_executed_again(results):
+    results.data = results.root / "notebooks"
+    record_anew(results)
+    words, printed = show(results)
+    assert printed == "as recorded"
+    assert words == "# Title\n\nWords."
+
+
+@pytest.mark.parametrize("name", ["code", "package", "data", "torch"])
+def test_with_images_what_others_made_is_executed(results, name):
+    results.data = results.root / "notebooks"
+    [record] = read_records(notebook_records.folder(results.root)).values()
+    other = {"surroundings": record["surroundings"] | {"torch": "1.0"}}
+    record_anew(results, **(other if name == "torch" else {name: "other"}))
+    assert show(results)[1] == "on images"
 
 
 def test_other_words_leave_the_record_as_it_is(results):

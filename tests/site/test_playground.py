@@ -194,12 +194,12 @@ def test_the_playground_is_worked_by_keyboard_and_says_what_it_shows(page, runs)
 CLICKS = """lab => new Promise(done => {
     let drawn = 0;
     const line = lab.querySelector(".training");
+    const another = lab.querySelector("[name=seed]");
     new MutationObserver(() => { drawn += 1; }).observe(line, {attributes: true});
-    const clicks = 5;
-    for (let k = 0; k < clicks; k++) lab.querySelector("[name=seed]").click();
+    for (let k = 0; k < 5; k++) another.click();
     const busy = lab.getAttribute("aria-busy");
     const wait = () => lab.hasAttribute("aria-busy")
-        ? setTimeout(wait, 20) : done([busy, drawn, lab.querySelector("[name=seed]").value]);
+        ? setTimeout(wait, 20) : done([busy, drawn, another.value]);
     setTimeout(wait, 20);
 })"""
 
