@@ -79,10 +79,10 @@ ReLU behind it gives 0, for this image and for most.
 "BCN+WS" means both.
 
 **When not to use it.** If the batch is large, [batch norm](batch_norm.py)
-with standardized weights does [as well](../results.md), and costs less. When
-the data drift quickly, running statistics come late; a norm without them,
-such as group norm with weight standardization, is the calmer choice. And a
-network that is only used, not trained, keeps its norm.
+with standardized weights does [as well](../results.md), and there is less to
+set. When the data drift quickly, running statistics come late; a norm without
+them, such as group norm with weight standardization, is the calmer choice.
+And a network that is only used, not trained, keeps its norm.
 
 **Papers.** Qiao, Wang, Liu, Shen and Yuille, *Micro-Batch Training with
 Batch-Channel Normalization and Weight Standardization*,

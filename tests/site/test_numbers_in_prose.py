@@ -1,6 +1,7 @@
 """Numbers that README and "Use it" have typed, beside what they stand on."""
 
 import inspect
+import json
 import re
 from statistics import mean
 
@@ -62,6 +63,18 @@ def test_the_page_on_weights_says_what_the_notebooks_found():
     assert "weight standardization alone was enough" in silent
     assert re.search(r"in the last window:\*\* GN \d", silent)
     assert "Group norm leaves channels nearly silent" in page
+
+
+def test_what_the_pages_say_of_cost_was_measured():
+    folder = ROOT / "docs" / "benchmarks"
+    relatives = " ".join((ROOT / "docs" / "relatives.md").read_text().split())
+    start = " ".join((ROOT / "docs" / "index.md").read_text().split())
+    assert "In training BCN is the slower one" in relatives
+    for each in json.loads((folder / "cpu-eager.json").read_text())["results"]:
+        rivals = each["rivals"]
+        assert rivals["kernels"]["ms"] > rivals["group norm"]["ms"]
+    assert "No GPU has been measured" in start
+    assert all(path.name.startswith("cpu-") for path in folder.glob("*.json"))
 
 
 def test_the_default_momenta_are_those_that_the_pages_name():
