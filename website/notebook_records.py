@@ -53,16 +53,17 @@ def show(results: ResultCache, path: Path) -> NotebookNode:
     """Return a notebook with outputs, and a note if they are not its own on images."""
     notebook = jupytext.read(path)
     record = _read(results.root).get(path.stem)
-    shown = record and fits(record, notebook)
-    if results.data:
-        if record and shown and is_its_own(record, results):
-            return with_outputs(notebook, record["outputs"])
-        return results.execute(path)
-    if record and shown:
+    if record and fits(record, notebook):
         notebook = with_outputs(notebook, record["outputs"])
-        changed = record["package"] != package_digest(results.root)
-        return _below_title(notebook, _recorded(record, changed))
-    return _below_title(results.execute(path), _on_the_stand_in(record))
+        if not results.data:
+            changed = record["package"] != package_digest(results.root)
+            return _below_title(notebook, _recorded(record, changed))
+        if is_its_own(record, results):
+            return notebook
+    executed = results.execute(path)
+    if results.data:
+        return executed
+    return _below_title(executed, _on_the_stand_in(record))
 
 
 def is_its_own(record: Record, results: ResultCache) -> bool:

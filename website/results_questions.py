@@ -180,20 +180,12 @@ def halves_answer(asked: Results, study: Results) -> str:
         "the second (GN+WS)": study.main("GN+WS", 2),
     }
     said = (
-        f"{name} has {mean(one):.1f}%, {_beside(one, whole)}"
+        f"{name} has {mean(one):.1f}%, {_verdict(one, whole)} it"
         for name, one in halves.items()
     )
     return (
         "Are both halves of BCN needed, once weights are standardized? At batch size 2"
         f" BCN+WS has {mean(whole):.1f}%; {'; '.join(said)}."
-    )
-
-
-def _beside(one: Sequence[float], whole: Sequence[float]) -> str:
-    if is_above(whole, one):
-        return "below it in every seed"
-    return (
-        "above it in every seed" if is_above(one, whole) else "not told apart from it"
     )
 
 

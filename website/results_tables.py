@@ -89,7 +89,7 @@ EDGE = (
 
 def rates(results: Results) -> str:
     """Return the learning rates, with a star at one at the edge of those tried."""
-    study, starred = results.study, False
+    study = results.study
     lines = _head("batch size", results.sizes)
     for method in study.methods:
         cells = []
@@ -97,12 +97,10 @@ def rates(results: Results) -> str:
             lr = learning_rate(study, method, size, results.records)
             tried = study.rates.get(size, ())
             edge = len(tried) > 1 and lr in (min(tried), max(tried))
-            starred |= edge
             cells.append(f"{lr:g}" + "*" * edge)
         lines.append(row(method, *cells))
-    if starred:
-        lines += ["", EDGE]
-    return "\n".join(lines)
+    table = "\n".join(lines)
+    return f"{table}\n\n{EDGE}" if "*" in table else table
 
 
 def sweep(results: Results) -> str:

@@ -113,9 +113,9 @@ def test_the_first_half_alone_is_compared_with_the_whole(study):
 
 def test_each_half_is_compared_with_the_whole_seed_by_seed(study):
     said = results_questions.halves_answer(asked({**LEVELS, "EstBN+WS": 0.2}), study)
-    assert "(EstBN+WS) has 20.0%, below it in every seed; the second" in said
+    assert "(EstBN+WS) has 20.0%, 30.0 points below it; the second" in said
     said = results_questions.halves_answer(asked({**LEVELS, "EstBN+WS": 0.9}), study)
-    assert "(EstBN+WS) has 90.0%, above it in every seed; the second" in said
+    assert "(EstBN+WS) has 90.0%, 40.0 points above it; the second" in said
 
 
 def test_a_first_half_that_blows_up_is_counted_as_guessing(study):

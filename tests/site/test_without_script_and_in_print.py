@@ -60,7 +60,16 @@ def test_print_is_the_text_and_cuts_nothing(browser, site_url, path):
     width = ON_ITS_SIDE if path in LAYERS else UPRIGHT
     page = on_paper(browser, site_url + path, width)
     assert page.evaluate(PAPER) == [False, [], []]
+    assert page.pdf(format="A4").startswith(b"%PDF")
     page.close()
+
+
+def sheets(page):
+    """Width and height of each sheet that a browser would print."""
+    pdf = page.pdf(format="A4", prefer_css_page_size=True)
+    found = re.findall(rb"/MediaBox \[0 0 ([0-9.]+) ([0-9.]+)\]", pdf)
+    assert found
+    return [tuple(map(float, size)) for size in found]
 
 
 BESIDE = """() => [...document.querySelectorAll(".lit .row:has(> .code)")].map(row => {
@@ -76,8 +85,28 @@ def test_on_paper_notes_face_their_code_on_a_sheet_on_its_side(browser, site_url
     assert len(beside) > 10
     assert all(beside)
     assert page.evaluate(PAPER) == [False, [], []]
-    pdf = page.pdf(format="A4", prefer_css_page_size=True)
-    sheets = re.findall(rb"/MediaBox \[0 0 ([0-9.]+) ([0-9.]+)\]", pdf)
-    assert sheets
-    assert all(float(width) > float(height) for width, height in sheets)
+    assert all(width > height for width, height in sheets(page))
+    page.close()
+
+
+APART = """() => {
+    const name = document.querySelector(
+        ".lit .note > :is(h3, h4, h5, h6):has(> .name:not(.titled))");
+    const words = document.createRange();
+    words.selectNodeContents(name.parentElement.querySelector(":scope > p"));
+    const behind = name.querySelector(".name").getBoundingClientRect().right;
+    return words.getClientRects()[0].left - behind;
+}"""
+
+
+def test_on_paper_a_name_stands_apart_from_the_words_behind_it(browser, site_url):
+    page = on_paper(browser, site_url + LAYERS[0], ON_ITS_SIDE)
+    assert page.evaluate(APART) >= 4
+    page.close()
+
+
+@pytest.mark.parametrize("path", ["", "use/", "results/", "notebooks/4_roughness/"])
+def test_pages_of_prose_are_printed_upright(browser, site_url, path):
+    page = on_paper(browser, site_url + path, UPRIGHT)
+    assert all(width < height for width, height in sheets(page))
     page.close()
